@@ -1,0 +1,41 @@
+# Two commands matter: `make study` and `make test`. Both create .venv and install what they need, once.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: study test check format lab clean
+.DEFAULT_GOAL := study
+
+study: .venv/.study
+	$(BIN)/python -m analysis run $(ARGS)
+
+test: .venv/.test
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lab: .venv/.test
+	$(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.study: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing sketchvar into .venv (once; a few minutes on a slow line) ..."
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.test: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing sketchvar with its test tools into .venv (once; a few minutes on a slow line) ..."
+	$(PIP) --editable ".[dev,notebooks]"
+	@touch $@ .venv/.study

@@ -1,0 +1,69 @@
+"""Dense sketches: every entry of S is random and independent."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.moments import Moments
+from estimators.seeds import generator
+from estimators.sketch import RowSketch
+
+
+@dataclass(frozen=True)
+class Dense(RowSketch[Float[Tensor, "n k"]]):
+    """√k·S has independent entries of mean 0, variance 1 and fourth moment ``kurtosis``; ``draw`` gives √k·S.
+
+    Var = (Q + C + (kurtosis − 3) D) / k, from E[s_a s_b s_c s_d] over one column, times 1/k for k independent columns.
+    """
+
+    @property
+    @abstractmethod
+    def kurtosis(self) -> float:
+        """Fourth moment of an entry of √k·S."""
+
+    def apply(self, s: Float[Tensor, "n k"], x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+        k = s.shape[1]
+        return (s.to(x.dtype).T @ x) * max(k, 1) ** -0.5
+
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        return (m.Q + m.C + (self.kurtosis - 3) * m.D) / max(self.k(m.n), 1)
+
+
+@dataclass(frozen=True)
+class Gaussian(Dense):
+    """Keeps SᵀX with S of independent N(0, 1/k) entries, so E[SSᵀ] = I.
+
+    Variance: (Q + C) / k. Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing nk normals twice.
+    Source: Bershatsky et al. 2022, https://arxiv.org/abs/2201.13195, with the sign of C corrected.
+    """
+
+    @property
+    def kurtosis(self) -> float:
+        return 3.0
+
+    def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
+        return torch.randn(n, self.k(n), generator=generator(seed, device), device=device)
+
+
+@dataclass(frozen=True)
+class Rademacher(Dense):
+    """Keeps SᵀX with S of independent ±1/√k entries, so E[SSᵀ] = I with a diagonal that is exactly 1.
+
+    Variance: (Q + C − 2D) / k. Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing nk signs twice.
+    Source: Achlioptas 2003, https://doi.org/10.1016/S0022-0000(03)00025-4.
+    """
+
+    @property
+    def kurtosis(self) -> float:
+        return 1.0
+
+    def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
+        return signs((n, self.k(n)), generator(seed, device))
+
+
+def signs(shape: tuple[int, ...], g: torch.Generator) -> Tensor:
+    """Independent ±1 with equal probability, float32, on the generator's device."""
+    return torch.empty(shape, device=g.device).bernoulli_(0.5, generator=g).mul_(2).sub_(1)

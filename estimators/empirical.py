@@ -1,0 +1,57 @@
+"""What an estimator does, by repeated draws: its mean and its variance, each with a standard error."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from estimators.estimator import Estimator, check_pair
+from estimators.moments import wide
+from estimators.seeds import fold
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A Monte Carlo number: the average of ``count`` independent draws and the standard error of that average."""
+
+    value: Tensor
+    stderr: Tensor
+    count: int
+
+    def z(self, expected: Tensor | float) -> Tensor:
+        """(value − expected) / stderr; 0 where both differences vanish."""
+        difference = self.value - expected
+        return torch.where(difference == 0, 0.0, difference / self.stderr)
+
+
+class Empirical(NamedTuple):
+    """``mean`` is that of Ĝ, entry by entry (p × q); ``variance`` that of ‖Ĝ − G‖²_F (biased: the mean square)."""
+
+    mean: Measured
+    variance: Measured
+
+
+def empirical(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) -> Empirical:
+    """Mean and variance of ``estimator`` on X (n × p), Y (n × q) over a fixed number of draws; sums in float64.
+
+    Draw i uses the seed ``fold(seed, i)``. Raises ValueError for fewer than two draws, which have no standard error.
+    """
+    check_pair(x, y)
+    if draws < 2:
+        raise ValueError(f"empirical needs at least 2 draws for a standard error, got draws={draws}")
+    exact = (wide(x).T @ wide(y)).double()
+    total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
+    errors = []
+    for i in range(draws):
+        error = estimator.contract(estimator.compress(x, fold(seed, i)), y).double() - exact
+        total += error
+        squares += error.square()
+        errors.append(error.square().sum())
+    mean = total / draws
+    spread = ((squares - draws * mean.square()).clamp(min=0) / (draws - 1) / draws).sqrt()
+    each = torch.stack(errors)
+    return Empirical(
+        mean=Measured(exact + mean, spread, draws),
+        variance=Measured(each.mean(), each.std() / draws**0.5, draws),
+    )

@@ -1,0 +1,94 @@
+"""START HERE: an estimator of G = XᵀY in two phases, forward (sees X, keeps little) and backward (sees Y)."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.moments import Moments
+
+SEED_BYTES = 8
+
+
+class Compressed(NamedTuple):
+    """All that survives from forward to backward.
+
+    ``shape`` is that of X, (n, p); ``tensors`` is the payload and whatever else the backward phase cannot redraw.
+    """
+
+    seed: int
+    shape: tuple[int, int]
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept: the tensors and the seed."""
+        return SEED_BYTES + sum(t.nbytes for t in self.tensors)
+
+
+class Estimator(ABC):
+    """A randomized estimator of G = XᵀY that does not keep X (n × p) until Y (n × q) is known.
+
+    Concrete estimators are frozen dataclasses. Unless its card says otherwise an estimator is unbiased: E Ĝ = G.
+    """
+
+    @abstractmethod
+    def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
+        """Forward phase: everything that will be remembered of X."""
+
+    @abstractmethod
+    def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
+        """Backward phase: the estimate Ĝ, in the dtype of the payload."""
+
+    @abstractmethod
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        """Exact E‖Ĝ − G‖²_F, the total over entries, in float64.
+
+        Raises NotImplementedError, naming ``empirical``, where no closed form is known.
+        """
+
+    @abstractmethod
+    def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
+        """``compress(x, seed).nbytes`` for an n × p input of this dtype, without the data."""
+
+
+def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:
+    """Ĝ (p × q), an estimate of XᵀY from X (n × p) and Y (n × q); the same seed gives the same estimate.
+
+    Raises ValueError for shapes that do not fit, TypeError for tensors that are not of one floating dtype.
+    """
+    check_pair(x, y)
+    return estimator.contract(estimator.compress(x, seed), y)
+
+
+def check_pair(x: Tensor, y: Tensor) -> None:
+    """Raise ValueError or TypeError unless X and Y are two floating matrices with the same rows, dtype and device."""
+    if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"X and Y must be matrices with the same number of rows, got shapes {tuple(x.shape)} and {tuple(y.shape)}; "
+            "flatten the leading dimensions first, as in x.flatten(0, -2)"
+        )
+    if not x.is_floating_point() or x.dtype != y.dtype:
+        raise TypeError(
+            f"X and Y must have one floating dtype, got {x.dtype} and {y.dtype}; convert them, as in x.float()"
+        )
+    if x.device != y.device:
+        raise ValueError(
+            f"X and Y must be on one device, got {x.device} and {y.device}; move them, as in y.to(x.device)"
+        )
+
+
+def check_rate(estimator: object, rate: float) -> None:
+    """Raise ValueError unless 0 < rate <= 1; ``estimator`` is named in the message."""
+    if not (isinstance(rate, (int, float)) and math.isfinite(rate) and 0 < rate <= 1):
+        raise ValueError(
+            f"{type(estimator).__name__} needs 0 < rate <= 1, got rate={rate}; rate is the fraction of X that is kept"
+        )
+
+
+def kept_count(rate: float, size: int) -> int:
+    """How many of ``size`` rows (or features) a rate keeps: max(1, round(rate · size)), and 0 of 0."""
+    return min(size, max(1, round(rate * size)))

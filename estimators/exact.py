@@ -1,0 +1,31 @@
+"""Exact: keeps X, variance 0; the shortest example of an estimator."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.estimator import SEED_BYTES, Compressed, Estimator
+from estimators.moments import Moments
+
+
+@dataclass(frozen=True)
+class Exact(Estimator):
+    """Keeps X itself: Ĝ = XᵀY.
+
+    Variance: 0. Bytes: n·p. Time: 2npq. What every framework does; the baseline of everything else.
+    """
+
+    def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
+        return Compressed(seed, (x.shape[0], x.shape[1]), (x,))
+
+    def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
+        (x,) = kept.tensors
+        return x.T @ y
+
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        return torch.zeros_like(m.D)
+
+    def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
+        return SEED_BYTES + n * p * dtype.itemsize

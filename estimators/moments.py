@@ -1,0 +1,85 @@
+"""Moments: all that a closed form may know about a pair (X, Y)."""
+
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Moments:
+    """Statistics of X (n × p) and Y (n × q), G = XᵀY, in float64. What is not asked for is not computed.
+
+    ``x_sq`` and ``y_sq`` hold ‖xᵢ‖² and ‖yᵢ‖², one per row. Formulas use the letters of the literature:
+
+        Q = ‖X‖²_F ‖Y‖²_F    C = ‖G‖²_F    D = Σᵢ ‖xᵢ‖²‖yᵢ‖²    L = Σᵢ ‖xᵢ‖‖yᵢ‖    alpha = C / Q
+
+    Build one with ``Moments.of(x, y)``, or from row norms and C where the pair itself is gone (a probe's case).
+    """
+
+    def __init__(
+        self,
+        p: int,
+        q: int,
+        x_sq: Float[Tensor, " n"],
+        y_sq: Float[Tensor, " n"],
+        C: Float[Tensor, ""] | None = None,
+        pair: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        if x_sq.shape != y_sq.shape or x_sq.ndim != 1:
+            raise ValueError(f"x_sq and y_sq need one entry per row, got {tuple(x_sq.shape)} and {tuple(y_sq.shape)}")
+        if C is None and pair is None:
+            raise ValueError("Moments needs C = ‖XᵀY‖² or the pair (X, Y) to compute it from, got neither")
+        self.n, self.p, self.q = x_sq.shape[0], p, q
+        self.x_sq, self.y_sq = x_sq.double(), y_sq.double()
+        self._pair = pair
+        if C is not None:
+            self.C = C.double()  # takes the place of the cached property
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "n p"], y: Float[Tensor, "n q"]) -> "Moments":
+        """The moments of a pair, which is kept (by reference) for the statistics that need all of it."""
+        return cls(x.shape[1], y.shape[1], row_sq(x), row_sq(y), pair=(x, y))
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """(X, Y) in at least float32. Raises ValueError for moments that were made without the pair."""
+        if self._pair is None:
+            raise ValueError(
+                "these moments hold row norms only and this closed form needs X and Y; build them with Moments.of(x, y)"
+            )
+        x, y = self._pair
+        return wide(x), wide(y)
+
+    @cached_property
+    def C(self) -> Float[Tensor, ""]:
+        x, y = self.pair
+        return torch.linalg.vector_norm(x.T @ y, dtype=torch.float64).square()
+
+    @cached_property
+    def Q(self) -> Float[Tensor, ""]:
+        return self.x_sq.sum() * self.y_sq.sum()
+
+    @cached_property
+    def D(self) -> Float[Tensor, ""]:
+        return self.x_sq @ self.y_sq
+
+    @cached_property
+    def L(self) -> Float[Tensor, ""]:
+        return self.x_sq.sqrt() @ self.y_sq.sqrt()
+
+    @cached_property
+    def alpha(self) -> Float[Tensor, ""]:
+        """C / Q in [0, 1]: how far the rows' outer products align. NaN for a zero X or Y."""
+        return self.C / self.Q
+
+
+def wide(t: Tensor) -> Tensor:
+    """``t`` in float32 if it is narrower: squares overflow in float16 and lose digits in bfloat16."""
+    return t.float() if t.element_size() < 4 else t
+
+
+def row_sq(t: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Squared norms of the rows in float64, accumulated in float32 or wider."""
+    dtype = torch.float32 if t.element_size() < 4 else t.dtype
+    return torch.linalg.vector_norm(t, dim=-1, dtype=dtype).double().square()
