@@ -43,4 +43,4 @@ class SRHT(RowSketch[SignedRows]):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k, size = max(self.k(m.n), 1), padded(m.n)
-        return (m.Q + m.C - 2 * m.D) * ((size - k) / (k * max(size - 1, 1)))
+        return (m.Q + m.C - 2 * m.D).clamp(min=0) * ((size - k) / (k * max(size - 1, 1)))
