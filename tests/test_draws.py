@@ -1,7 +1,7 @@
 """What ``draw`` really draws: mean and variance of every estimator in the catalog over repeated seeds, as z-tests.
 
-Bounds: 4.5 standard errors for a variance, 5 for each of the 20 entries of a mean, so a correct estimator fails for 2 of
-10⁵ choices of the seed. The formulas themselves are tested more sharply elsewhere, over every outcome.
+Bounds: 4.5 standard errors for a variance, 5 for each of the 20 entries of a mean, so a correct estimator fails for
+2 of 10⁵ choices of the seed. The formulas themselves are tested more sharply elsewhere, over every outcome.
 """
 
 import pytest
