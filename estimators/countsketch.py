@@ -42,8 +42,8 @@ class CountSketch(RowSketch[Buckets]):
         return Buckets(order, offsets, signs((n,), g))
 
     def apply(self, s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        if x.shape[0] == 0:
-            return x.clone()
+        if x.numel() == 0:
+            return x.new_zeros(s.offsets.shape[0], x.shape[1])
         # one pass over X at the speed of a copy, where gather, reshape and sum take five
         return embedding_bag(s.order, x.contiguous(), s.offsets, mode="sum", per_sample_weights=s.signs.to(x.dtype))
 
@@ -51,4 +51,4 @@ class CountSketch(RowSketch[Buckets]):
         k = max(self.k(m.n), 1)
         size, larger = divmod(m.n, k)  # `larger` buckets hold size + 1 rows
         pairs = larger * (size + 1) * size + (k - larger) * size * (size - 1)
-        return (m.Q + m.C - 2 * m.D) * (pairs / max(m.n * (m.n - 1), 1))
+        return (m.Q + m.C - 2 * m.D).clamp(min=0) * (pairs / max(m.n * (m.n - 1), 1))

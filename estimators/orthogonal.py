@@ -37,9 +37,10 @@ class SRHT(RowSketch[SignedRows]):
         return SignedRows(signs((n,), g), rows)
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        scale = max(s.rows.shape[0], 1) ** -0.5
-        return hadamard(x * (s.signs * scale).to(x.dtype)[:, None])[s.rows]
+        k = max(s.rows.shape[0], 1)
+        small = 0.5 ** (k.bit_length() // 2)  # close to √(1/k), exact in any dtype: float16 sums do not overflow
+        return hadamard(x * (s.signs * small).to(x.dtype)[:, None])[s.rows] * (k**-0.5 / small)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k, size = max(self.k(m.n), 1), padded(m.n)
-        return (m.Q + m.C - 2 * m.D) * ((size - k) / (k * max(size - 1, 1)))
+        return (m.Q + m.C - 2 * m.D).clamp(min=0) * ((size - k) / (k * max(size - 1, 1)))

@@ -33,7 +33,7 @@ class UniformRows(RowSketch[Int[Tensor, " k"]]):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k = max(self.k(m.n), 1)
-        return (m.n * m.D - m.C) * ((m.n - k) / (k * max(m.n - 1, 1)))
+        return (m.n * m.D - m.C).clamp(min=0) * ((m.n - k) / (k * max(m.n - 1, 1)))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ImportanceRows(Estimator):
         k = max(kept_count(self.kept_fraction, m.n), 1)
         products = m.x_sq * m.y_sq
         terms = torch.where(products == 0, 0.0, products / self.probabilities(m.x_sq.sqrt()))
-        return (terms.sum() - m.C * (m.n > 0)) / k
+        return (terms.sum() - m.C).clamp(min=0) / k
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return SEED_BYTES + kept_count(self.kept_fraction, n) * (p * dtype.itemsize + INDEX.itemsize)
