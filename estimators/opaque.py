@@ -1,0 +1,93 @@
+"""The random steps of a layer as opaque operators, so that torch.compile neither traces nor repeats a draw."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from estimators.estimator import Compressed, Estimator, kept_count
+from estimators.seeds import fold
+
+ESTIMATORS: list[Estimator] = []  # a compiled graph names an estimator by its place here
+PROBED = (97, 194)
+
+
+def handle(estimator: Estimator) -> int:
+    """The number of an estimator in this process; equal estimators have one number. It is never forgotten."""
+    for number, known in enumerate(ESTIMATORS):
+        if known is estimator or known == estimator:
+            return number
+    ESTIMATORS.append(estimator)
+    return len(ESTIMATORS) - 1
+
+
+def next_seed() -> int:
+    """A seed from torch's default generator, as Dropout takes its own: reproducible by torch.manual_seed, restored by
+    checkpointing. Ranks of a process group draw differently even from equal generator states."""
+    seed = int(torch.randint(2**63 - 1, ()))
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        seed = fold(seed, "rank", torch.distributed.get_rank())
+    return seed
+
+
+@torch.library.custom_op("sketchvar::draw", mutates_args=())
+def draw(x: Tensor) -> Tensor:
+    """``next_seed()`` as a tensor on the CPU. It is said to depend on x alone so that a compiler, merging equal calls,
+    gives layers that read one x one seed and then one compressed copy."""
+    return torch.tensor(next_seed())
+
+
+@draw.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty((), dtype=torch.int64, device="cpu")
+
+
+@torch.library.custom_op("sketchvar::compress", mutates_args=())
+def compress(x: Tensor, seed: Tensor, handle: int) -> list[Tensor]:
+    """The payload of ``ESTIMATORS[handle].compress``."""
+    return list(ESTIMATORS[handle].compress(x, int(seed)).tensors)
+
+
+@compress.register_fake
+def _(x: Tensor, seed: Tensor, handle: int) -> list[Tensor]:
+    n, p = x.shape
+    k = kept_count(getattr(ESTIMATORS[handle], "rate", 1.0), n)
+    sizes = {"n": n, "k": k}
+    context = torch.library.get_ctx()
+    return [
+        x.new_empty([sizes[d] if d in sizes else context.new_dynamic_size() if d == "?" else d for d in dims], dtype=t)
+        for dims, t in payload_form(handle, p, x.dtype)
+    ]
+
+
+@cache
+def payload_form(handle: int, p: int, dtype: torch.dtype) -> tuple[tuple[tuple[int | str, ...], torch.dtype], ...]:
+    """Shapes and dtypes of a payload for any n, from two small inputs: a dimension is a number, "n", "k" or "?".
+
+    A compiler that knows the shapes as functions of n compiles once for every n; drawing symbolically would not.
+    """
+    estimator = ESTIMATORS[handle]
+    with _disable_current_modes():
+        few, many = (estimator.compress(torch.ones(n, p, dtype=dtype), 0).tensors for n in PROBED)
+    form = []
+    for a, b in zip(few, many, strict=True):
+        dims = []
+        for pair in zip(a.shape, b.shape, strict=True):
+            known = {"n": PROBED, "k": tuple(kept_count(getattr(estimator, "rate", 1.0), n) for n in PROBED)}
+            same = pair[0] if pair[0] == pair[1] else "?"
+            dims.append(next((name for name, value in known.items() if value == pair), same))
+        form.append((tuple(dims), a.dtype))
+    return tuple(form)
+
+
+@torch.library.custom_op("sketchvar::contract", mutates_args=())
+def contract(payload: list[Tensor], y: Tensor, seed: Tensor, handle: int, n: int, p: int) -> Tensor:
+    """``ESTIMATORS[handle].contract``, laid out in memory as its transpose is: the layout of a layer's weight."""
+    g = ESTIMATORS[handle].contract(Compressed(int(seed), (n, p), tuple(payload)), y)
+    return g.T.contiguous().T
+
+
+@contract.register_fake
+def _(payload: list[Tensor], y: Tensor, seed: Tensor, handle: int, n: int, p: int) -> Tensor:
+    return y.new_empty(y.shape[1], p).T
