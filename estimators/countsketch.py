@@ -1,5 +1,6 @@
 """CountSketch: every row goes to one bucket with a random sign."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch.nn.functional import embedding_bag
 from estimators.dense import signs
 from estimators.moments import Moments
 from estimators.seeds import generator
-from estimators.sketch import RowSketch
+from estimators.sketch import BlockSketch
 
 
 class Buckets(NamedTuple):
@@ -23,7 +24,7 @@ class Buckets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CountSketch(RowSketch[Buckets]):
+class CountSketch(BlockSketch[Buckets]):
     """Keeps k signed sums of rows: a random partition of the n rows into k buckets, sizes equal up to one.
 
     S has one entry ±1 per row, so E[SSᵀ] = I with a diagonal that is exactly 1.
@@ -46,6 +47,13 @@ class CountSketch(RowSketch[Buckets]):
             return x.clone()
         # one pass over X at the speed of a copy, where gather, reshape and sum take five
         return embedding_bag(s.order, x.contiguous(), s.offsets, mode="sum", per_sample_weights=s.signs.to(x.dtype))
+
+    def blocks(self, s: Buckets, size: int) -> Iterator[Buckets]:
+        ends = s.offsets[::size].tolist()[1:] + [s.order.shape[0]]
+        start = 0
+        for offsets, end in zip(s.offsets.split(size), ends, strict=True):
+            yield Buckets(s.order[start:end], offsets - start, s.signs[start:end])
+            start = end
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k = max(self.k(m.n), 1)

@@ -31,34 +31,29 @@ def next_seed() -> int:
     return seed
 
 
-@torch.library.custom_op("sketchvar::draw", mutates_args=())
-def draw(x: Tensor) -> Tensor:
-    """``next_seed()`` as a tensor on the CPU. It is said to depend on x alone so that a compiler, merging equal calls,
-    gives layers that read one x one seed and then one compressed copy."""
-    return torch.tensor(next_seed())
-
-
-@draw.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty((), dtype=torch.int64, device="cpu")
-
-
 @torch.library.custom_op("sketchvar::compress", mutates_args=())
-def compress(x: Tensor, seed: Tensor, handle: int) -> list[Tensor]:
-    """The payload of ``ESTIMATORS[handle].compress``."""
-    return list(ESTIMATORS[handle].compress(x, int(seed)).tensors)
+def compress(x: Tensor, handle: int) -> list[Tensor]:
+    """``next_seed()`` and the payload of ``ESTIMATORS[handle].compress`` with it.
+
+    One operator does both, so that a compiler which moves it to the backward pass cannot part a seed from its payload.
+    It is not marked as random, so that equal calls are merged: layers that read one X share one compressed copy.
+    """
+    seed = next_seed()
+    return [torch.tensor(seed), *ESTIMATORS[handle].compress(x, seed).tensors]
 
 
 @compress.register_fake
-def _(x: Tensor, seed: Tensor, handle: int) -> list[Tensor]:
+def _(x: Tensor, handle: int) -> list[Tensor]:
     n, p = x.shape
     k = kept_count(getattr(ESTIMATORS[handle], "rate", 1.0), n)
     sizes = {"n": n, "k": k}
     context = torch.library.get_ctx()
-    return [
+    seed = torch.empty((), dtype=torch.int64, device="cpu")
+    payload = [
         x.new_empty([sizes[d] if d in sizes else context.new_dynamic_size() if d == "?" else d for d in dims], dtype=t)
         for dims, t in payload_form(handle, p, x.dtype)
     ]
+    return [seed, *payload]
 
 
 @cache

@@ -30,15 +30,16 @@ def product(
     n, p = form.size(x, weight)
     if not weight.requires_grad or estimator.kept_bytes(n, p, dtype) >= x.numel() * dtype.itemsize:
         return form.run(x, weight, bias)
-    seed = opaque.draw(x) if torch.compiler.is_compiling() else torch.tensor(opaque.next_seed())
-    if not torch.is_grad_enabled():
-        return form.run(x, weight, bias)
+    learning = torch.is_grad_enabled()
     with torch.no_grad():
         if torch.compiler.is_compiling():
-            payload = opaque.compress(form.rows(x.to(dtype)), seed, handle)
+            kept = opaque.compress(form.rows(x.to(dtype)), handle) if learning else []
         else:
-            seed, payload = shared(layer, form, estimator, x, dtype, seed)
-    return Product.apply(x, weight, bias, form, estimator, handle, seed, *payload)
+            seed = torch.tensor(opaque.next_seed())
+            kept = shared(layer, form, estimator, x, dtype, seed) if learning else []
+    if not learning:
+        return form.run(x, weight, bias)
+    return Product.apply(x, weight, bias, form, estimator, handle, *kept)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -53,11 +54,11 @@ class Product(torch.autograd.Function):
     """Saves the weight, the seed and the payload; the input is not needed again."""
 
     @staticmethod
-    def forward(ctx: Any, x, weight, bias, form, estimator, handle, seed, *payload):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x, weight, bias, form, estimator, handle, *kept):  # type: ignore[no-untyped-def]
         ctx.form, ctx.estimator, ctx.handle = form, estimator, handle
         ctx.x_shape, ctx.x_dtype, ctx.size = x.shape, x.dtype, form.size(x, weight)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(weight, seed, *payload)
+        ctx.save_for_backward(weight, *kept)
         return form.run(x, weight, bias)
 
     @staticmethod

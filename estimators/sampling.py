@@ -1,6 +1,7 @@
 """Column-row sampling: keeps some rows of X as they are, scaled so that the estimate is unbiased."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 from estimators.estimator import SEED_BYTES, Compressed, Estimator, check_rate, kept_count
 from estimators.moments import Moments, row_sq
 from estimators.seeds import generator
-from estimators.sketch import RowSketch
+from estimators.sketch import BlockSketch
 
 INDEX = torch.int32  # how the number of a row is kept
 
 
 @dataclass(frozen=True)
-class UniformRows(RowSketch[Int[Tensor, " k"]]):
+class UniformRows(BlockSketch[Int[Tensor, " k"]]):
     """Keeps k rows chosen uniformly without replacement.
 
     S = √(n/k) times k distinct unit vectors, so E[SSᵀ] = I.
@@ -29,7 +30,10 @@ class UniformRows(RowSketch[Int[Tensor, " k"]]):
         return torch.randperm(n, generator=generator(seed, device), device=device)[: self.k(n)]
 
     def apply(self, s: Int[Tensor, " k"], x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        return x.index_select(0, s) * (x.shape[0] / max(s.shape[0], 1)) ** 0.5
+        return x.index_select(0, s).mul_((x.shape[0] / max(self.k(x.shape[0]), 1)) ** 0.5)
+
+    def blocks(self, s: Int[Tensor, " k"], size: int) -> Iterator[Int[Tensor, " size"]]:
+        yield from s.split(size)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k = max(self.k(m.n), 1)

@@ -12,7 +12,6 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 from estimators.estimator import Estimator
 from estimators.forms import Form
 
-Shared = tuple[Tensor, tuple[Tensor, ...]]  # a seed and a payload
 
 
 @dataclass(eq=False)
@@ -22,13 +21,11 @@ class Copy:
     state: tuple[Any, ...]
     parts: list[TensorWeakRef]
     readers: "weakref.WeakSet[Any]" = field(default_factory=weakref.WeakSet)
-    held: Shared | None = None
+    held: list[Tensor] | None = None
 
-    def alive(self) -> Shared | None:
+    def alive(self) -> list[Tensor] | None:
         tensors = [part() for part in self.parts]
-        if any(t is None for t in tensors):
-            return None
-        return tensors[0], tuple(tensors[1:])  # type: ignore[return-value]
+        return None if any(t is None for t in tensors) else tensors  # type: ignore[return-value]
 
 
 class Copies(threading.local):
@@ -42,7 +39,9 @@ class Copies(threading.local):
 COPIES = Copies()
 
 
-def shared(layer: object, form: Form, estimator: Estimator, x: Tensor, dtype: torch.dtype, seed: Tensor) -> Shared:
+def shared(
+    layer: object, form: Form, estimator: Estimator, x: Tensor, dtype: torch.dtype, seed: Tensor
+) -> list[Tensor]:
     """The seed and payload of ``estimator`` for the X of ``x`` in ``dtype``: a sibling's if there is one, else new.
 
     A copy is shared only by the very same tensor, unchanged since (its version, storage and shape), under an equal
@@ -56,8 +55,8 @@ def shared(layer: object, form: Form, estimator: Estimator, x: Tensor, dtype: to
     copy = copies.get(key)
     found = copy.alive() if copy is not None and copy.state == state and layer not in copy.readers else None
     if copy is None or found is None:
-        found = seed, estimator.compress(form.rows(x.to(dtype)), int(seed)).tensors
-        copy = copies[key] = Copy(state, [TensorWeakRef(t) for t in (found[0], *found[1])], held=found)
+        found = [seed, *estimator.compress(form.rows(x.to(dtype)), int(seed)).tensors]
+        copy = copies[key] = Copy(state, [TensorWeakRef(t) for t in found], held=found)
         newest = COPIES.newest() if COPIES.newest is not None else None
         if newest is not None:
             newest.held = None
