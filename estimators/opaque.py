@@ -51,7 +51,7 @@ def _(x: Tensor, handle: int) -> list[Tensor]:
     seed = torch.empty((), dtype=torch.int64, device="cpu")
     payload = [
         x.new_empty([sizes[d] if d in sizes else context.new_dynamic_size() if d == "?" else d for d in dims], dtype=t)
-        for dims, t in payload_form(handle, p, x.dtype)
+        for dims, t in payload_form(handle, int(p), x.dtype)  # p is the weight's: one value
     ]
     return [seed, *payload]
 
