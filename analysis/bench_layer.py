@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -47,14 +48,14 @@ def layer(
             for rate in rates:
                 estimator = build(name, rate)
                 sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
-                ratios = paired(lambda a=plain: step(a, x, y), lambda a=sketched: step(a, x, y), device, repeats)  # type: ignore[misc]
+                ratios = paired(partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats)
                 kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
                 rows.append([*where, "train", name, rate, *ratios, theory(rate), kept, repeats])
         idle = SketchedLinear(p, q, build(names[0], rates[0]), device=device, dtype=dtype)
-        ratios = paired(lambda: plain.eval()(x), lambda: idle.eval()(x), device, repeats)  # noqa: B023
+        ratios = paired(partial(plain.eval(), x), partial(idle.eval(), x), device, repeats)
         rows.append([*where, "eval", names[0], rates[0], *ratios, 1.0, 1.0, repeats])
         with torch.no_grad():
-            ratios = paired(lambda: plain.train()(x), lambda: idle.train()(x), device, repeats)  # noqa: B023
+            ratios = paired(partial(plain.train(), x), partial(idle.train(), x), device, repeats)
         rows.append([*where, "no_grad", names[0], rates[0], *ratios, 1.0, 0.0, repeats])
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -104,7 +105,7 @@ def figure(rows: pd.DataFrame) -> Figure:
     shapes = list(train.groupby(["rows", "p", "q"], sort=False))
     panels, grid = plt.subplots(1, len(shapes), figsize=(3.4 * len(shapes), 3), sharey=True, squeeze=False)
     for axes, (shape, group) in zip(grid[0], shapes, strict=True):
-        sns.pointplot(group, x="rate", y="ratio", hue="estimator", ax=axes, dodge=0.4, linestyles="none", native_scale=True)
+        sns.lineplot(group, x="rate", y="ratio", hue="estimator", style="estimator", markers=True, ax=axes)
         rates = np.linspace(0, 1, 2)
         axes.plot(rates, (4 + 2 * rates) / 6, color="black", linewidth=0.8, label="theory (4 + 2ρ)/6")
         axes.axhline(1, color="black", linewidth=0.8, linestyle="--")

@@ -55,21 +55,21 @@ def sketch_linears(
             )
     included, excluded = patterns(include, "*"), patterns(exclude)
     layers = {name: module for name, module in model.named_modules() if owns_matrix(module)}
-    named = [*(include and included or ()), *excluded, *(chosen if isinstance(estimator, Mapping) else ())]
+    named = [*((include and included) or ()), *excluded, *(chosen if isinstance(estimator, Mapping) else ())]
     for pattern in named:
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise ValueError(f"{pattern!r} matches no layer of the model; its layers are {', '.join(layers)}")
     done, skipped = {}, {}
     for name, layer in layers.items():
         match = next((p for p in chosen if fnmatchcase(name, p)), None)
-        if not any(fnmatchcase(name, p) for p in included):
+        if why := obstacle(model, name, layer):
+            skipped[name] = why
+        elif not any(fnmatchcase(name, p) for p in included):
             skipped[name] = "not in include"
         elif any(fnmatchcase(name, p) for p in excluded):
             skipped[name] = "in exclude"
         elif match is None:
             skipped[name] = "no estimator was given for it"
-        elif why := obstacle(model, name, layer):
-            skipped[name] = why
         else:
             done[name] = chosen[match]
     for name, each in done.items():
@@ -90,7 +90,7 @@ def unsketch(model: nn.Module) -> list[str]:
 def convert(layer: nn.Module, estimator: Estimator) -> None:
     """Make one layer a sketched one, or give a sketched one another estimator."""
     if not isinstance(layer, Sketched):
-        layer.__class__ = sketched_class(type(layer))
+        layer.__class__ = sketched_class(type(layer))  # type: ignore[arg-type]
     layer.sketch(estimator)  # type: ignore[operator]
 
 

@@ -49,7 +49,7 @@ class CountSketch(BlockSketch[Buckets]):
         return embedding_bag(s.order, x.contiguous(), s.offsets, mode="sum", per_sample_weights=s.signs.to(x.dtype))
 
     def blocks(self, s: Buckets, size: int) -> Iterator[Buckets]:
-        ends = s.offsets[::size].tolist()[1:] + [s.order.shape[0]]
+        ends = [*s.offsets[::size].tolist()[1:], s.order.shape[0]]
         start = 0
         for offsets, end in zip(s.offsets.split(size), ends, strict=True):
             yield Buckets(s.order[start:end], offsets - start, s.signs[start:end])

@@ -9,7 +9,7 @@ from torch.nn.functional import conv2d, linear, unfold
 
 
 class Form(ABC):
-    """How a layer reads its input as X (n × p), its output gradient as Y (n × q), and its weight gradient as G (p × q)."""
+    """How a layer reads its input as X (n × p), its output gradient as Y (n × q), its weight gradient as G (p × q)."""
 
     @abstractmethod
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -123,5 +123,5 @@ def base_of(plain: type[nn.Module]) -> type[nn.Module] | None:
 
 def blank(plain: type[nn.Module]) -> Sketched:
     """An uninitialised sketched layer, for pickle and deepcopy to fill."""
-    kind = sketched_class(plain)
+    kind = sketched_class(plain)  # type: ignore[arg-type]
     return kind.__new__(kind)

@@ -1,6 +1,7 @@
 """The random steps of a layer as opaque operators, so that torch.compile neither traces nor repeats a draw."""
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,15 +46,16 @@ def compress(x: Tensor, handle: int) -> list[Tensor]:
 @compress.register_fake
 def _(x: Tensor, handle: int) -> list[Tensor]:
     n, p = x.shape
-    k = kept_count(getattr(ESTIMATORS[handle], "rate", 1.0), n)
-    sizes = {"n": n, "k": k}
-    context = torch.library.get_ctx()
+    known = {"n": n, "k": kept_count(getattr(ESTIMATORS[handle], "rate", 1.0), n)}
+
+    def size(dimension: int | str) -> Any:
+        if isinstance(dimension, int):
+            return dimension
+        return known[dimension] if dimension in known else torch.library.get_ctx().new_dynamic_size()
+
     seed = torch.empty((), dtype=torch.int64, device="cpu")
-    payload = [
-        x.new_empty([sizes[d] if d in sizes else context.new_dynamic_size() if d == "?" else d for d in dims], dtype=t)
-        for dims, t in payload_form(handle, int(p), x.dtype)  # p is the weight's: one value
-    ]
-    return [seed, *payload]
+    form = payload_form(handle, int(p), x.dtype)  # p is the weight's: one value
+    return [seed, *(x.new_empty([size(d) for d in dimensions], dtype=dtype) for dimensions, dtype in form)]
 
 
 @cache
@@ -65,13 +67,13 @@ def payload_form(handle: int, p: int, dtype: torch.dtype) -> tuple[tuple[tuple[i
     estimator = ESTIMATORS[handle]
     with _disable_current_modes():
         few, many = (estimator.compress(torch.ones(n, p, dtype=dtype), 0).tensors for n in PROBED)
+    kept = tuple(kept_count(getattr(estimator, "rate", 1.0), n) for n in PROBED)
     form = []
     for a, b in zip(few, many, strict=True):
-        dims = []
+        dims: list[int | str] = []
         for pair in zip(a.shape, b.shape, strict=True):
-            known = {"n": PROBED, "k": tuple(kept_count(getattr(estimator, "rate", 1.0), n) for n in PROBED)}
             same = pair[0] if pair[0] == pair[1] else "?"
-            dims.append(next((name for name, value in known.items() if value == pair), same))
+            dims.append({PROBED: "n", kept: "k"}.get(pair, same))
         form.append((tuple(dims), a.dtype))
     return tuple(form)
 

@@ -30,15 +30,14 @@ def product(
     n, p = form.size(x, weight)
     if not weight.requires_grad or estimator.kept_bytes(n, p, dtype) >= x.numel() * dtype.itemsize:
         return form.run(x, weight, bias)
-    learning = torch.is_grad_enabled()
-    with torch.no_grad():
-        if torch.compiler.is_compiling():
-            kept = opaque.compress(form.rows(x.to(dtype)), handle) if learning else []
-        else:
-            seed = torch.tensor(opaque.next_seed())
-            kept = shared(layer, form, estimator, x, dtype, seed) if learning else []
-    if not learning:
+    seed = None if torch.compiler.is_compiling() else torch.tensor(opaque.next_seed())
+    if not torch.is_grad_enabled():
         return form.run(x, weight, bias)
+    with torch.no_grad():
+        if seed is None:
+            kept = opaque.compress(form.rows(x.to(dtype)), handle)
+        else:
+            kept = shared(layer, form, estimator, x, dtype, seed)
     return Product.apply(x, weight, bias, form, estimator, handle, *kept)
 
 

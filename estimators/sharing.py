@@ -13,7 +13,6 @@ from estimators.estimator import Estimator
 from estimators.forms import Form
 
 
-
 @dataclass(eq=False)
 class Copy:
     """One compressed copy of a tensor as it was: alive while a graph that saved it is, or while it is the newest."""
@@ -25,7 +24,7 @@ class Copy:
 
     def alive(self) -> list[Tensor] | None:
         tensors = [part() for part in self.parts]
-        return None if any(t is None for t in tensors) else tensors  # type: ignore[return-value]
+        return None if any(t is None for t in tensors) else tensors
 
 
 class Copies(threading.local):

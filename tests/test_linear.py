@@ -10,7 +10,17 @@ from torch import nn
 from torch.nn.functional import unfold
 from torch.utils.checkpoint import checkpoint
 
-from estimators import CATALOG, CountSketch, Exact, Gaussian, SketchedConv2d, SketchedLinear, UniformRows, build, estimate
+from estimators import (
+    CATALOG,
+    CountSketch,
+    Exact,
+    Gaussian,
+    SketchedConv2d,
+    SketchedLinear,
+    UniformRows,
+    build,
+    estimate,
+)
 from estimators.catalog import ORACLES, WITHOUT_RATE
 from estimators.linear import sketched_class
 from estimators.opaque import next_seed
@@ -20,7 +30,10 @@ from estimators.sharing import COPIES
 USABLE = [name for name in CATALOG if name not in ORACLES | WITHOUT_RATE]
 
 
-def pair(p=6, q=5, estimator=CountSketch(0.3), dtype=torch.float32, **options):
+THIRD = CountSketch(0.3)
+
+
+def pair(p=6, q=5, estimator=THIRD, dtype=torch.float32, **options):
     """A plain layer and a sketched one with the same weights."""
     plain = nn.Linear(p, q, dtype=dtype, **options)
     sketched = SketchedLinear(p, q, estimator, dtype=dtype, **options)
@@ -222,7 +235,8 @@ def test_non_contiguous_inputs_and_gradients():
     assert torch.equal(exact[0], found[0])
     for i in (1, 3):
         assert torch.allclose(exact[i], found[i], atol=1e-6)
-    assert torch.allclose(found[2].T, estimate(layer.estimator, x.contiguous(), y.contiguous(), seed_after(4)), atol=1e-5)
+    expected = estimate(layer.estimator, x.contiguous(), y.contiguous(), seed_after(4))
+    assert torch.allclose(found[2].T, expected, atol=1e-5)
     layer(x).sum().backward()  # an expanded gradient
 
 
