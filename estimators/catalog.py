@@ -1,5 +1,6 @@
 """CATALOG: name -> class. Tests, studies, figures and the command line loop over it."""
 
+from collections.abc import Collection
 from difflib import get_close_matches
 
 from torch import Tensor
@@ -42,7 +43,12 @@ def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
 
 def check_name(name: str) -> None:
     """Raise ValueError, with the nearest name, unless ``name`` is in the catalog."""
-    if name not in CATALOG:
-        near = get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.4)
+    check_known("estimator", name, CATALOG)
+
+
+def check_known(kind: str, name: str, known: Collection[str]) -> None:
+    """Raise ValueError, with the nearest name, unless ``name`` is one of ``known``; ``kind`` says what it names."""
+    if name not in known:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown estimator {name!r}; {hint}known are {', '.join(CATALOG)}")
+        raise ValueError(f"unknown {kind} {name!r}; {hint}known are {', '.join(known)}")
