@@ -79,7 +79,7 @@ class WinnerTakeAllRows(SampledRows):
         t = int(winning)
         products = (m.x_sq * m.y_sq)[order][t:]
         terms = torch.where(products == 0, 0.0, products / others[t:])
-        return (terms.sum() - (m.C_without(order[:t]) if t else m.C)) / (k - t)
+        return (terms.sum() - (m.C_without(order[:t]) if t else m.C)).clamp(min=0) / (k - t)
 
 
 @dataclass(frozen=True)

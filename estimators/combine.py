@@ -61,6 +61,7 @@ class Then(Estimator):
     Variance: Var(first) + E[Σ_r ‖w_r‖² Σ_j Δ²f(1 − f)] over the rows r of the matrix and what multiplies them, w: exact
     for one draw of ``first``, but no function of the moments of (X, Y), so there is no closed form unless ``first`` is
     ``Exact``. Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group.
+    Time: that of both.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX.
     """
 

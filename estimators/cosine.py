@@ -16,8 +16,8 @@ def cosine(x: Float[Tensor, "n d"], rows: Int[Tensor, " k"]) -> Float[Tensor, "k
     Source: Makhoul 1980, https://doi.org/10.1109/TASSP.1980.1163351.
     """
     n = x.shape[0]
-    if n == 0:
-        return x.clone()
+    if x.numel() == 0:
+        return x.new_zeros(rows.shape[0], x.shape[1])
     shuffled = torch.cat([x[::2], x[1::2].flip(0)])  # 0, 2, 4, ..., 5, 3, 1
     half = torch.fft.rfft(wide(shuffled), dim=0)
     upper = rows > n // 2  # the FFT of real numbers repeats itself there

@@ -51,10 +51,10 @@ class CountSketch(RowSketch[Buckets]):
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k = max(self.k(m.n), 1)
         if not self.balanced:
-            return (m.Q + m.C - 2 * m.D) / k
+            return (m.Q + m.C - 2 * m.D).clamp(min=0) / k
         size, larger = divmod(m.n, k)  # `larger` buckets hold size + 1 rows
         pairs = larger * (size + 1) * size + (k - larger) * size * (size - 1)
-        return (m.Q + m.C - 2 * m.D) * (pairs / max(m.n * (m.n - 1), 1))
+        return (m.Q + m.C - 2 * m.D).clamp(min=0) * (pairs / max(m.n * (m.n - 1), 1))
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,15 @@ class SparseSign(RowSketch[Buckets]):
             pick = torch.randint(last + 1, (n, 1), generator=g, device=device)
             pick = pick.where((chosen != pick).all(1, keepdim=True), last)
             chosen = torch.cat([chosen, pick], 1)
-        drawn = grouped(chosen.flatten(), k, signs((n * s,), g) / max(s, 1) ** 0.5)
+        drawn = grouped(chosen.flatten(), k, signs((n * s,), g))
         return drawn._replace(order=drawn.order // max(s, 1))
 
     def apply(self, s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        return bucket_sums(s, x)
+        each = s.order.shape[0] // max(x.shape[0], 1)
+        return bucket_sums(s, x) * max(each, 1) ** -0.5
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return (m.Q + m.C - 2 * m.D) / max(self.k(m.n), 1)
+        return (m.Q + m.C - 2 * m.D).clamp(min=0) / max(self.k(m.n), 1)
 
 
 def grouped(buckets: Int[Tensor, " nonzeros"], k: int, signs: Float[Tensor, " nonzeros"]) -> Buckets:
@@ -101,6 +102,6 @@ def grouped(buckets: Int[Tensor, " nonzeros"], k: int, signs: Float[Tensor, " no
 
 def bucket_sums(s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
     """SᵀX by segmented sums: one pass over X at the speed of a copy, where gather, reshape and sum take five."""
-    if x.shape[0] == 0:
-        return x.clone()
+    if x.numel() == 0:
+        return x.new_zeros(s.offsets.shape[0], x.shape[1])
     return embedding_bag(s.order, x.contiguous(), s.offsets, mode="sum", per_sample_weights=s.signs.to(x.dtype))

@@ -57,7 +57,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        """Exact E‖Ĝ − G‖²_F, the total over entries, in float64.
+        """Exact E‖Ĝ − G‖²_F, the total over entries, in float64; never negative, although it is a difference.
 
         Raises NotImplementedError, naming ``empirical``, where no closed form is known.
         """

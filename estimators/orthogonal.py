@@ -42,13 +42,14 @@ class SRHT(RowSketch[SignedRows]):
         return SignedRows(signs((n,), g), rows)
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        scale = max(s.rows.shape[0], 1) ** -0.5
-        return hadamard(x * (s.signs * scale).to(x.dtype)[:, None])[s.rows]
+        k = max(s.rows.shape[0], 1)
+        small = 0.5 ** (k.bit_length() // 2)  # close to √(1/k), exact in any dtype: float16 sums do not overflow
+        return hadamard(x * (s.signs * small).to(x.dtype)[:, None])[s.rows] * (k**-0.5 / small)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k, size = max(self.k(m.n), 1), padded(m.n)
         kept = 1.0 if self.replacement else (size - k) / max(size - 1, 1)
-        return (m.Q + m.C - 2 * m.D) * (kept / k)
+        return (m.Q + m.C - 2 * m.D).clamp(min=0) * (kept / k)
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,13 @@ class SubsampledDCT(RowSketch[SignedRows]):
         return SignedRows(signs((n,), g), rows)
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        scale = (x.shape[0] / max(s.rows.shape[0], 1)) ** 0.5
-        return cosine(x * (s.signs * scale).to(x.dtype)[:, None], s.rows)
+        return cosine(x * s.signs.to(x.dtype)[:, None], s.rows) * (x.shape[0] / max(s.rows.shape[0], 1)) ** 0.5
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         n, k = max(m.n, 1), max(self.k(m.n), 1)
         middle = (m.x_sq * m.y_sq)[m.n // 2 : m.n // 2 + m.n % 2].sum()
         each = (1 - 1 / n) * (m.Q + 2 * m.C - 3 * m.D) + (m.mirrored + 3 * m.D + middle) / 2 - m.D / n - m.C
-        return each * ((1.0 if self.replacement else (n - k) / max(n - 1, 1)) / k)
+        return each.clamp(min=0) * ((1.0 if self.replacement else (n - k) / max(n - 1, 1)) / k)
 
 
 @dataclass(frozen=True)
@@ -106,4 +106,4 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
         n, k = m.n, self.k(m.n)
         if k == n:
             return torch.zeros_like(m.D)
-        return ((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2))) - m.C
+        return (((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2))) - m.C).clamp(min=0)

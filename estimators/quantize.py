@@ -66,7 +66,7 @@ class StochasticRounding(Estimator):
         """The rounded X that ``kept`` stands for."""
         packed, low, step = kept.tensors
         n, p = kept.shape
-        levels = unpack(packed, self.bits, p).reshape(n, low.shape[1], p // low.shape[1])
+        levels = unpack(packed, self.bits, p).reshape(n, *self.groups(p))
         x = (low[:, :, None] + levels.to(low.dtype) * step[:, :, None]).reshape(n, p)
         return (unrotated(x) if self.rotate else x).to(dtype)
 
@@ -88,8 +88,7 @@ class StochasticRounding(Estimator):
     def grid(self, x: Float[Tensor, "n p"]) -> tuple[Tensor, Tensor, Float[Tensor, "n groups group"]]:
         """Least value and Δ of each group of each row (n × groups), and how many Δ each entry is above the least."""
         n, p = x.shape
-        groups = self.groups(p)
-        x = wide(rotated(x) if self.rotate else x).reshape(n, groups, p // groups)
+        x = wide(rotated(x) if self.rotate else x).reshape(n, *self.groups(p))
         low, high = x.amin(2), x.amax(2)  # together six times faster than aminmax on a CPU
         span, most = high - low, 2**self.bits - 1
         step = span / most
@@ -97,18 +96,18 @@ class StochasticRounding(Estimator):
         per_step = torch.where(step == 0, 1, step)  # a constant group: 0 steps of 0
         return low, step, (x - low[:, :, None]).div_(per_step[:, :, None])
 
-    def groups(self, p: int) -> int:
-        """Groups in a row of p features. Raises ValueError unless ``group`` divides p."""
+    def groups(self, p: int) -> tuple[int, int]:
+        """How many groups a row of p features has, and their size. Raises ValueError unless ``group`` divides p."""
         group = self.group or max(p, 1)
         if p % group:
             raise ValueError(
                 f"StochasticRounding needs a group that divides the number of features, got group={group} for p={p}; "
                 f"{max(d for d in range(1, group) if p % d == 0)} would do"
             )
-        return p // group
+        return p // group, group
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
-        return SEED_BYTES + n * (-(-p * self.bits // 8) + 2 * self.groups(p) * max(dtype.itemsize, 4))
+        return SEED_BYTES + n * (-(-p * self.bits // 8) + 2 * self.groups(p)[0] * max(dtype.itemsize, 4))
 
 
 def pack(levels: UInt8[Tensor, "n p"], bits: int) -> UInt8[Tensor, "n bytes"]:

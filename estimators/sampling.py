@@ -38,7 +38,7 @@ class UniformRows(RowSketch[Int[Tensor, " k"]]):
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k = max(self.k(m.n), 1)
         kept = 1.0 if self.replacement else (m.n - k) / max(m.n - 1, 1)
-        return (m.n * m.D - m.C) * (kept / k)
+        return (m.n * m.D - m.C).clamp(min=0) * (kept / k)
 
 
 class Sample(NamedTuple):
@@ -107,7 +107,7 @@ class ImportanceRows(SampledRows):
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         products = m.x_sq * m.y_sq
         terms = torch.where(products == 0, 0.0, products / self.probabilities(m.x_sq.sqrt()))
-        return (terms.sum() - m.C * (m.n > 0)) / max(self.k(m.n), 1)
+        return (terms.sum() - m.C).clamp(min=0) / max(self.k(m.n), 1)
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,9 @@ def for_rows(estimator: object, known: Float[Tensor, " m"], norms: Float[Tensor,
 
 
 def normalized(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Scores divided by their sum; uniform where all are zero. No device synchronisation."""
+    """Scores divided by their sum; uniform where all are zero, NaN where the sum is not finite. No device sync."""
     total = scores.sum()
-    return torch.where(total == 0, 1 / max(scores.shape[0], 1), scores / total)
+    return torch.where(total == 0, 1 / max(scores.shape[0], 1), scores / total + 0 * total)
 
 
 def invert(edges: Float[Tensor, " n"], u: Float[Tensor, " k"]) -> Int[Tensor, " k"]:
