@@ -29,7 +29,7 @@ class Dense(RowSketch[Float[Tensor, "n k"]]):
         return (s.to(x.dtype).T @ x) * max(k, 1) ** -0.5
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return (m.Q + m.C + (self.kurtosis - 3) * m.D) / max(self.k(m.n), 1)
+        return (m.Q + m.C + (self.kurtosis - 3) * m.D).clamp(min=0) / max(self.k(m.n), 1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BLOCK = 5  # H₂ₘ is applied as a chain of 2⁵ × 2⁵ matrix products: few passes over memory, each at GEMM speed
+BLOCK = 5  # H is applied as a chain of 2⁵ × 2⁵ matrix products: few passes over memory, each at GEMM speed
+TILE = 2**22  # bytes of X transformed together on a CPU, so that the passes after the first find them in cache
 
 
 def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
@@ -15,6 +16,16 @@ def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
     """
     n, d = x.shape
     size = padded(n)
+    width = max(d if x.is_cuda else TILE // (size * x.element_size()), 1)
+    out = x.new_empty(size, d)
+    for left in range(0, d, width):
+        out[:, left : left + width] = transform(x[:, left : left + width], size)
+    return out
+
+
+def transform(x: Float[Tensor, "n d"], size: int) -> Float[Tensor, "size d"]:
+    """``hadamard`` of one tile, padded to ``size`` rows."""
+    n, d = x.shape
     if size > n:
         x = torch.cat([x, x.new_zeros(size - n, d)])
     done = 1

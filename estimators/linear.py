@@ -30,6 +30,11 @@ class Sketched(nn.Module):
             raise TypeError(
                 f"a sketched layer needs an Estimator, got {type(estimator).__name__}; pass one, as in CountSketch(0.1)"
             )
+        if estimator.traits.oracle:
+            raise ValueError(
+                f"{type(estimator).__name__} was told about the rows of Y in advance, which a layer cannot be; "
+                "use NormRows, or another estimator that needs X only"
+            )
         self.estimator = estimator
         self._handle = handle(estimator)
 

@@ -46,7 +46,7 @@ def compress(x: Tensor, handle: int) -> list[Tensor]:
 @compress.register_fake
 def _(x: Tensor, handle: int) -> list[Tensor]:
     n, p = x.shape
-    known = {"n": n, "k": kept_count(getattr(ESTIMATORS[handle], "rate", 1.0), n)}
+    known = {"n": n, "k": kept_count(rate_of(ESTIMATORS[handle]), n)}
 
     def size(dimension: int | str) -> Any:
         if isinstance(dimension, int):
@@ -67,15 +67,29 @@ def payload_form(handle: int, p: int, dtype: torch.dtype) -> tuple[tuple[tuple[i
     estimator = ESTIMATORS[handle]
     with _disable_current_modes():
         few, many = (estimator.compress(torch.ones(n, p, dtype=dtype), 0).tensors for n in PROBED)
-    kept = tuple(kept_count(getattr(estimator, "rate", 1.0), n) for n in PROBED)
+    kept = tuple(kept_count(rate_of(estimator), n) for n in PROBED)
     form = []
     for a, b in zip(few, many, strict=True):
         dims: list[int | str] = []
         for pair in zip(a.shape, b.shape, strict=True):
             same = pair[0] if pair[0] == pair[1] else "?"
             dims.append({PROBED: "n", kept: "k"}.get(pair, same))
+        if estimator.traits.varying_size:
+            dims[0] = "?"
         form.append((tuple(dims), a.dtype))
     return tuple(form)
+
+
+def rate_of(estimator: Estimator) -> float:
+    """The rate of an estimator, or of the one it is made of; 1 where there is none."""
+    inner = (value for value in vars(estimator).values() if isinstance(value, Estimator))
+    return getattr(estimator, "rate", None) or max((rate_of(e) for e in list(inner)[:1]), default=1.0)
+
+
+@torch._dynamo.assume_constant_result
+def row_bytes(handle: int, p: int, dtype: torch.dtype) -> float:
+    """What the estimator keeps per row of a large X: a constant, where its ``kept_bytes`` would have to be traced."""
+    return ESTIMATORS[handle].kept_bytes(2**16, p, dtype) / 2**16
 
 
 @torch.library.custom_op("sketchvar::contract", mutates_args=())

@@ -28,9 +28,11 @@ def product(
     """
     dtype = product_dtype(x)
     n, p = form.size(x, weight)
-    if not weight.requires_grad or estimator.kept_bytes(n, p, dtype) >= x.numel() * dtype.itemsize:
+    compiling = torch.compiler.is_compiling()
+    needed = n * opaque.row_bytes(handle, p, dtype) if compiling else estimator.kept_bytes(n, p, dtype)
+    if not weight.requires_grad or needed >= x.numel() * dtype.itemsize:
         return form.run(x, weight, bias)
-    seed = None if torch.compiler.is_compiling() else torch.tensor(opaque.next_seed())
+    seed = None if compiling else torch.tensor(opaque.next_seed())
     if not torch.is_grad_enabled():
         return form.run(x, weight, bias)
     with torch.no_grad():

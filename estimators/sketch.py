@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, Estimator, check_rate, kept_count
+from estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix, check_rate, kept_count
 
 Draw = TypeVar("Draw")  # how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
 
 
 @dataclass(frozen=True)
-class RowSketch(Estimator, Generic[Draw]):
+class RowSketch(KeepsMatrix, Generic[Draw]):
     """Ĝ = (SᵀX)ᵀ(SᵀY) with a random S (n × k), E[SSᵀ] = I, k = max(1, round(rate · n)).
 
     Only SᵀX and the seed are kept; backward draws S again. Splitting ``draw``, the only random step, from ``apply``,
@@ -57,6 +57,9 @@ class RowSketch(Estimator, Generic[Draw]):
             g.addmm_(rows.T, sketched[done : done + rows.shape[0]])
             done += rows.shape[0]
         return g.T
+
+    def kept_shape(self, n: int, p: int) -> tuple[int, int]:
+        return self.k(n), p
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return SEED_BYTES + self.k(n) * p * dtype.itemsize
