@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from analysis import bench
 from estimators import SketchedLinear, build
 from estimators.catalog import CATALOG, ORACLES, WITHOUT_RATE
 
@@ -87,11 +88,9 @@ def paired(
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """CPU time of this process, all threads: what other processes take of the machine does not count."""
+    """CPU time of this process, or wall time of a GPU between synchronisations."""
     if device == "cpu":
-        start = time.process_time()
-        work()
-        return time.process_time() - start
+        return bench.seconds(work)
     torch.cuda.synchronize()
     start = time.perf_counter()
     work()
