@@ -13,6 +13,7 @@ from estimators.feature import FeatureProjection
 from estimators.linear import SketchedConv2d, SketchedLinear
 from estimators.moments import Moments
 from estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from estimators.predicted import counting
 from estimators.quantize import StochasticRounding
 from estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from estimators.sketch import RowSketch
@@ -49,6 +50,7 @@ __all__ = [
     "UniformRows",
     "WinnerTakeAllRows",
     "build",
+    "counting",
     "empirical",
     "estimate",
     "parse",

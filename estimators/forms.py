@@ -35,6 +35,10 @@ class Form(ABC):
     def size(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
         """(n, p) of X, without forming it."""
 
+    @abstractmethod
+    def positions(self, x: Tensor, n: int) -> int:
+        """How many positions an example has; the n rows go through them over and over. 1 where that is not known."""
+
 
 @dataclass(frozen=True)
 class LinearForm(Form):
@@ -57,6 +61,9 @@ class LinearForm(Form):
 
     def size(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
         return x.numel() // max(weight.shape[1], 1), weight.shape[1]
+
+    def positions(self, x: Tensor, n: int) -> int:
+        return x.shape[-2] if x.ndim > 2 else 1
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,9 @@ class Conv1DForm(Form):
 
     def size(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
         return x.numel() // max(weight.shape[0], 1), weight.shape[0]
+
+    def positions(self, x: Tensor, n: int) -> int:
+        return x.shape[-2] if x.ndim > 2 else 1
 
 
 @dataclass(frozen=True)
@@ -126,3 +136,6 @@ class Conv2dForm(Form):
             span = self.dilation[i] * (self.kernel[i] - 1) + 1
             n *= (x.shape[i - 2] + 2 * self.padding[i] - span) // self.stride[i] + 1
         return n, weight[0].numel()
+
+    def positions(self, x: Tensor, n: int) -> int:
+        return n // max(x.shape[0], 1) if x.ndim == 4 else n

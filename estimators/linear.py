@@ -1,21 +1,32 @@
 """Layers that take their weight gradient from an Estimator: SketchedLinear, SketchedConv2d, and any layer like them."""
 
 import sys
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from estimators.estimator import Estimator
 from estimators.forms import Conv1DForm, Conv2dForm, Form, LinearForm
 from estimators.opaque import handle
+from estimators.predicted import row_scores, scored, updated, with_scores
 from estimators.product import product
+
+COMPILED_SCORES = (
+    "ScoredRows learns its scores in backward, which a compiled graph cannot; compile the model without these layers "
+    "(torch.compiler.disable) or give them another estimator"
+)
 
 
 class Sketched(nn.Module):
     """Mixed into a plain layer's class: output, input gradient and bias gradient are the plain layer's; the weight
     gradient is ``estimate(self.estimator, X, Y, seed)``, one seed per call from torch's default generator.
+
+    With ``ScoredRows`` (or ``Then(ScoredRows(...), ...)``) the scores given are the first ones, per position; the layer
+    goes on with a running mean of ‖yᵢ‖² per position, a buffer that state_dict does not have, and shares nothing with
+    its siblings, whose scores are others.
 
     Parameters, buffers, hooks and state_dict are the plain layer's. In eval mode, without gradients, with a frozen
     weight, or where the estimator would keep no less than the input, it runs the plain layer.
@@ -23,6 +34,8 @@ class Sketched(nn.Module):
 
     plain: ClassVar[type[nn.Module]]  # the class that unsketch gives back
     estimator: Estimator
+    position_sq: Tensor  # running mean of ‖y‖² per position, where the estimator is ScoredRows
+    _learned: bool
 
     def sketch(self, estimator: Estimator) -> None:
         """Use this estimator from the next forward on. Raises TypeError for anything that is not an Estimator."""
@@ -35,19 +48,47 @@ class Sketched(nn.Module):
                 f"{type(estimator).__name__} was told about the rows of Y in advance, which a layer cannot be; "
                 "use NormRows, or another estimator that needs X only"
             )
+        self.forget_scores()
+        start = scored(estimator)
+        if start is not None:
+            scores = start.scores if start.scores.numel() else torch.ones(1)
+            weight: Any = self.weight
+            self.register_buffer("position_sq", scores.to(weight.device, torch.float32).square(), persistent=False)
+            self._learned = False
         self.estimator = estimator
         self._handle = handle(estimator)
 
     def restore(self) -> None:
         """Become the plain layer again."""
+        self.forget_scores()
         del self.estimator, self._handle
         self.__class__ = self.plain  # type: ignore[assignment]
 
     def estimated(self, form: Form, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        weight: Any = self.weight
+        bias: Any = self.bias
         if not self.training:
-            return form.run(x, weight, bias)  # type: ignore[arg-type]
-        return product(self, form, self.estimator, self._handle, x, weight, bias)  # type: ignore[arg-type]
+            return form.run(x, weight, bias)
+        estimator, observe = self.estimator, None
+        if "position_sq" in self._buffers:
+            if torch.compiler.is_compiling():
+                raise NotImplementedError(COMPILED_SCORES)
+            n = form.size(x, weight)[0]
+            length = form.positions(x, n)
+            estimator = with_scores(estimator, row_scores(self.position_sq, n, length))
+            observe = partial(self.observe, length)
+        return product(self, form, estimator, self._handle, x, weight, bias, observe)
+
+    def observe(self, length: int, y: Tensor) -> None:
+        """Learn from Y (n × q) of ``length`` positions; called in backward where the scores are predicted."""
+        if "position_sq" in self._buffers:  # it may have been unsketched since
+            self.position_sq = updated(self.position_sq, self._learned, y, length)
+            self._learned = True
+
+    def forget_scores(self) -> None:
+        self._buffers.pop("position_sq", None)
+        self._non_persistent_buffers_set.discard("position_sq")
+        self.__dict__.pop("_learned", None)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, estimator={self.estimator}"

@@ -1,5 +1,6 @@
 """The product of a sketched layer: forward, input gradient and bias gradient exact, the weight gradient an estimate."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,14 +18,22 @@ NO_SECOND_DERIVATIVE = (
 
 
 def product(
-    layer: object, form: Form, estimator: Estimator, handle: int, x: Tensor, weight: Tensor, bias: Tensor | None
+    layer: object,
+    form: Form,
+    estimator: Estimator,
+    handle: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    observe: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """``form.run(x, weight, bias)``, keeping of X only what ``estimator`` needs to estimate the weight gradient.
 
     ``layer`` is who asks: the same layer never reuses what it has kept of an input. ``handle`` stands for the
-    estimator inside a compiled graph. Draws one seed from torch's default generator, whether or not it is needed, so
-    that the stream is the same under checkpointing, where the first pass runs without gradients. Keeps X itself, as
-    the plain layer does, where no gradient flows to the weight or the estimator would keep no less than the input.
+    estimator inside a compiled graph; ``observe`` is shown Y (n × q) in backward. Draws one seed from torch's default
+    generator, whether or not it is needed, so that the stream is the same under checkpointing, where the first pass
+    runs without gradients. Keeps X itself, as the plain layer does, where no gradient flows to the weight or the
+    estimator would keep no less than the input.
     """
     dtype = product_dtype(x)
     n, p = form.size(x, weight)
@@ -38,9 +47,11 @@ def product(
     with torch.no_grad():
         if seed is None:
             kept = opaque.compress(form.rows(x.to(dtype)), handle)
+        elif observe is not None:  # its estimator is of this call only
+            kept = [seed, *estimator.compress(form.rows(x.to(dtype)), int(seed)).tensors]
         else:
             kept = shared(layer, form, estimator, x, dtype, seed)
-    return Product.apply(x, weight, bias, form, estimator, handle, *kept)
+    return Product.apply(x, weight, bias, form, estimator, handle, observe, *kept)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -55,8 +66,8 @@ class Product(torch.autograd.Function):
     """Saves the weight, the seed and the payload; the input is not needed again."""
 
     @staticmethod
-    def forward(ctx: Any, x, weight, bias, form, estimator, handle, *kept):  # type: ignore[no-untyped-def]
-        ctx.form, ctx.estimator, ctx.handle = form, estimator, handle
+    def forward(ctx: Any, x, weight, bias, form, estimator, handle, observe, *kept):  # type: ignore[no-untyped-def]
+        ctx.form, ctx.estimator, ctx.handle, ctx.observe = form, estimator, handle, observe
         ctx.x_shape, ctx.x_dtype, ctx.size = x.shape, x.dtype, form.size(x, weight)
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(weight, *kept)
@@ -69,6 +80,8 @@ class Product(torch.autograd.Function):
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             for_x = for_weight = for_bias = None
             y = ctx.form.gradient_rows(gradient)
+            if ctx.observe is not None:
+                ctx.observe(y)
             if needs_weight:
                 if torch.compiler.is_compiling():
                     g = opaque.contract(payload, y, seed, ctx.handle, *ctx.size)
@@ -81,7 +94,7 @@ class Product(torch.autograd.Function):
                 for_x = ctx.form.input_gradient(gradient, weight.to(gradient.dtype), ctx.x_shape).to(ctx.x_dtype)
         if torch.is_grad_enabled():  # create_graph=True
             for_x, for_weight, for_bias = Refuse.apply(gradient, for_x, for_weight, for_bias)
-        return for_x, for_weight, for_bias, *[None] * (4 + len(payload))
+        return for_x, for_weight, for_bias, *[None] * (5 + len(payload))
 
 
 class Refuse(torch.autograd.Function):
