@@ -46,6 +46,9 @@ def sketch_linears(
 
     Raises TypeError for what is not an Estimator, ValueError for a pattern that names no layer (a misspelling would
     otherwise train the plain layer, silently). Nothing is changed where it raises.
+
+    What is saved: the part of X that is not kept, unless another operation holds the same X (tanh and ReLU hold their
+    output; a frozen convolution its input). ``python -m analysis bench memory`` measures what is really saved.
     """
     chosen = dict(estimator) if isinstance(estimator, Mapping) else {"*": estimator}
     for pattern, each in chosen.items():
@@ -78,7 +81,10 @@ def sketch_linears(
 
 
 def unsketch(model: nn.Module) -> list[str]:
-    """Give every sketched layer of ``model`` its plain class back, in place; the names of the layers that changed."""
+    """Give every sketched layer of ``model`` its plain class back, in place; the names of the layers that changed.
+
+    Raises ValueError for a layer whose class was changed by something else since it was sketched.
+    """
     changed = []
     for name, layer in model.named_modules():
         if isinstance(layer, Sketched):

@@ -59,7 +59,12 @@ class Sketched(nn.Module):
         self._handle = handle(estimator)
 
     def restore(self) -> None:
-        """Become the plain layer again."""
+        """Become the plain layer again. Raises ValueError where something else has changed the class since."""
+        if type(self) is not sketched_class(self.plain):  # type: ignore[arg-type]
+            raise ValueError(
+                f"cannot unsketch a layer that has become a {type(self).__name__}; undo first what changed its class "
+                "(a parametrization, fully_shard)"
+            )
         self.forget_scores()
         del self.estimator, self._handle
         self.__class__ = self.plain  # type: ignore[assignment]
@@ -113,8 +118,8 @@ class SketchedLinear(Sketched, nn.Linear):
         super().__init__(in_features, out_features, **options)
         self.sketch(estimator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.estimated(LinearForm(), x)
+    def forward(self, input: Tensor) -> Tensor:
+        return self.estimated(LinearForm(), input)
 
 
 class SketchedConv1D(Sketched):
@@ -133,8 +138,8 @@ class SketchedConv2d(Sketched, nn.Conv2d):
         super().__init__(*sizes, **options)
         self.sketch(estimator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
+    def forward(self, input: Tensor) -> Tensor:
+        x, padding = input, self.padding
         if self.padding_mode != "zeros" or isinstance(padding, str):
             sides = self._reversed_padding_repeated_twice
             x = pad(x, sides, "constant" if self.padding_mode == "zeros" else self.padding_mode)

@@ -26,7 +26,7 @@ def handle(estimator: Estimator) -> int:
 def next_seed() -> int:
     """A seed from torch's default generator, as Dropout takes its own: reproducible by torch.manual_seed, restored by
     checkpointing. Ranks of a process group draw differently even from equal generator states."""
-    seed = int(torch.randint(2**63 - 1, ()))
+    seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         seed = fold(seed, "rank", torch.distributed.get_rank())
     return seed
@@ -40,7 +40,7 @@ def compress(x: Tensor, handle: int) -> list[Tensor]:
     It is not marked as random, so that equal calls are merged: layers that read one X share one compressed copy.
     """
     seed = next_seed()
-    return [torch.tensor(seed), *ESTIMATORS[handle].compress(x, seed).tensors]
+    return [torch.tensor(seed, device="cpu"), *ESTIMATORS[handle].compress(x, seed).tensors]
 
 
 @compress.register_fake

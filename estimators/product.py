@@ -39,9 +39,9 @@ def product(
     n, p = form.size(x, weight)
     compiling = torch.compiler.is_compiling()
     needed = n * opaque.row_bytes(handle, p, dtype) if compiling else estimator.kept_bytes(n, p, dtype)
-    if not weight.requires_grad or needed >= x.numel() * dtype.itemsize:
+    if not weight.requires_grad or not x.is_floating_point() or needed >= x.numel() * dtype.itemsize:
         return form.run(x, weight, bias)
-    seed = None if compiling else torch.tensor(opaque.next_seed())
+    seed = None if compiling else torch.tensor(opaque.next_seed(), device="cpu")
     if not torch.is_grad_enabled():
         return form.run(x, weight, bias)
     with torch.no_grad():

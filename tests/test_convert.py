@@ -305,6 +305,16 @@ def hook(module, arguments):
     return None
 
 
+def test_unsketch_refuses_a_class_that_is_no_longer_its_own():
+    layer = SketchedLinear(4, 4, CountSketch(0.5))
+    parametrize.register_parametrization(layer, "weight", nn.Identity())
+    layer(torch.randn(8, 4)).sum().backward()
+    with pytest.raises(ValueError, match="has become a ParametrizedSketchedLinear; undo first"):
+        unsketch(layer)
+    parametrize.remove_parametrizations(layer, "weight")
+    assert unsketch(layer) == [""] and type(layer) is nn.Linear
+
+
 def test_a_single_layer_as_the_model():
     layer = nn.Linear(4, 4)
     assert sketch_linears(layer, CountSketch(0.5)).converted == {"": CountSketch(0.5)}

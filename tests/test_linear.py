@@ -412,6 +412,12 @@ def test_errors_say_what_to_do(unchecked):
         SketchedLinear(3, 3, 0.1)
     with pytest.raises(TypeError, match="no sketched layer for Bilinear"):
         sketched_class(nn.Bilinear)
-    with pytest.raises(RuntimeError):
-        SketchedLinear(3, 3, CountSketch(0.1))(torch.randn(4, 5))
+    for x, message in (
+        (torch.randn(4, 5), "shapes"),
+        (torch.ones(4, 3).long(), "dtype"),
+        (torch.ones(4, 3).double(), "dtype"),
+    ):
+        with pytest.raises(RuntimeError, match=message):  # the plain layer's own errors
+            SketchedLinear(3, 3, CountSketch(0.1))(x)
+    assert SketchedLinear(3, 3, CountSketch(0.1))(input=torch.randn(4, 3)).shape == (4, 3)
     assert "estimator=CountSketch(rate=0.1" in repr(SketchedLinear(3, 3, CountSketch(0.1)))
