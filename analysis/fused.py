@@ -25,6 +25,8 @@ class FusedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, on_backward: OnBackward) -> Tensor:
         out = F.linear(x, weight, bias)
+        if out._is_view():  # autograd lets nobody write in place to a view that a function returns
+            out = torch.ops.aten._unsafe_view(out, out.shape)
         # under autocast the product ran in the dtype of the output, and so has to run its gradient
         ctx.save_for_backward(x.to(out.dtype), weight)
         ctx.on_backward = on_backward

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from estimators import Moments
-from estimators.moments import norm, row_sq, wide
+from estimators.moments import norm, wide
 
 
 def by_row(m: Moments) -> Float[Tensor, ""]:
@@ -33,12 +33,10 @@ def example_sq(x: Float[Tensor, "S T p"], y: Float[Tensor, "S T q"], budget: int
     memory stays below ``budget`` numbers (a quarter of X and Y unless given), by going through the examples in chunks.
     """
     t, p, q = *x.shape[1:], y.shape[-1]
-    if t == 1:
-        return row_sq(x.squeeze(1)) * row_sq(y.squeeze(1))
     gram = t * (p + q) < p * q
     each = 2 * t * t if gram else p * q
     chunk = max(1, (budget or (x.numel() + y.numel()) // 4) // each)
-    parts = []
+    parts = [x.new_zeros(0, dtype=torch.float64)]
     for a, b in zip(wide(x).split(chunk), wide(y).split(chunk), strict=True):
         if gram:
             parts.append((a @ a.mT).mul_(b @ b.mT).sum((1, 2), dtype=torch.float64))

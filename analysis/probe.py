@@ -185,13 +185,16 @@ class Probe:
         x = x.to(y.dtype)  # under autocast the product is formed in the dtype of the output
         examples = x.shape[0] if x.ndim > 1 else 1
         rows = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        if self.by_example and example_sq is None:
-            example_sq = noise.example_sq(*(r.unflatten(0, (examples, -1)) for r in rows))
+        x_sq, y_sq = row_sq(rows[0]), row_sq(rows[1])
+        if self.by_example and x.ndim < 3:
+            example_sq = x_sq * y_sq  # a row is an example
+        elif self.by_example and example_sq is None:
+            example_sq = noise.example_sq(x.flatten(1, -2), y.flatten(1, -2))
         return Use(
             p=x.shape[-1],
             q=y.shape[-1],
-            x_sq=row_sq(rows[0]),
-            y_sq=row_sq(rows[1]),
+            x_sq=x_sq,
+            y_sq=y_sq,
             examples=examples,
             example_sq=example_sq,
             pair=rows if watch.name in self.pairs else None,
