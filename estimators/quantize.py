@@ -146,10 +146,10 @@ def rotation_signs(x: Float[Tensor, "n p"]) -> Float[Tensor, " p"]:
 def blockwise_hadamard(x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
     """The orthonormal transform of blocks of features, in place where they lie: no transpose, unlike ``hadamard``."""
     block = max(x.shape[1] & -x.shape[1], 1)  # the largest power of two that divides p
-    done = min(block, 32)
+    done = min(block, 16)
     z = x.reshape(x.numel() // done, done) @ (matrix(done, x.dtype, x.device) * block**-0.5)
     while done < block:
-        factor = min(block // done, 32)
+        factor = min(block // done, 16)
         z = matrix(factor, x.dtype, x.device) @ z.reshape(x.numel() // (factor * done), factor, done)
         done *= factor
     return z.reshape(x.shape)
