@@ -1,6 +1,6 @@
 """CATALOG: name -> what makes the estimator. Tests, studies, figures and the command line loop over it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from functools import partial
 
@@ -77,11 +77,16 @@ def known_rows(name: str, y_sq: Tensor | None) -> Tensor:
 
 def check_name(name: str) -> None:
     """Raise ValueError, with the nearest name, unless ``name`` is in the catalog."""
-    if name not in CATALOG:
-        raise ValueError(f"unknown estimator {name!r}; {nearest(name, list(CATALOG))}known are {', '.join(CATALOG)}")
+    check_known("estimator", name, CATALOG)
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """ "did you mean ...? ", or nothing where no known name is near."""
+def check_known(kind: str, name: str, known: Collection[str]) -> None:
+    """Raise ValueError, with the nearest name, unless ``name`` is one of ``known``; ``kind`` says what it names."""
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}; {nearest(name, known)}known are {', '.join(known)}")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A question whether the nearest was meant, or nothing where no known name is near."""
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     return f"did you mean {near[0]!r}? " if near else ""

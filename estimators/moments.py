@@ -158,5 +158,9 @@ def wide(t: Tensor) -> Tensor:
 
 def row_sq(t: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """Squared norms of the rows in float64, accumulated in float32 or wider."""
-    dtype = torch.float32 if t.element_size() < 4 else t.dtype
-    return torch.linalg.vector_norm(t, dim=-1, dtype=dtype).double().square()
+    return norm(t, dim=-1).double().square()
+
+
+def norm(t: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """Euclidean norm over ``dim`` (or of all entries), accumulated in float32 or wider without a wide copy."""
+    return torch.linalg.vector_norm(t, dim=dim, dtype=torch.float32 if t.element_size() < 4 else t.dtype)

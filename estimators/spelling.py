@@ -102,7 +102,7 @@ def split_single(single: str, text: str) -> tuple[str, str, list[str]]:
     head, *options = single.split(",")
     name, _, parameter = (part.strip() for part in head.partition(":"))
     if name not in SINGLE:
-        hint = "only centered(...) has parentheses; " if "(" in name else nearest(name, list(SINGLE))
+        hint = "only centered(...) has parentheses; " if "(" in name else nearest(name, SINGLE)
         raise ValueError(
             f"unknown estimator {name!r} in {text!r}; {hint}write one as in {EXAMPLES}; "
             f"the names are {', '.join(SINGLE)}, centered(...)"

@@ -1,0 +1,60 @@
+"""sketchvar figures: draw a run's figures and print its table again."""
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from analysis import figures, records
+from analysis.compare import by_unit
+from analysis.folder import Folder
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the command."""
+    this = commands.add_parser(
+        "figures",
+        help="draw the figures and print the table of a run, finished or not",
+        description="Draw the figures (PNG and PDF, into the run's folder) and print the table of a run.",
+    )
+    this.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, as in runs/NAME")
+    this.add_argument("--rate", type=float, metavar="R", help="the rate to show (default: 0.1, or the smallest)")
+    this.set_defaults(main=lambda arguments: draw(arguments.run, arguments.rate))
+
+
+def draw(run: Path, rate: float | None = None) -> None:
+    """Print the last measured step as a table, draw every figure, and say where the files are."""
+    folder, console = Folder(run), Console()
+    rows = records.read_rows(folder.rows)
+    if rows.empty:
+        raise ValueError(f"{folder.rows} holds no rows; the run stopped before its first measured step")
+    rates = sorted(set(rows["rate"]))
+    rate = (0.1 if 0.1 in rates else rates[0]) if rate is None else rate
+    if rate not in rates:
+        raise ValueError(f"no rows at rate {rate:g}; measured were {', '.join(f'{r:g}' for r in rates)}")
+    table(rows, rate, console)
+    mpl.use("agg")
+    draws = records.read_rows(folder.draws) if folder.draws.exists() else None
+    console.print("\nFigures (PNG, and PDF beside each):")
+    for name, figure in figures.of_run(rows, draws, by_unit(rows), rate).items():
+        console.print(f"  {figures.save(figure, run / name)[0]}", soft_wrap=True)
+
+
+def table(rows: pd.DataFrame, rate: float, console: Console) -> None:
+    """Ratio to the minibatch variance (unit: example) by layer and estimator, at the last measured step."""
+    step = rows["step"].max()
+    shown = rows[(rows["step"] == step) & (rows["rate"] == rate)]
+    ratios = shown.pivot_table(index="layer", columns="estimator", values="ratio", sort=False, dropna=False)
+    minibatch = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
+    title = f"Estimator variance / minibatch variance (by example), rate {rate:g}, step {step}"
+    grid = Table("layer", title=title, caption="1 = as noisy as the minibatch itself; below 1 = less noisy")
+    for column in ("minibatch variance", *ratios.columns):
+        grid.add_column(column, justify="right")
+    for layer, line in ratios.iterrows():
+        grid.add_row(str(layer), f"{minibatch[layer]:.3g}", *(f"{ratio:.2f}" for ratio in line))
+    grid.add_section()
+    grid.add_row("median", "", *(f"{ratio:.2f}" for ratio in ratios.median()))
+    console.print(grid)

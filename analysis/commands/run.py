@@ -1,0 +1,92 @@
+"""sketchvar run: train a task, measure, write rows, figures and a table."""
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from analysis.commands import figures
+from analysis.study import Study, run
+from analysis.tasks import TASKS
+from estimators.catalog import CATALOG, check_known
+
+ESTIMATORS = [name for name in CATALOG if name != "exact"]
+RATES = [0.5, 0.2, 0.1, 0.05]
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the command."""
+    this = commands.add_parser(
+        "run",
+        help="train a task and compare, layer by layer, each estimator's variance with the minibatch variance",
+        description="Train a task. At chosen steps measure, in every linear layer, the variance of its weight gradient "
+        "over minibatches and the variance that each estimator would add. Writes rows.parquet, run.json and figures.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    this.add_argument("--task", default="stdlib-lm", metavar="T", help=f"what to train: {', '.join(TASKS)}")
+    this.add_argument("--steps", type=int, metavar="N", help="number of updates (default: the task's own)")
+    this.add_argument(
+        "--measure-at",
+        type=int,
+        nargs="+",
+        metavar="S",
+        help="measure the gradient after so many updates, 0 to N (default: the task's own, up to N)",
+    )
+    this.add_argument("--estimators", nargs="+", default=ESTIMATORS, metavar="E", help="which estimators to compare")
+    this.add_argument(
+        "--rates", type=float, nargs="+", default=RATES, metavar="R", help="fractions of X to keep, 0 to 1"
+    )
+    this.add_argument(
+        "--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N; auto takes a GPU if any"
+    )
+    this.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same rows on a CPU")
+    this.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: runs/<task>-<time>)")
+    this.add_argument("--resume", action="store_true", help="go on with the stopped run in --out")
+    this.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the study, with a progress bar, then draw it."""
+    if arguments.resume and arguments.out is None:
+        raise ValueError("--resume needs --out, the folder of the run to go on with")
+    check_known("task", arguments.task, TASKS)
+    task = TASKS[arguments.task]
+    steps = task.steps if arguments.steps is None else arguments.steps
+    study = Study(
+        task=arguments.task,
+        steps=steps,
+        measure_at=tuple(arguments.measure_at or sorted({s for s in task.measure_at if s <= steps} | {max(steps, 0)})),
+        estimators=tuple(arguments.estimators),
+        rates=tuple(arguments.rates),
+        device=device(arguments.device),
+        seed=arguments.seed,
+    )
+    out = arguments.out or Path("runs") / f"{arguments.task}-{datetime.now():%Y-%m-%dT%H-%M-%S}"
+    console = Console(stderr=True)
+    console.print(f"Training {study.task} for {study.steps} steps on {study.device}; rows go to {out}/rows.parquet")
+    columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
+    try:
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+            shown = bar.add_task("train", total=study.steps, loss=float("nan"))
+            run(study, out, arguments.resume, lambda step, loss: bar.update(shown, completed=step, loss=loss))
+    except KeyboardInterrupt:
+        raise ValueError(f"interrupted; measured rows are kept, go on with --out {out} --resume") from None
+    figures.draw(out)
+
+
+def device(name: str) -> str:
+    """ "auto" resolved, any other name checked. Raises ValueError for a device that is unknown or absent."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    check_known("device", kind, ["auto", "cpu", "cuda"])
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if not (number or "0").isdecimal() or int(number or 0) >= count:
+            raise ValueError(f"device {name} is not here ({count} CUDA devices); use --device auto or cpu")
+    elif number:
+        raise ValueError(f"unknown device {name!r}; did you mean {kind!r}?")
+    return name

@@ -1,0 +1,177 @@
+"""Rows in, matplotlib Figure out; no statistics here beyond the medians and bands that seaborn draws."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column and both columns of a paper
+STYLE = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "lines.markersize": 4,
+    "grid.linewidth": 0.5,
+    "pdf.fonttype": 42,
+}
+UNIT_LINE: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": "--", "zorder": 1}  # ratio 1
+MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8"]
+
+
+def style() -> None:
+    """Fonts and grid for a paper; seaborn's colour-blind palette, with a marker of its own for every estimator."""
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", rc=STYLE)
+
+
+def look(names: list[str]) -> dict[str, tuple[object, str]]:
+    """Colour and marker of every estimator, the same in all figures of a run."""
+    palette = sns.color_palette("colorblind", 10)
+    colours = [palette[i] for i in (0, 1, 2, 3, 4, 9, 7, 5, 8, 6)]  # the two palest come last
+    return {name: (colours[i % 10], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+
+
+def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
+    """Estimator variance over minibatch variance (unit: example) for every layer at one step and rate."""
+    style()
+    shown = rows[(rows["step"] == step) & (rows["rate"] == rate)]
+    layers = list(dict.fromkeys(shown["layer"]))
+    figure, axes = plt.subplots(figsize=(PAGE * 0.7, 1.1 + 0.17 * len(layers)), layout="constrained")
+    looks = look(list(dict.fromkeys(rows["estimator"])))
+    for i, (name, (colour, marker)) in enumerate(looks.items()):
+        part = shown[shown["estimator"] == name]
+        apart = 0.6 * ((i + 0.5) / len(looks) - 0.5)  # equal values stay visible one below the other
+        places = [layers.index(layer) + apart for layer in part["layer"]]
+        axes.plot(part["ratio"], places, marker, color=colour, label=name, markersize=3.5, markeredgewidth=0)
+    axes.axvline(1, **UNIT_LINE)
+    axes.set(xscale="log", xlabel=f"estimator variance / minibatch variance (example), rate {rate:g}, step {step}")
+    plain_ticks(axes.xaxis)
+    axes.set(yticks=range(len(layers)), yticklabels=layers, ylim=(len(layers) - 0.4, -0.6))
+    legend_above(figure, axes)
+    return figure
+
+
+def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
+    """Median over layers of the ratio at every measured step, one panel per minibatch unit.
+
+    ``rows`` come from ``compare.by_unit``.
+    """
+    style()
+    shown = rows[rows["rate"] == rate]
+    looks = look(list(dict.fromkeys(rows["estimator"])))
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.8), sharey=True, layout="constrained")
+    for axes, unit in zip(panels, ("example", "row"), strict=True):
+        sns.lineplot(
+            shown[shown["unit"] == unit],
+            x="step",
+            y="ratio",
+            hue="estimator",
+            style="estimator",
+            estimator="median",
+            errorbar=None,
+            palette={name: colour for name, (colour, _) in looks.items()},
+            markers={name: marker for name, (_, marker) in looks.items()},
+            dashes=False,
+            linewidth=1,
+            ax=axes,
+        )
+        axes.axhline(1, **UNIT_LINE)
+        axes.set(title=f"minibatch unit: {unit}", xlabel="step (updates)", yscale="log")
+        axes.set_xscale("symlog", linthresh=10)
+        steps = sorted(set(shown["step"]))
+        axes.set_xticks(steps, [str(step) for step in steps])
+        plain_ticks(axes.yaxis)
+        axes.set_ylabel(f"variance / minibatch variance,\nmedian over layers, rate {rate:g}")
+        axes.get_legend().remove()
+    legend_above(figure, panels[0])
+    return figure
+
+
+def alpha_through_training(rows: pd.DataFrame) -> Figure:
+    """α = ‖XᵀY‖² / (‖X‖²‖Y‖²) of every layer at every measured step."""
+    style()
+    once = rows.drop_duplicates(["layer", "step"])
+    table = once.pivot_table(index="layer", columns="step", values="alpha", sort=False)
+    figure, axes = plt.subplots(figsize=(COLUMN + 0.6, 1.0 + 0.17 * len(table)), layout="constrained")
+    sns.heatmap(
+        table,
+        annot=True,
+        fmt=".2g",
+        annot_kws={"size": 6},
+        cmap="cividis",
+        cbar_kws={"label": "α = ‖G‖² / (‖X‖²‖Y‖²)"},
+        ax=axes,
+    )
+    axes.set(xlabel="step (updates)", ylabel="")
+    return figure
+
+
+def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
+    """Variance against rate on one layer's pair: closed form as a line, repeated draws as points with ±2 stderr."""
+    style()
+    draws = draws.sort_values("rate", kind="stable")
+    looks = look(list(dict.fromkeys(draws["estimator"])))
+    across = min(4, len(looks))
+    down = -(-len(looks) // across)
+    figure, grid = plt.subplots(
+        down, across, figsize=(PAGE, 0.6 + 1.5 * down), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (name, (colour, _)) in zip(grid.flat, looks.items(), strict=False):
+        part = draws[draws["estimator"] == name]
+        axes.plot(part["rate"], part["variance"], color=colour, label="closed form")
+        count = int(part["draws"].iloc[0])
+        style_points = {"fmt": "o", "color": "black", "markersize": 3, "elinewidth": 0.8}
+        bars = 2 * part["stderr"]
+        axes.errorbar(part["rate"], part["measured"], bars, label=f"{count} draws ± 2 stderr", **style_points)
+        axes.set(title=name, xscale="log", yscale="log")
+        axes.set_xticks(sorted(set(draws["rate"])), [f"{r:g}" for r in sorted(set(draws["rate"]))], minor=False)
+        axes.minorticks_off()
+    for axes in list(grid.flat)[len(looks) :]:
+        axes.remove()
+    figure.supxlabel("rate (rows kept / rows)", fontsize=8)
+    figure.supylabel("variance, E‖Ĝ − G‖²", fontsize=8)
+    legend_above(figure, grid.flat[0])
+    return figure
+
+
+def plain_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10, ... on a logarithmic axis, written out."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """One legend for the whole figure, above it, so that it hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write PNG (200 dpi) and PDF beside each other; ``path`` has no suffix."""
+    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
+    for file in files:
+        figure.savefig(file, dpi=200)
+    plt.close(figure)
+    return files
+
+
+def of_run(rows: pd.DataFrame, draws: pd.DataFrame | None, by_unit: pd.DataFrame, rate: float) -> dict[str, Figure]:
+    """Every figure of a run, by file name; the figure of draws is left out where the run has not reached it."""
+    figures = {
+        "ratio_by_layer": ratio_by_layer(rows, int(rows["step"].max()), rate),
+        "ratio_through_training": ratio_through_training(by_unit, rate),
+        "alpha_through_training": alpha_through_training(rows),
+    }
+    if draws is not None:
+        figures["closed_form_and_draws"] = closed_form_and_draws(draws)
+    return figures

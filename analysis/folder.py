@@ -1,0 +1,77 @@
+"""Folder: the files of a run, which is always in a state that a resumed run can go on from."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from analysis import records
+from analysis.compare import COLUMNS
+
+if TYPE_CHECKING:
+    from analysis.study import Study
+
+LOSSES = ["step", "train", "validation"]
+
+
+class Folder:
+    """run.json (provenance), rows.parquet, losses.parquet, draws.parquet, checkpoint.pt, and figures beside them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows, self.losses, self.draws = (path / f"{name}.parquet" for name in ("rows", "losses", "draws"))
+        self.provenance, self.checkpoint = path / "run.json", path / "checkpoint.pt"
+
+    def claim(self, study: "Study", resume: bool) -> None:
+        """Make the folder this study's. Raises ValueError where it is not writable or holds something else."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            records.atomically(self.path / "writable", lambda part: part.touch())
+            (self.path / "writable").unlink()
+        except OSError as error:
+            raise ValueError(f"cannot write to {self.path} ({error.strerror}); choose another --out") from None
+        if self.provenance.exists():
+            if not resume:
+                raise ValueError(f"{self.path} holds another run; choose another --out, or go on with it by --resume")
+            before = records.read_json(self.provenance)["study"]
+            now = json.loads(json.dumps(asdict(study)))
+            if different := [key for key in now if now[key] != before.get(key)]:
+                key = different[0]
+                raise ValueError(
+                    f"{self.path} holds a run with {key} {before.get(key)}, not {now[key]}; "
+                    "resume it with its own options, or choose another --out"
+                )
+        elif any(not file.name.startswith(".") for file in self.path.iterdir()):
+            raise ValueError(f"{self.path} is not empty and holds no run; choose another --out")
+
+    def describe(self, study: "Study", origin: dict[str, Any], finished: bool) -> None:
+        """Write run.json."""
+        content = {"run": study.name, "finished": finished, "study": asdict(study), **origin}
+        records.write_json(self.provenance, content)
+
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Keep the state from which to go on at ``step``; the rows of earlier steps have to be written already."""
+        state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        records.atomically(self.checkpoint, lambda part: torch.save(state, part))
+
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> tuple[int, pd.DataFrame, pd.DataFrame]:
+        """The step to go on from, with the rows and losses up to it; 0 and empty tables for a new run."""
+        if not self.checkpoint.exists():
+            return 0, pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=LOSSES)
+        try:
+            state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:
+            raise ValueError(
+                f"{self.checkpoint} is not readable ({error}); remove it to train from the start"
+            ) from None
+        step = state["step"]
+        rows, losses = records.read_rows(self.rows), records.read_rows(self.losses)
+        return step, rows[rows["step"] < step], losses[losses["step"] < step]

@@ -1,0 +1,97 @@
+"""Rows in and out of Parquet, and a run's provenance in JSON; every write is whole or not at all."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+PACKAGES = ("sketchvar", "torch", "numpy", "pandas")
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary name beside ``path``, then move the result into place."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Write a table to Parquet."""
+    atomically(path, lambda part: rows.to_parquet(part, index=False))
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """A table written by ``write_rows``. Raises ValueError, naming the file, where it is missing or cut short."""
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}; give the folder of a run, as in runs/<name>") from None
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable Parquet file ({error}); remove it or restore a copy") from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary as indented JSON."""
+    atomically(path, lambda part: part.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A dictionary written by ``write_json``. Raises ValueError, naming the file, where it is missing or cut short."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}; give the folder of a run, as in runs/<name>") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable JSON ({error}); remove it or restore a copy") from None
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Who, where, with what: commit, date, device and versions, for run.json."""
+    on_gpu = device.type == "cuda"
+    return {
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device.type,
+        "hardware": torch.cuda.get_device_name(device)
+        if on_gpu
+        else f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: package_version(name) for name in PACKAGES},
+    }
+
+
+def package_version(name: str) -> str:
+    """The installed version, or "not installed" for a package that is only on the path."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """The git commit of this code, "+" added where files differ from it; "unknown" outside a checkout."""
+    root = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -1,0 +1,149 @@
+"""Study (a frozen dataclass) and run(): train a task, measure at chosen steps, write rows as they come."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from analysis import records
+from analysis.compare import COLUMNS, choices, compare, for_layer
+from analysis.folder import LOSSES, Folder
+from analysis.probe import Layer, Probe
+from analysis.tasks import TASKS, Task
+from estimators import empirical
+from estimators.catalog import check_known, check_name
+from estimators.estimator import check_rate
+from estimators.seeds import fold
+
+DRAWS = 32  # repeated draws behind each point that is set beside a closed form
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to train, when to measure, what to compare. Step s is the gradient after s updates, 0 ≤ s ≤ steps.
+
+    Raises ValueError for names that are not known and numbers that make no sense.
+    """
+
+    task: str
+    steps: int
+    measure_at: tuple[int, ...]
+    estimators: tuple[str, ...]
+    rates: tuple[float, ...]
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_known("task", self.task, TASKS)
+        for name in self.estimators:
+            check_name(name)
+        for rate in self.rates:
+            check_rate(self, rate)
+        if not self.estimators or not self.rates:
+            raise ValueError("a study needs at least one estimator and one rate, got none")
+        if self.steps < 0:
+            raise ValueError(f"steps must be 0 or more, got {self.steps}")
+        points = " ".join(map(str, self.measure_at)) or "none"
+        if not self.measure_at or list(self.measure_at) != sorted(set(self.measure_at)):
+            raise ValueError(f"measure points must be different and rising, got {points}; change --measure-at")
+        if self.measure_at[0] < 0 or self.measure_at[-1] > self.steps:
+            raise ValueError(
+                f"measure points must lie within 0..{self.steps}, got {points}; change --measure-at or --steps"
+            )
+
+    @property
+    def name(self) -> str:
+        """The run's id: the task and a fingerprint of every field, so that equal studies have equal ids."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.task}-{digest[:10]}"
+
+
+def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, float], object] | None = None) -> Path:
+    """Train, measure, and write rows to ``out`` after every measured step; returns ``out``.
+
+    ``progress`` is called with (updates done, loss) after every step. A run that was stopped at any moment goes on
+    with ``resume=True`` from its last measured step, to the rows that an uninterrupted run gives. Raises ValueError
+    for a folder that cannot be used, FloatingPointError for a loss that is not finite (rows so far are kept).
+    """
+    folder, task, device = Folder(out), TASKS[study.task], torch.device(study.device)
+    folder.claim(study, resume)
+    origin = records.provenance(device) | task.provenance()
+    folder.describe(study, origin, finished=False)
+
+    torch.manual_seed(fold(study.seed, "model"))
+    model = task.model().to(device)
+    optimizer = task.optimizer(model)
+    start, rows, losses = folder.restore(model, optimizer, device)
+    names = list(Probe(model).watched)
+    drawn = names[len(names) // 2]
+
+    for step in range(start, study.steps + 1):
+        torch.manual_seed(fold(study.seed, "step", step))  # dropout and the like: a function of the step alone
+        inputs, targets = (t.to(device) for t in task.batch(step, study.seed))
+        last = step == study.measure_at[-1]
+        probe = None
+        if step in study.measure_at:
+            probe = Probe(model, pairs=[drawn] if last else [])
+        optimizer.zero_grad(set_to_none=True)
+        with probe or nullcontext():
+            loss = backward(task, model, (inputs, targets), device)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} at step {step}; the {len(rows)} rows measured before it are in {folder.rows}"
+            )
+        if probe is not None:
+            layers = probe.read()
+            if last:
+                records.write_rows(folder.draws, repeated_draws(layers[drawn], study).assign(run=study.name, step=step))
+            table = compare(layers.values(), study.estimators, study.rates, dtype_of(task))
+            rows = joined(rows, table.assign(run=study.name, step=step)[COLUMNS])
+            losses = joined(losses, pd.DataFrame([(step, loss, task.validate(model, device))], columns=LOSSES))
+            records.write_rows(folder.rows, rows)
+            records.write_rows(folder.losses, losses)
+        if step < study.steps:
+            optimizer.step()
+        if probe is not None:
+            folder.save(step + 1, model, optimizer)
+        if progress is not None:
+            progress(step, loss)
+    folder.describe(study, origin, finished=True)
+    return out
+
+
+def joined(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Two tables, one below the other."""
+    return pd.concat([before, new], ignore_index=True) if len(before) else new
+
+
+def backward(task: Task, model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> float:
+    """One forward and backward pass in the task's precision; returns the loss."""
+    mixed = task.precision != "float32"
+    with torch.autocast(device.type, dtype=dtype_of(task)) if mixed else nullcontext():
+        loss = task.loss(model, batch)
+    loss.backward()
+    return loss.item()
+
+
+def dtype_of(task: Task) -> torch.dtype:
+    """The dtype in which a layer of this task would keep its input."""
+    return getattr(torch, task.precision)
+
+
+def repeated_draws(layer: Layer, study: Study) -> pd.DataFrame:
+    """Closed form and ``DRAWS`` repeated draws of the variance on one layer's own pair, for every choice."""
+    x, y = layer.moments.pair
+    lines: list[tuple[Any, ...]] = []
+    for name, rate in choices(study.estimators, study.rates):
+        estimator = for_layer(name, rate, layer)
+        measured = empirical(estimator, x, y, DRAWS, fold(study.seed, "draws", name)).variance
+        closed = estimator.variance(layer.moments)
+        lines.append((layer.name, name, rate, float(closed), float(measured.value), float(measured.stderr), DRAWS))
+    return pd.DataFrame(lines, columns=["layer", "estimator", "rate", "variance", "measured", "stderr", "draws"])

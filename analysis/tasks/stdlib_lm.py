@@ -1,0 +1,122 @@
+"""stdlib-lm: a byte-level decoder-only transformer on the source files of the Python standard library."""
+
+import hashlib
+import platform
+import sysconfig
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.tasks.task import Batch, Task
+from estimators.seeds import fold, generator
+
+HELD_OUT = 10  # one file in so many is for validation
+
+
+@dataclass(frozen=True)
+class StdlibLM(Task):
+    """Next-byte prediction; an example is a window of ``length`` bytes at a random place of the training files."""
+
+    steps: int = 300
+    measure_at: tuple[int, ...] = (0, 10, 30, 100, 200, 300)
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    width: int = 192
+    depth: int = 4
+    heads: int = 6
+    length: int = 64
+
+    def model(self) -> nn.Module:
+        return Transformer(self.width, self.depth, self.heads, self.length)
+
+    def batch(self, step: int, seed: int) -> Batch:
+        return windows(corpus()[0], self.batch_size, self.length, fold(seed, "batch", step))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs, targets = batch
+        return F.cross_entropy(model(inputs).flatten(0, 1).float(), targets.flatten())
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, device: torch.device) -> float:
+        inputs, targets = windows(corpus()[1], 64, self.length, seed=0)
+        return float(self.loss(model, (inputs.to(device), targets.to(device))))
+
+    def provenance(self) -> dict[str, object]:
+        train, held_out = corpus()
+        digest = hashlib.sha256(train.numpy().tobytes()).hexdigest()
+        return {
+            "data": f"standard library of Python {platform.python_version()}",
+            "train_bytes": len(train),
+            "held_out_bytes": len(held_out),
+            "train_sha256": digest,
+        }
+
+
+class Transformer(nn.Module):
+    """Pre-norm decoder over bytes, every matrix a plain nn.Linear. Takes (B, T) bytes, gives (B, T, 256) logits."""
+
+    def __init__(self, width: int, depth: int, heads: int, length: int) -> None:
+        super().__init__()
+        self.bytes = nn.Embedding(256, width)
+        self.places = nn.Embedding(length, width)
+        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 256, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        h = self.bytes(inputs) + self.places.weight[: inputs.shape[1]]
+        for block in self.blocks:
+            h = block(h)
+        return self.head(self.norm(h))
+
+
+class Block(nn.Module):
+    """Causal self-attention, then a GELU network four times as wide, each added to its input."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.out = nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        x = self.norm1(h)
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        h = h + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        return h + self.down(F.gelu(self.up(self.norm2(h))))
+
+
+@cache
+def corpus() -> tuple[Tensor, Tensor]:
+    """Training and held-out bytes (uint8) of the library's own modules: top level, json, asyncio, ... but no tests.
+
+    Raises FileNotFoundError where Python was installed without its source files.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
+    skip = {"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__", "lib2to3", "config"}
+    files = sorted(f for f in root.rglob("*.py") if skip.isdisjoint(f.relative_to(root).parts))
+    if len(files) < HELD_OUT:
+        raise FileNotFoundError(f"no Python source files below {root}; use --task digits-mlp or another Python")
+    split: tuple[list[bytes], list[bytes]] = ([], [])
+    for file in files:
+        name = hashlib.sha256(str(file.relative_to(root)).encode()).digest()
+        split[name[0] % HELD_OUT == 0].append(file.read_bytes())
+    train, held_out = (torch.from_numpy(np.frombuffer(b"".join(part), np.uint8).copy()) for part in split)
+    return train, held_out
+
+
+def windows(text: Tensor, count: int, length: int, seed: int) -> Batch:
+    """``count`` windows of bytes at random places, (count, length), and the same one byte later."""
+    starts = torch.randint(len(text) - length, (count, 1), generator=generator(seed))
+    picked = text[starts + torch.arange(length + 1)].long()
+    return picked[:, :-1], picked[:, 1:]
