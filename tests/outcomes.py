@@ -108,7 +108,7 @@ def sampled(estimator: ImportanceRows, x: Tensor, y: Tensor) -> Iterator[tuple[f
     for rows in product(range(x.shape[0]), repeat=estimator.k(x.shape[0])):
         probability = pi[list(rows)].prod().item()
         if probability > 0:
-            with patch("estimators.sampling.invert", return_value=torch.tensor(rows)):
+            with patch("estimators.sampling.choose", return_value=torch.tensor(rows)):
                 kept: Compressed = estimator.compress(x, 0)
             yield probability, estimator.contract(kept, y)
 
@@ -132,7 +132,7 @@ def after_winners(estimator: WinnerTakeAllRows, x: Tensor, y: Tensor) -> Iterato
         probability = others[list(places)].prod().item()
         if probability > 0:
             drawn = torch.tensor([0] * t + list(places))
-            with patch("estimators.certain.invert", return_value=drawn):
+            with patch("estimators.certain.choose", return_value=drawn):
                 kept = estimator.compress(x, 0)
             yield probability, estimator.contract(kept, y)
 
