@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
 from estimators.combine import Centered, Then
 from estimators.countsketch import CountSketch, SparseSign
 from estimators.dense import Gaussian, Rademacher
-from estimators.estimator import Estimator
+from estimators.estimator import Estimator, Traits
 from estimators.exact import Exact
 from estimators.feature import FeatureProjection
 from estimators.orthogonal import SRHT, Haar, SubsampledDCT
@@ -68,6 +69,11 @@ def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
     return CATALOG[name](rate)
 
 
+def traits_of(name: str) -> Traits:
+    """What a caller has to know of the estimator called ``name``, at any rate."""
+    return build(name, 1.0, torch.ones(1)).traits
+
+
 def known_rows(name: str, y_sq: Tensor | None) -> Tensor:
     """What the oracle ``name`` is told: ‖yᵢ‖² itself, or as the scores of ``scored-rows`` ‖yᵢ‖."""
     if y_sq is None:
@@ -83,10 +89,10 @@ def check_name(name: str) -> None:
 def check_known(kind: str, name: str, known: Collection[str]) -> None:
     """Raise ValueError, with the nearest name, unless ``name`` is one of ``known``; ``kind`` says what it names."""
     if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}; {nearest(name, list(known))}known are {', '.join(known)}")
+        raise ValueError(f"unknown {kind} {name!r}; {nearest(name, known)}known are {', '.join(known)}")
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """ "did you mean ...? ", or nothing where no known name is near."""
+def nearest(name: str, known: Collection[str]) -> str:
+    """A question whether the nearest was meant, or nothing where no known name is near."""
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     return f"did you mean {near[0]!r}? " if near else ""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from estimators.estimator import Traits
 from estimators.moments import Moments
-from estimators.sampling import Sample, SampledRows, invert, normalized
+from estimators.sampling import Sample, SampledRows, choose, normalized
 from estimators.seeds import generator
 
 
@@ -35,7 +35,7 @@ class BernoulliRows(SampledRows):
         c = (k - t) / tail.gather(0, t[None])
         return torch.where(norms == 0, 0.0, (c * norms).clamp(max=1))
 
-    def choose(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
+    def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi = self.inclusion(norms)
         u = torch.rand(pi.shape[0], generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64)
         rows = (~(u >= pi)).nonzero()[:, 0]  # a NaN is kept, so that it shows
@@ -58,14 +58,13 @@ class WinnerTakeAllRows(SampledRows):
 
     traits = Traits(needs_pair=True)
 
-    def choose(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
+    def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         n, k = norms.shape[0], self.k(norms.shape[0])
         order = descending(norms)
         if k == n:
             return Sample(order, torch.ones_like(norms))
         others, t = split(norms[order], k)
-        u = torch.rand(k, generator=generator(seed, norms.device), device=norms.device, dtype=torch.float64)
-        drawn = invert(others.cumsum(0), u)
+        drawn = choose(others, k, seed)
         slot = torch.arange(k, device=norms.device)
         weights = torch.where(slot < t, 1.0, 1 / ((k - t) * others[drawn]))
         return Sample(order[torch.where(slot < t, slot, drawn)], weights)
@@ -93,7 +92,7 @@ class TopRows(SampledRows):
 
     traits = Traits(biased=True, needs_pair=True)
 
-    def choose(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
+    def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         rows = descending(norms)[: self.k(norms.shape[0])]
         return Sample(rows, torch.ones_like(norms[rows]))
 

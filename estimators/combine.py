@@ -32,7 +32,7 @@ class Centered(Estimator):
             raise ValueError(
                 f"Centered({self.inner}) makes no sense: there is nothing left to centre; use {self.inner}"
             )
-        refuse_biased(self, self.inner)
+        refuse_biased("Centered", self.inner)
         object.__setattr__(self, "traits", self.inner.traits._replace(needs_pair=True))
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
@@ -69,18 +69,7 @@ class Then(Estimator):
     second: StochasticRounding
 
     def __post_init__(self) -> None:
-        if not isinstance(self.second, StochasticRounding):
-            raise ValueError(
-                "Then needs StochasticRounding second, as in Then(CountSketch(0.1), StochasticRounding(4)), "
-                f"got {self.second}; a sketch of a sketch is a worse sketch of the same size"
-            )
-        if not isinstance(self.first, KeepsMatrix):
-            hint = "; centre first, as in Centered(Then(CountSketch(0.1), StochasticRounding(4)))"
-            raise ValueError(
-                f"Then needs first an estimator that keeps one matrix to round: a row sketch, sampled rows, a feature "
-                f"projection or Exact; got {self.first}{hint if isinstance(self.first, Centered) else ''}"
-            )
-        refuse_biased(self, self.first)
+        check_then(self.first, self.second)
         closed = isinstance(self.first, Exact)
         object.__setattr__(self, "traits", self.first.traits._replace(needs_pair=True, no_closed_form=not closed))
 
@@ -109,7 +98,23 @@ class Then(Estimator):
         return rest + self.second.kept_bytes(rows, columns, dtype) - SEED_BYTES
 
 
-def refuse_biased(outer: Estimator, inner: Estimator) -> None:
+def check_then(first: Estimator, second: Estimator) -> None:
+    """Raise ValueError unless ``Then(first, second)`` makes sense."""
+    if not isinstance(second, StochasticRounding):
+        raise ValueError(
+            "Then needs StochasticRounding second, as in Then(CountSketch(0.1), StochasticRounding(4)), "
+            f"got {second}; a sketch of a sketch is a worse sketch of the same size"
+        )
+    if not isinstance(first, KeepsMatrix):
+        hint = "; centre first, as in Centered(Then(CountSketch(0.1), StochasticRounding(4)))"
+        raise ValueError(
+            "Then needs first an estimator that keeps one matrix to round: a row sketch, sampled rows, a feature "
+            f"projection or Exact; got {first}{hint if isinstance(first, Centered) else ''}"
+        )
+    refuse_biased("Then", first)
+
+
+def refuse_biased(outer: str, inner: Estimator) -> None:
     """Raise ValueError where ``inner`` is biased: what is made of it would be neither that nor unbiased."""
     if inner.traits.biased:
-        raise ValueError(f"{type(outer).__name__} needs an unbiased estimator inside, got {inner}")
+        raise ValueError(f"{outer} needs an unbiased estimator inside, got {inner}")

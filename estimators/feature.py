@@ -19,8 +19,8 @@ class FeatureProjection(KeepsMatrix):
 
     R is drawn as any row sketch draws S, ``distribution`` being its class: Gaussian, Rademacher, UniformRows (which
     keeps r columns of X), ...
-    Variance: (p + 1)C / r for Gaussian, (p − 1)C / r for Rademacher, (p/r − 1)C for columns; as Ĝ − G = (RRᵀ − I)G it is
-    that of sketching the rows of the pair (I, G). Proportional to ‖G‖², it does not fall as the batch grows.
+    Variance: (p + 1)C / r for Gaussian, (p − 1)C / r for Rademacher, (p/r − 1)C for columns; as Ĝ − G = (RRᵀ − I)G, it
+    is that of sketching the rows of the pair (I, G). Proportional to ‖G‖², it does not fall as the batch grows.
     Bytes: n·r. Time: 2npr + 2nrq + 4p²r, less for a fast R.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX; the variance is derived here.
     """

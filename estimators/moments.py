@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+CHUNK = 256  # rows at a time where a copy is made: it stays in the cache
+
 
 class Moments:
     """Statistics of X (n × p) and Y (n × q), G = XᵀY, in float64. What is not asked for is not computed.
@@ -83,22 +85,21 @@ class Moments:
         """Σ ‖x_a‖²‖y_a'‖² + 2⟨x_a,x_a'⟩⟨y_a,y_a'⟩ over the rows a ≠ a' = n − 1 − a, counted from the other end."""
         x, y = self.pair
         half = self.n // 2
-        inner = [(t[:half] * t.flip(0)[:half]).sum(1, dtype=torch.float64) for t in (x, y)]
         norms = self.x_sq[:half] @ self.y_sq.flip(0)[:half] + self.y_sq[:half] @ self.x_sq.flip(0)[:half]
-        return norms + 4 * (inner[0] @ inner[1])
+        return norms + 4 * (mirror_products(x) @ mirror_products(y))
 
     @cached_property
     def centered(self) -> "Moments":
         """Moments of (X − 1x̄ᵀ, Y − 1ȳᵀ), subtracted before anything is squared, so that a large mean costs no digits.
 
-        The centred pair is made anew by each statistic that needs it, and not kept.
+        The centred pair is made anew for each statistic that needs it, and not kept.
         """
         x, y = self.pair
         x_mean, y_mean = column_mean(x), column_mean(y)
-        x_sq, y_sq = row_sq(x - x_mean), row_sq(y - y_mean)
-        G = self.G - torch.outer(self.n * x_mean, y_mean)
-        # where little is left of G it has lost digits: then the sum is formed again from the centred pair
-        C = total_sq(G) if total_sq(G) > 0.01 * self.C else None
+        x_sq, y_sq = centered_row_sq(x, x_mean), centered_row_sq(y, y_mean)
+        left = total_sq(self.G - torch.outer(self.n * x_mean, y_mean))
+        # where next to nothing is left of G it has lost digits, and C is formed from the centred pair when asked for
+        C = left if left > 1e-6 * self.C else None
         return Moments(self.p, self.q, x_sq, y_sq, C, pair=lambda: (x - x_mean, y - y_mean))
 
     @cached_property
@@ -128,6 +129,21 @@ class Moments:
 def total_sq(t: Tensor) -> Float[Tensor, ""]:
     """Sum of the squares of all entries, in float64."""
     return torch.linalg.vector_norm(t, dtype=torch.float64).square()
+
+
+def mirror_products(t: Float[Tensor, "n d"]) -> Float[Tensor, " half"]:
+    """⟨t_a, t_a'⟩ of each row a of the first half and a' = n − 1 − a, in float64."""
+    n, half = t.shape[0], t.shape[0] // 2
+    products = [t.new_zeros(0, dtype=torch.float64)]
+    for start in range(0, half, CHUNK):
+        end = min(start + CHUNK, half)
+        products.append(torch.linalg.vecdot(t[start:end], t[n - end : n - start].flip(0)).double())
+    return torch.cat(products)
+
+
+def centered_row_sq(t: Float[Tensor, "n d"], mean: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+    """Squared norms of the rows less ``mean``, in float64."""
+    return torch.cat([row_sq(rows - mean) for rows in t.split(CHUNK)])
 
 
 def column_mean(t: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:

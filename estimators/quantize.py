@@ -8,7 +8,7 @@ from torch import Tensor
 
 from estimators.dense import signs
 from estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
-from estimators.hadamard import hadamard
+from estimators.hadamard import matrix
 from estimators.moments import Moments, wide
 from estimators.seeds import generator
 
@@ -144,6 +144,12 @@ def rotation_signs(x: Float[Tensor, "n p"]) -> Float[Tensor, " p"]:
 
 
 def blockwise_hadamard(x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+    """The orthonormal transform of blocks of features, in place where they lie: no transpose, unlike ``hadamard``."""
     block = max(x.shape[1] & -x.shape[1], 1)  # the largest power of two that divides p
-    blocks = x.reshape(x.numel() // block, block)
-    return (hadamard(blocks.T).T * block**-0.5).reshape(x.shape)
+    done = min(block, 16)
+    z = x.reshape(x.numel() // done, done) @ (matrix(done, x.dtype, x.device) * block**-0.5)
+    while done < block:
+        factor = min(block // done, 16)
+        z = matrix(factor, x.dtype, x.device) @ z.reshape(x.numel() // (factor * done), factor, done)
+        done *= factor
+    return z.reshape(x.shape)

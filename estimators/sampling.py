@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 class SampledRows(KeepsMatrix):
     """Ĝ = Σ wᵢxᵢyᵢᵀ over rows chosen by looking at X: keeps k = max(1, round(rate · n)) rows wᵢxᵢ and their numbers.
 
-    Splitting ``choose``, the only random step, from ``keep`` lets tests enumerate every outcome.
+    Splitting ``sample``, the only random step, from ``keep`` lets tests enumerate every outcome.
     """
 
     rate: float
@@ -65,7 +65,7 @@ class SampledRows(KeepsMatrix):
         check_rate(self, self.rate)
 
     @abstractmethod
-    def choose(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
+    def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         """The rows to keep and their weights in float64, from the norms ‖xᵢ‖ in float64; NaN in, NaN weights out."""
 
     def k(self, n: int) -> int:
@@ -78,7 +78,7 @@ class SampledRows(KeepsMatrix):
         return Compressed(seed, (x.shape[0], x.shape[1]), (weighted, sample.rows.to(INDEX)))
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
-        return self.keep(x, self.choose(row_sq(x).sqrt(), seed), seed)
+        return self.keep(x, self.sample(row_sq(x).sqrt(), seed), seed)
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
         weighted, rows = kept.tensors
@@ -102,10 +102,9 @@ class ImportanceRows(SampledRows):
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """π from the norms ‖xᵢ‖ (float64). Sums to one; NaN where the norms are not finite, so that it shows."""
 
-    def choose(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
+    def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi, k = self.probabilities(norms), self.k(norms.shape[0])
-        u = torch.rand(k, generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64)
-        rows = invert(pi.cumsum(0), u)
+        rows = choose(pi, k, seed)
         return Sample(rows, 1 / (k * pi[rows]))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
@@ -188,15 +187,17 @@ def normalized(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return torch.where(total == 0, 1 / max(scores.shape[0], 1), scores / total + 0 * total)
 
 
-def invert(edges: Float[Tensor, " n"], u: Float[Tensor, " k"]) -> Int[Tensor, " k"]:
-    """Row numbers drawn from uniform ``u`` in [0, 1) by inverting ``edges``, the cumulative sum of their weights.
+def choose(pi: Float[Tensor, " n"], k: int, seed: int) -> Int[Tensor, " k"]:
+    """k row numbers drawn independently with probabilities π by inverting their cumulative sum.
 
     Unlike torch.multinomial it takes any n, never raises on NaN (which then shows in the estimate) and never
-    synchronises the device; a row of weight 0 is never chosen.
+    synchronises the device; a row with πᵢ = 0 is never chosen.
     """
+    edges = pi.cumsum(0)
+    u = torch.rand(k, generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64)
     total = edges[-1:]
     u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(edges, u, right=True).clamp_(max=max(edges.shape[0] - 1, 0))
+    return torch.searchsorted(edges, u, right=True).clamp_(max=max(pi.shape[0] - 1, 0))
 
 
 def choose_uniformly(n: int, k: int, replacement: bool, g: torch.Generator) -> Int[Tensor, " k"]:

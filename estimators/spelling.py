@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from estimators.catalog import CATALOG, ORACLES, known_rows, nearest
-from estimators.combine import Centered, Then
+from estimators.combine import Centered, Then, check_then
 from estimators.estimator import Estimator
 from estimators.quantize import StochasticRounding
 
@@ -39,7 +39,8 @@ def parse(text: str, rate: float | None = None, y_sq: Tensor | None = None) -> E
     estimator = parse_single(parts[0], text, rate, y_sq)
     for part in parts[1:]:
         second = parse_single(part, text, None, None)
-        estimator = Then(estimator, second)  # type: ignore[arg-type]  # Then says what it refuses
+        check_then(estimator, second)
+        estimator = Then(estimator, second)  # type: ignore[arg-type]  # checked just above
     return estimator
 
 
@@ -101,7 +102,7 @@ def split_single(single: str, text: str) -> tuple[str, str, list[str]]:
     head, *options = single.split(",")
     name, _, parameter = (part.strip() for part in head.partition(":"))
     if name not in SINGLE:
-        hint = "only centered(...) has parentheses; " if "(" in name else nearest(name, list(SINGLE))
+        hint = "only centered(...) has parentheses; " if "(" in name else nearest(name, SINGLE)
         raise ValueError(
             f"unknown estimator {name!r} in {text!r}; {hint}write one as in {EXAMPLES}; "
             f"the names are {', '.join(SINGLE)}, centered(...)"

@@ -1,8 +1,10 @@
 """Shapes and dtypes in annotations are checked while the tests run (jaxtyping with beartype)."""
 
 import pytest
+import torch
 from jaxtyping import config, install_import_hook
 
+torch.set_num_threads(1)  # matrices are small here, and the tests run beside each other
 if not config.jaxtyping_disable:  # JAXTYPING_DISABLE=1
     hook = install_import_hook("estimators", "beartype.beartype")
     hook.__enter__()  # stays for the whole session: test modules import estimators after this file
