@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from analysis import bench
+from analysis.compare import choices
 from estimators import SketchedLinear, build
-from estimators.catalog import CATALOG, ORACLES, WITHOUT_RATE
+from estimators.catalog import CATALOG, ORACLES
 
 SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
 RATES = (0.5, 0.1)
@@ -38,20 +39,19 @@ def layer(
     a GPU wall time between synchronisations. ``theory`` counts multiplications, (4 + 2·rate)/6; ``kept`` is kept bytes
     over the bytes of X. The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
     """
-    names = list(estimators) or [name for name in CATALOG if name not in ORACLES | WITHOUT_RATE]
+    names = list(estimators) or [name for name in CATALOG if name not in ORACLES | {"exact"}]
     rows = []
     for n, p, q in shapes:
         x = torch.randn(n, p, device=device, dtype=dtype, requires_grad=True)
         y = torch.randn(n, q, device=device, dtype=dtype)
         plain = nn.Linear(p, q, device=device, dtype=dtype)
         where = [device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q]
-        for name in names:
-            for rate in rates:
-                estimator = build(name, rate)
-                sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
-                ratios = paired(partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats)
-                kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
-                rows.append([*where, "train", name, rate, *ratios, theory(rate), kept, repeats])
+        for name, rate in choices(names, rates):
+            estimator = build(name, rate)
+            sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
+            ratios = paired(partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats)
+            kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
+            rows.append([*where, "train", name, rate, *ratios, theory(rate), kept, repeats])
         idle = SketchedLinear(p, q, build(names[0], rates[0]), device=device, dtype=dtype)
         ratios = paired(partial(plain.eval(), x), partial(idle.eval(), x), device, repeats)
         rows.append([*where, "eval", names[0], rates[0], *ratios, 1.0, 1.0, repeats])
