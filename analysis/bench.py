@@ -93,9 +93,9 @@ def peak(work: Callable[[], object]) -> int:
     """Greatest number of bytes that torch's CPU allocator held at once for ``work``, above what it held before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
-    changes = sorted(
-        (event.time_range.start, event.cpu_memory_usage) for event in record.events() if event.name == "[memory]"
-    )
+    assert record.profiler is not None and record.profiler.kineto_results is not None
+    events = record.profiler.kineto_results.events()  # record.events() hides what happens inside an operator
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     held = most = 0
     for _, change in changes:
         held += change

@@ -1,44 +1,84 @@
-"""CATALOG: name -> class. Tests, studies, figures and the command line loop over it."""
+"""CATALOG: name -> what makes the estimator. Tests, studies, figures and the command line loop over it."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
+from functools import partial
 
+import torch
 from torch import Tensor
 
-from estimators.countsketch import CountSketch
+from estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from estimators.combine import Centered, Then
+from estimators.countsketch import CountSketch, SparseSign
 from estimators.dense import Gaussian, Rademacher
-from estimators.estimator import Estimator
+from estimators.estimator import Estimator, Traits
 from estimators.exact import Exact
-from estimators.orthogonal import SRHT
-from estimators.sampling import NormRows, OptimalRows, UniformRows
+from estimators.feature import FeatureProjection
+from estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from estimators.quantize import BITS, StochasticRounding
+from estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
-CATALOG: dict[str, type[Estimator]] = {
+# Names are spellings (see spelling.py) with no rate: "gaussian" stands for gaussian:0.1, gaussian:0.2, ...
+CATALOG: dict[str, Callable[..., Estimator]] = {
     "exact": Exact,
     "gaussian": Gaussian,
     "rademacher": Rademacher,
+    "sparse-sign": SparseSign,
     "countsketch": CountSketch,
+    "countsketch-iid": partial(CountSketch, balanced=False),
     "srht": SRHT,
+    "srht-iid": partial(SRHT, replacement=True),
+    "dct": SubsampledDCT,
+    "dct-iid": partial(SubsampledDCT, replacement=True),
+    "haar": Haar,
     "uniform-rows": UniformRows,
+    "uniform-rows-iid": partial(UniformRows, replacement=True),
     "norm-rows": NormRows,
+    "bernoulli-rows": BernoulliRows,
+    "winner-take-all-rows": WinnerTakeAllRows,
+    "scored-rows": ScoredRows,
     "optimal-rows": OptimalRows,
+    "top-rows": TopRows,
+    "feature-gaussian": partial(FeatureProjection, distribution=Gaussian),
+    "feature-rademacher": partial(FeatureProjection, distribution=Rademacher),
+    "feature-columns": partial(FeatureProjection, distribution=UniformRows),
+    "rounding:1": partial(StochasticRounding, 1),
+    "rounding:2": partial(StochasticRounding, 2),
+    "rounding:4": partial(StochasticRounding, 4),
+    "rounding:8": partial(StochasticRounding, 8),
+    "rounding-rotated:2": partial(StochasticRounding, 2, rotate=True),
+    "centered(countsketch)": lambda rate: Centered(CountSketch(rate)),
+    "countsketch+rounding:4": lambda rate: Then(CountSketch(rate), StochasticRounding(4)),
+    "feature-gaussian+rounding:2": lambda rate: Then(FeatureProjection(rate), StochasticRounding(2)),
 }
-WITHOUT_RATE = {"exact"}
-ORACLES = {"optimal-rows"}  # know ‖yᵢ‖² in advance, so no layer can use them
+WITHOUT_RATE = {"exact", *(f"rounding:{b}" for b in BITS), "rounding-rotated:2"}
+ORACLES = {"optimal-rows", "scored-rows"}  # are told about the rows of Y in advance, so no layer can take them by name
 
 
 def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
     """The estimator called ``name`` at ``rate``; an oracle takes the squared row norms ``y_sq`` of Y.
 
     Raises ValueError for a name that is not in the catalog, a rate outside (0, 1], or an oracle without ``y_sq``.
+    ``parse`` of ``estimators.spelling`` takes any spelling, with its own rate or bits.
     """
     check_name(name)
     if name in WITHOUT_RATE:
         return CATALOG[name]()
     if name in ORACLES:
-        if y_sq is None:
-            raise ValueError(f"{name} is an oracle: it needs y_sq, the squared row norms of Y, in advance")
-        return CATALOG[name](rate, y_sq)  # type: ignore[call-arg]
-    return CATALOG[name](rate)  # type: ignore[call-arg]
+        return CATALOG[name](rate, known_rows(name, y_sq))
+    return CATALOG[name](rate)
+
+
+def traits_of(name: str) -> Traits:
+    """What a caller has to know of the estimator called ``name``, at any rate."""
+    return build(name, 1.0, torch.ones(1)).traits
+
+
+def known_rows(name: str, y_sq: Tensor | None) -> Tensor:
+    """What the oracle ``name`` is told: ‖yᵢ‖² itself, or as the scores of ``scored-rows`` ‖yᵢ‖."""
+    if y_sq is None:
+        raise ValueError(f"{name} is an oracle: it needs y_sq, the squared row norms of Y, in advance")
+    return y_sq.sqrt() if name == "scored-rows" else y_sq
 
 
 def check_name(name: str) -> None:
@@ -49,6 +89,10 @@ def check_name(name: str) -> None:
 def check_known(kind: str, name: str, known: Collection[str]) -> None:
     """Raise ValueError, with the nearest name, unless ``name`` is one of ``known``; ``kind`` says what it names."""
     if name not in known:
-        near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown {kind} {name!r}; {hint}known are {', '.join(known)}")
+        raise ValueError(f"unknown {kind} {name!r}; {nearest(name, known)}known are {', '.join(known)}")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A question whether the nearest was meant, or nothing where no known name is near."""
+    near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}? " if near else ""

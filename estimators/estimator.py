@@ -29,11 +29,23 @@ class Compressed(NamedTuple):
         return SEED_BYTES + sum(t.nbytes for t in self.tensors)
 
 
+class Traits(NamedTuple):
+    """What a caller has to know of an estimator before trusting it with a task; false of most."""
+
+    biased: bool = False  # E Ĝ ≠ G: ``variance`` is the mean squared error and ``bias_sq`` its bias part
+    oracle: bool = False  # was told about Y in advance, so no layer can use it
+    varying_size: bool = False  # keeps a random number of bytes: ``kept_bytes`` is the expected one
+    needs_pair: bool = False  # the closed form needs X and Y themselves, not only row norms and C
+    no_closed_form: bool = False  # ``variance`` raises NotImplementedError: use ``empirical``
+
+
 class Estimator(ABC):
     """A randomized estimator of G = XᵀY that does not keep X (n × p) until Y (n × q) is known.
 
     Concrete estimators are frozen dataclasses. Unless its card says otherwise an estimator is unbiased: E Ĝ = G.
     """
+
+    traits: Traits = Traits()
 
     @abstractmethod
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
@@ -52,7 +64,21 @@ class Estimator(ABC):
 
     @abstractmethod
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
-        """``compress(x, seed).nbytes`` for an n × p input of this dtype, without the data."""
+        """``compress(x, seed).nbytes`` for an n × p input of this dtype, without the data.
+
+        Where ``traits.varying_size`` it is the expected number, for an X with at least k rows that are not zero.
+        """
+
+
+class KeepsMatrix(Estimator):
+    """An estimator that keeps one matrix, ``tensors[0]``, in which ``contract`` is linear.
+
+    So anything unbiased may be done to that matrix, and the estimate stays unbiased: see ``Then``.
+    """
+
+    @abstractmethod
+    def kept_shape(self, n: int, p: int) -> tuple[int, int]:
+        """Shape of that matrix for an n × p input; its dtype is that of X."""
 
 
 def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, Estimator
+from estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix
 from estimators.moments import Moments
 
 
 @dataclass(frozen=True)
-class Exact(Estimator):
+class Exact(KeepsMatrix):
     """Keeps X itself: Ĝ = XᵀY.
 
     Variance: 0. Bytes: n·p. Time: 2npq. What every framework does; the baseline of everything else.
@@ -26,6 +26,9 @@ class Exact(Estimator):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return torch.zeros_like(m.D)
+
+    def kept_shape(self, n: int, p: int) -> tuple[int, int]:
+        return n, p
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return SEED_BYTES + n * p * dtype.itemsize

@@ -1,6 +1,19 @@
 """Shapes and dtypes in annotations are checked while the tests run (jaxtyping with beartype)."""
 
-from jaxtyping import install_import_hook
+import pytest
+import torch
+from jaxtyping import config, install_import_hook
 
-hook = install_import_hook("estimators", "beartype.beartype")
-hook.__enter__()  # stays for the whole session: test modules import estimators after this file
+torch.set_num_threads(1)  # matrices are small here, and the tests run beside each other
+if not config.jaxtyping_disable:  # JAXTYPING_DISABLE=1
+    hook = install_import_hook("estimators", "beartype.beartype")
+    hook.__enter__()  # stays for the whole session: test modules import estimators after this file
+
+
+@pytest.fixture
+def unchecked():
+    """Run as users do, without the checks: where their own errors would come first."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", before)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from estimators import CATALOG, build, estimate
-from estimators.catalog import ORACLES
+from estimators.catalog import ORACLES, WITHOUT_RATE
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 KEEPS_X = {"exact"}
+NOT_RANDOM = {"exact", "top-rows"}
 
 
 @pytest.fixture(params=CATALOG)
@@ -34,7 +35,7 @@ def test_a_seed_is_all_the_randomness(name):
     e = of(name, y)
     first = estimate(e, x, y, seed=7)
     assert torch.equal(first, estimate(e, x, y, seed=7))
-    if name not in KEEPS_X:
+    if name not in NOT_RANDOM:
         assert any(not torch.equal(first, estimate(e, x, y, seed=s)) for s in range(8, 12))
 
 
@@ -65,7 +66,8 @@ def test_kept_bytes(name, n, p, rate, dtype):
     x, y = pair(n, p, dtype=dtype)
     e = of(name, y, rate)
     kept = e.compress(x, 7)
-    assert kept.nbytes == e.kept_bytes(n, p, dtype)
+    if not e.traits.varying_size:  # then it is the mean: see test_family_enumerate.py
+        assert kept.nbytes == e.kept_bytes(n, p, dtype)
     assert kept.nbytes == 8 + sum(t.numel() * t.element_size() for t in kept.tensors)
 
 
@@ -145,7 +147,7 @@ def test_copies_and_equality(name):
         assert torch.equal(estimate(other, x, y, 7), estimate(e, x, y, 7))
         if name not in ORACLES:  # an oracle holds a tensor, which has no equality of one bit
             assert other == e and hash(other) == hash(e)
-    if name not in ORACLES | KEEPS_X:
+    if name not in ORACLES | WITHOUT_RATE:
         assert build(name, 0.4) != build(name, 0.5)
 
 
@@ -164,6 +166,6 @@ def test_cuda(name, dtype):
     result = estimate(e, x, y, 7)
     assert result.is_cuda and result.dtype == dtype
     assert torch.equal(result, e.contract(e.compress(x, 7), y))
-    assert e.compress(x, 7).nbytes == e.kept_bytes(40, 5, dtype)
+    assert e.traits.varying_size or e.compress(x, 7).nbytes == e.kept_bytes(40, 5, dtype)
     wide = estimate(e, x.double(), y.double(), 7)
     assert (result.double() - wide).norm() <= 4 * torch.finfo(dtype).eps * x.double().norm() * y.double().norm()

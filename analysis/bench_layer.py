@@ -1,0 +1,122 @@
+"""What a sketched layer costs: paired ratios of forward and backward time to ``nn.Linear``, in one process."""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from analysis import bench
+from analysis.compare import choices
+from estimators import SketchedLinear, build
+from estimators.catalog import CATALOG, ORACLES
+
+SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
+RATES = (0.5, 0.1)
+COLUMNS = ["device", "threads", "dtype", "rows", "p", "q", "mode", "estimator", "rate"]
+COLUMNS += ["ratio", "low", "high", "theory", "kept", "repeats"]
+
+
+def layer(
+    estimators: Sequence[str] = (),
+    rates: Sequence[float] = RATES,
+    shapes: Sequence[tuple[int, int, int]] = SHAPES,
+    repeats: int = 15,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> pd.DataFrame:
+    """One row per shape (rows, p, q), estimator (all that a layer can use, unless named) and rate.
+
+    ``ratio`` is the median over ``repeats`` of paired ratios to ``nn.Linear``, forward and backward, ``low`` and
+    ``high`` their quartiles; the two layers of a pair run one after the other. Time is CPU time of the process, or on
+    a GPU wall time between synchronisations. ``theory`` counts multiplications, (4 + 2·rate)/6; ``kept`` is kept bytes
+    over the bytes of X. The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
+    """
+    names = list(estimators) or [name for name in CATALOG if name not in ORACLES | {"exact"}]
+    rows = []
+    for n, p, q in shapes:
+        x = torch.randn(n, p, device=device, dtype=dtype, requires_grad=True)
+        y = torch.randn(n, q, device=device, dtype=dtype)
+        plain = nn.Linear(p, q, device=device, dtype=dtype)
+        where = [device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q]
+        for name, rate in choices(names, rates):
+            estimator = build(name, rate)
+            sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
+            ratios = paired(partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats)
+            kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
+            rows.append([*where, "train", name, rate, *ratios, theory(rate), kept, repeats])
+        idle = SketchedLinear(p, q, build(names[0], rates[0]), device=device, dtype=dtype)
+        ratios = paired(partial(plain.eval(), x), partial(idle.eval(), x), device, repeats)
+        rows.append([*where, "eval", names[0], rates[0], *ratios, 1.0, 1.0, repeats])
+        with torch.no_grad():
+            ratios = paired(partial(plain.train(), x), partial(idle.train(), x), device, repeats)
+        rows.append([*where, "no_grad", names[0], rates[0], *ratios, 1.0, 0.0, repeats])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def theory(rate: float) -> float:
+    """Multiplications of forward, input gradient and sketched weight gradient, over those of the plain layer."""
+    return (4 + 2 * rate) / 6
+
+
+def step(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Forward and backward as in training: gradients are made anew."""
+    module.zero_grad()
+    x.grad = None
+    module(x).backward(y)
+
+
+def paired(
+    plain: Callable[[], object], other: Callable[[], object], device: str, repeats: int
+) -> tuple[float, float, float]:
+    """Median and quartiles of other / plain over interleaved repeats, the order alternating; one warm-up each."""
+    seconds(plain, device), seconds(other, device)
+    ratios = []
+    for i in range(repeats):
+        first, second = (plain, other) if i % 2 else (other, plain)
+        a, b = seconds(first, device), seconds(second, device)
+        ratios.append(b / a if i % 2 else a / b)
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return float(middle), float(low), float(high)
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """CPU time of this process, or wall time of a GPU between synchronisations."""
+    if device == "cpu":
+        return bench.seconds(work)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Ratio against rate, one panel per shape, with theory as a line; below 1 a layer is faster than the plain one."""
+    train = rows[rows["mode"] == "train"]
+    shapes = list(train.groupby(["rows", "p", "q"], sort=False))
+    panels, grid = plt.subplots(1, len(shapes), figsize=(3.4 * len(shapes), 3), sharey=True, squeeze=False)
+    for axes, (shape, group) in zip(grid[0], shapes, strict=True):
+        sns.lineplot(group, x="rate", y="ratio", hue="estimator", style="estimator", markers=True, ax=axes)
+        rates = np.linspace(0, 1, 2)
+        axes.plot(rates, (4 + 2 * rates) / 6, color="black", linewidth=0.8, label="theory (4 + 2ρ)/6")
+        axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
+        axes.set(title="{} × {} → {}".format(*shape), xlabel="rate ρ", ylabel="time / nn.Linear", yscale="log")
+        axes.legend(fontsize=6)
+    panels.tight_layout()
+    return panels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``bench layer`` on the command line."""
+    parser.add_argument("--estimators", nargs="+", default=(), metavar="NAME", help="all, unless named")
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, metavar="RATE")
+    parser.add_argument("--repeats", type=int, default=15, metavar="N", help="interleaved pairs for each median")
+    parser.add_argument("--device", default="cpu")

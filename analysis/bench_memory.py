@@ -1,0 +1,162 @@
+"""Peak memory of real training steps: plain, sketched, checkpointed, and both, with what holds it."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from analysis import bench
+from estimators import build, sketch_linears
+from estimators.linear import Sketched
+
+COLUMNS = ["device", "layers", "batch", "length", "estimator", "rate", "checkpointing"]
+COLUMNS += ["peak", "ratio", "theory", "resident", "saved"]
+
+
+def memory(
+    estimators: Sequence[str] = ("uniform-rows", "countsketch"),
+    rates: Sequence[float] = (0.5, 0.1),
+    layers: int = 12,
+    batch: int = 128,
+    length: int = 128,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """One row per training step of a RoBERTa-base encoder with random weights: AdamW, float32, ``batch`` × ``length``
+    tokens, ``layers`` of its 12 layers; plain, every estimator and rate, with and without activation checkpointing.
+
+    ``peak`` is the most bytes that torch's allocator held at once, ``ratio`` over the plain step's; ``resident`` is
+    parameters and optimizer state; ``saved`` what autograd holds between forward and backward. ``theory`` is the ratio
+    if the sketched layers' inputs were held by nobody else: plain peak − Σ (input − kept bytes), without
+    checkpointing. Raises ImportError where transformers is not installed.
+    """
+    model, tokens, labels = roberta(layers, batch, length, device)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
+    model.train()
+
+    def step() -> None:
+        model(tokens, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # last, so that a step begins without gradients and its peak has them
+
+    step()  # makes the optimizer's state
+    resident = bench.resident(model, optimizer)
+    choices: list[tuple[str, float]] = [("plain", 1.0), *((name, rate) for name in estimators for rate in rates)]
+    rows, plain = [], 0
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        for name, rate in choices:
+            estimator = build("exact" if name == "plain" else name, rate)
+            sketch_linears(model, estimator)
+            peak = highest(step, resident, device)
+            plain = plain or peak
+            theory = held = float("nan")
+            if not checkpointing:  # looking at what a checkpointed graph holds would compute it again
+                theory = 1 - sparable(model, tokens) / plain
+                held = sum(saved(model(tokens, labels=labels).loss).values())
+            where = [device, layers, batch, length, name, rate, checkpointing]
+            rows.append([*where, peak, peak / plain, theory, resident, held])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def roberta(layers: int, batch: int, length: int, device: str) -> tuple[Any, Tensor, Tensor]:
+    """The paper's model with random weights, and a batch without padding."""
+    try:
+        from transformers import RobertaConfig, RobertaForSequenceClassification
+    except ImportError:
+        raise ImportError('bench memory needs transformers; install it by pip install "sketchvar[hf]"') from None
+    config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_hidden_layers=layers)
+    torch.manual_seed(0)
+    model: Any = RobertaForSequenceClassification(config)
+    model.to(device)
+    tokens = torch.randint(3, 50265, (batch, length), device=device)
+    return model, tokens, torch.randint(2, (batch,), device=device)
+
+
+def highest(step: Any, resident: int, device: str) -> int:
+    """Most bytes held at once during a step, parameters and optimizer state included."""
+    if device == "cpu":
+        return resident + bench.peak(step)
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated()
+
+
+def sparable(model: nn.Module, tokens: Tensor) -> int:
+    """Σ over the distinct inputs of sketched layers: bytes of the input less what its estimator keeps, if less."""
+    spared: dict[int, int] = {}
+    inputs = []  # held, so that no two inputs have one address
+
+    def note(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        x = arguments[0]
+        n, p = x.numel() // x.shape[-1], x.shape[-1]
+        inputs.append(x)
+        spared[x.data_ptr()] = max(x.nbytes - layer.estimator.kept_bytes(n, p, x.dtype), 0)  # type: ignore[operator, union-attr]
+
+    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, Sketched)]
+    with torch.no_grad():
+        model(tokens)
+    for hook in hooks:
+        hook.remove()
+    return sum(spared.values())
+
+
+def saved(output: Tensor) -> dict[str, int]:
+    """Bytes that the graph of ``output`` holds for backward, by the operation that holds them; parameters excepted.
+
+    A memory that several hold counts for the first met. It is the account of what sketching leaves: activation
+    functions, normalisation, attention and dropout keep tensors of their own.
+    """
+    held: dict[str, int] = {}
+    seen: set[int] = set()
+    stack, visited = [output.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        stack += [parent for parent, _ in node.next_functions]
+        if hasattr(node, "variable"):
+            seen.add(node.variable.untyped_storage().data_ptr())
+    for node in visited:
+        names = [n for n in dir(node) if n.startswith("_saved_") and not n.startswith("_saved_tensors")]
+        values = [getattr(node, n) for n in names] + list(getattr(node, "saved_tensors", ()))
+        for value in values:
+            for t in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in seen:
+                    seen.add(t.untyped_storage().data_ptr())
+                    held[node.name()] = held.get(node.name(), 0) + t.untyped_storage().nbytes()
+    return dict(sorted(held.items(), key=lambda item: -item[1]))
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Peak memory over the plain step's, one bar per choice, theory as a mark beside it."""
+    labels = [
+        f"{name} {rate:g}" if name != "plain" else name for name, rate in zip(rows.estimator, rows.rate, strict=True)
+    ]
+    rows = rows.assign(choice=labels)
+    picture, axes = plt.subplots(figsize=(7, 3))
+    sns.barplot(rows, x="choice", y="ratio", hue="checkpointing", ax=axes)
+    plain = rows[~rows.checkpointing]
+    axes.plot(plain.choice, plain.theory, "k_", markersize=18, label="theory, no checkpointing")
+    axes.set(xlabel="", ylabel="peak memory / plain")
+    axes.tick_params(axis="x", rotation=20)
+    axes.legend(fontsize=6)
+    picture.tight_layout()
+    return picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``bench memory`` on the command line."""
+    parser.add_argument("--estimators", nargs="+", default=("uniform-rows", "countsketch"), metavar="NAME")
+    parser.add_argument("--rates", nargs="+", type=float, default=(0.5, 0.1), metavar="RATE")
+    parser.add_argument("--layers", type=int, default=12, metavar="N", help="layers of the encoder")
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="examples; 128 × 128 tokens need 20 GB")
+    parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens of an example")
+    parser.add_argument("--device", default="cpu")

@@ -1,0 +1,130 @@
+"""Row sampling that keeps the largest rows of X for certain and treats the others differently."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from estimators.estimator import Traits
+from estimators.moments import Moments
+from estimators.sampling import Sample, SampledRows, choose, normalized
+from estimators.seeds import generator
+
+
+@dataclass(frozen=True)
+class BernoulliRows(SampledRows):
+    """Keeps row i, or not, by its own coin of probability πᵢ = min(1, c‖xᵢ‖), divided by πᵢ; c makes Σπᵢ = k exactly.
+
+    The number of rows kept is random with mean k and variance Σπᵢ(1 − πᵢ) < k, and so are the bytes: ``kept_bytes`` is
+    their mean (less where fewer than k rows are not zero). Choosing them synchronises the device.
+    Variance: Σ (1/πᵢ − 1)‖xᵢ‖²‖yᵢ‖²; 0 at rate 1. Bytes: k(p + 4 bytes of row number) in the mean. Time: 2kpq and one
+    read of X. Source: Adelman, Levy, Hakimi, Silberstein 2021 (Bernoulli-CRS), https://arxiv.org/abs/1805.08079.
+    """
+
+    traits = Traits(varying_size=True)
+
+    def inclusion(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """π, one probability per row; 0 for a zero row unless all rows are kept."""
+        k = self.k(norms.shape[0])
+        if k == norms.shape[0]:
+            return torch.ones_like(norms)
+        order = descending(norms)
+        tail = tail_sums(norms[order])
+        t = winners(norms[order], k)
+        c = (k - t) / tail.gather(0, t[None])
+        return torch.where(norms == 0, 0.0, (c * norms).clamp(max=1))
+
+    def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
+        pi = self.inclusion(norms)
+        u = torch.rand(pi.shape[0], generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64)
+        rows = (~(u >= pi)).nonzero()[:, 0]  # a NaN is kept, so that it shows
+        return Sample(rows, 1 / pi[rows])
+
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        products = m.x_sq * m.y_sq
+        return torch.where(products == 0, 0.0, products * (1 / self.inclusion(m.x_sq.sqrt()) - 1)).sum()
+
+
+@dataclass(frozen=True)
+class WinnerTakeAllRows(SampledRows):
+    """Keeps the t rows of largest norm as they are, and k − t others drawn with replacement, ϖᵢ ∝ ‖xᵢ‖, over (k − t)ϖᵢ.
+
+    t makes Σ_others ‖xᵢ‖ / (k − t) least, the bound on the variance that forward can know; a row wins just where
+    ``BernoulliRows`` would keep it for certain. At rate 1 all win.
+    Variance: (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²) / (k − t). Bytes and time as ``NormRows``, and a sort of norms.
+    Source: Liu et al. 2023 (WTA-CRS), https://arxiv.org/abs/2305.15265.
+    """
+
+    traits = Traits(needs_pair=True)
+
+    def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
+        n, k = norms.shape[0], self.k(norms.shape[0])
+        order = descending(norms)
+        if k == n:
+            return Sample(order, torch.ones_like(norms))
+        others, t = split(norms[order], k)
+        drawn = choose(others, k, seed)
+        slot = torch.arange(k, device=norms.device)
+        weights = torch.where(slot < t, 1.0, 1 / ((k - t) * others[drawn]))
+        return Sample(order[torch.where(slot < t, slot, drawn)], weights)
+
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        k, norms = self.k(m.n), m.x_sq.sqrt()
+        if k == m.n:
+            return torch.zeros_like(m.D)
+        order = descending(norms)
+        others, winning = split(norms[order], k)
+        t = int(winning)
+        products = (m.x_sq * m.y_sq)[order][t:]
+        terms = torch.where(products == 0, 0.0, products / others[t:])
+        return (terms.sum() - (m.C_without(order[:t]) if t else m.C)).clamp(min=0) / (k - t)
+
+
+@dataclass(frozen=True)
+class TopRows(SampledRows):
+    """Keeps the k rows of largest norm as they are and forgets the rest: the same every time, and biased.
+
+    Variance: none, so E‖Ĝ − G‖² is all bias, ‖G_forgotten‖²: it does not average out over steps. 0 at rate 1.
+    Bytes and time as ``NormRows``.
+    Source: Adelman, Levy, Hakimi, Silberstein 2021 (top-k without scaling), https://arxiv.org/abs/1805.08079.
+    """
+
+    traits = Traits(biased=True, needs_pair=True)
+
+    def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
+        rows = descending(norms)[: self.k(norms.shape[0])]
+        return Sample(rows, torch.ones_like(norms[rows]))
+
+    def bias_sq(self, m: Moments) -> Float[Tensor, ""]:
+        """‖E Ĝ − G‖²_F."""
+        return m.C_without(descending(m.x_sq.sqrt())[: self.k(m.n)])
+
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        return self.bias_sq(m)
+
+
+def descending(norms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Row numbers from the largest norm to the least, ties in order of row, so that forward and variance agree."""
+    return norms.argsort(descending=True, stable=True)
+
+
+def tail_sums(ordered: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Σ_{j ≥ i} of each i, summed from the small end."""
+    return ordered.flip(0).cumsum(0).flip(0)
+
+
+def winners(ordered: Float[Tensor, " n"], k: int) -> Int[Tensor, ""]:
+    """How many rows to keep for certain, of descending norms aᵢ and for k < n rows in all; at most k − 1.
+
+    Σ_{j ≥ t} aⱼ / (k − t) falls with t just as long as row t has (k − t)a_t ≥ Σ_{j ≥ t} aⱼ, then rises.
+    """
+    i = torch.arange(ordered.shape[0], device=ordered.device)
+    wins = (i < k - 1) & (ordered * (k - i) >= tail_sums(ordered) * (1 - 1e-12))
+    return wins.cumprod(0).sum()
+
+
+def split(ordered: Float[Tensor, " n"], k: int) -> tuple[Float[Tensor, " n"], Int[Tensor, ""]]:
+    """ϖ of the rows that do not win (0 for those that do), from descending norms, and how many do."""
+    t = winners(ordered, k)
+    return normalized(torch.where(torch.arange(ordered.shape[0], device=ordered.device) < t, 0.0, ordered)), t

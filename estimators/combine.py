@@ -1,0 +1,120 @@
+"""Estimators made of estimators: Centered(inner) and Then(first, second)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from estimators.estimator import SEED_BYTES, Compressed, Estimator, KeepsMatrix
+from estimators.exact import Exact
+from estimators.moments import Moments, column_mean, wide
+from estimators.quantize import StochasticRounding
+from estimators.seeds import fold
+
+
+@dataclass(frozen=True)
+class Centered(Estimator):
+    """Keeps the mean row x̄ and what ``inner`` keeps of X − 1x̄ᵀ: a control variate that costs one row.
+
+    XᵀY = n x̄ȳᵀ + (X − 1x̄ᵀ)ᵀ(Y − 1ȳᵀ) with ȳ the mean row of Y; the first term is exact, ``inner`` estimates the other.
+    Variance: that of ``inner`` on the centred pair; far less where the rows share a large mean.
+    Bytes: those of ``inner`` and p in float32 (float64 for such an X). Time: that of ``inner`` and reads of X and Y.
+    Source: derived in this project; a control variate as in Owen 2013, https://artowen.su.domains/mc/, §8.9.
+    """
+
+    inner: Estimator
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, Estimator):
+            raise TypeError(f"Centered needs an estimator, as in Centered(CountSketch(0.1)), got {self.inner!r}")
+        if isinstance(self.inner, Exact | Centered):
+            raise ValueError(
+                f"Centered({self.inner}) makes no sense: there is nothing left to centre; use {self.inner}"
+            )
+        refuse_biased("Centered", self.inner)
+        object.__setattr__(self, "traits", self.inner.traits._replace(needs_pair=True))
+
+    def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
+        mean = column_mean(x)
+        kept = self.inner.compress((wide(x) - mean).to(x.dtype), seed)
+        return kept._replace(tensors=(mean, *kept.tensors))
+
+    def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
+        x_mean, y_mean = kept.tensors[0], column_mean(y)
+        rest = self.inner.contract(kept._replace(tensors=kept.tensors[1:]), (wide(y) - y_mean).to(y.dtype))
+        return (torch.outer(y.shape[0] * x_mean, y_mean) + rest).to(y.dtype)
+
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        return self.inner.variance(m.centered)
+
+    def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
+        return self.inner.kept_bytes(n, p, dtype) + p * max(dtype.itemsize, 4)
+
+
+@dataclass(frozen=True)
+class Then(Estimator):
+    """Keeps what ``first`` keeps, its matrix rounded by ``second``: a sketch, a sample or a projection in few bits.
+
+    Unbiased, because contracting is linear in that matrix and rounding is unbiased. Groups are of the matrix's columns.
+    ``Then(FeatureProjection(1 / 8), StochasticRounding(2))`` is EXACT.
+    Variance: Var(first) + E[Σ_r ‖w_r‖² Σ_j Δ²f(1 − f)] over the rows r of the matrix and what multiplies them, w: exact
+    for one draw of ``first``, but no function of the moments of (X, Y), so there is no closed form unless ``first`` is
+    ``Exact``. Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group.
+    Time: that of both.
+    Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX.
+    """
+
+    first: KeepsMatrix
+    second: StochasticRounding
+
+    def __post_init__(self) -> None:
+        check_then(self.first, self.second)
+        closed = isinstance(self.first, Exact)
+        object.__setattr__(self, "traits", self.first.traits._replace(needs_pair=True, no_closed_form=not closed))
+
+    def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
+        kept = self.first.compress(x, seed)
+        rounded = self.second.compress(kept.tensors[0], fold(seed, "rounding"))
+        return kept._replace(tensors=rounded.tensors + kept.tensors[1:])
+
+    def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
+        packed = kept.tensors[0]
+        columns = self.first.kept_shape(*kept.shape)[1]
+        rounded = Compressed(kept.seed, (packed.shape[0], columns), kept.tensors[:3])
+        matrix = self.second.restore(rounded, y.dtype)
+        return self.first.contract(kept._replace(tensors=(matrix, *kept.tensors[3:])), y)
+
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        if isinstance(self.first, Exact):
+            return self.second.variance(m)
+        raise NotImplementedError(
+            f"{self} has no closed form of its variance; measure it by empirical(estimator, x, y, draws, seed)"
+        )
+
+    def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
+        rows, columns = self.first.kept_shape(n, p)
+        rest = self.first.kept_bytes(n, p, dtype) - rows * columns * dtype.itemsize
+        return rest + self.second.kept_bytes(rows, columns, dtype) - SEED_BYTES
+
+
+def check_then(first: Estimator, second: Estimator) -> None:
+    """Raise ValueError unless ``Then(first, second)`` makes sense."""
+    if not isinstance(second, StochasticRounding):
+        raise ValueError(
+            "Then needs StochasticRounding second, as in Then(CountSketch(0.1), StochasticRounding(4)), "
+            f"got {second}; a sketch of a sketch is a worse sketch of the same size"
+        )
+    if not isinstance(first, KeepsMatrix):
+        hint = "; centre first, as in Centered(Then(CountSketch(0.1), StochasticRounding(4)))"
+        raise ValueError(
+            "Then needs first an estimator that keeps one matrix to round: a row sketch, sampled rows, a feature "
+            f"projection or Exact; got {first}{hint if isinstance(first, Centered) else ''}"
+        )
+    refuse_biased("Then", first)
+
+
+def refuse_biased(outer: str, inner: Estimator) -> None:
+    """Raise ValueError where ``inner`` is biased: what is made of it would be neither that nor unbiased."""
+    if inner.traits.biased:
+        raise ValueError(f"{outer} needs an unbiased estimator inside, got {inner}")
