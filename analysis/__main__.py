@@ -14,6 +14,8 @@ minibatch? Train a task, measure both at chosen steps in every linear layer, and
   sketchvar run --task digits-mlp --rates 0.5    another task, one rate
   sketchvar figures runs/NAME                    draw a run's figures and table again
   sketchvar bench probe                          what measuring costs, as ratios to the plain step
+  sketchvar bench layer                          time of layers that train with an estimator, over nn.Linear
+  sketchvar bench memory                         peak memory of training with them
 """
 
 

@@ -49,6 +49,11 @@ def compare(
     return pd.DataFrame([(*a, *b) for a, b in zip(rows, numbers, strict=True)], columns=COLUMNS[2:])
 
 
+def at_rate(rows: pd.DataFrame, rate: float) -> pd.DataFrame:
+    """The rows at one rate, with those of estimators that have none."""
+    return rows[(rows["rate"] == rate) | rows["estimator"].isin(WITHOUT_RATE)]
+
+
 def by_unit(rows: pd.DataFrame) -> pd.DataFrame:
     """The same rows twice, with ``ratio`` against the minibatch variance of each ``unit``: example, then row."""
     parts = [rows.assign(unit=unit, ratio=rows["variance"] / rows[f"minibatch_{unit}"]) for unit in ("example", "row")]

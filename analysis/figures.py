@@ -11,6 +11,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from analysis.compare import at_rate
+
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and both columns of a paper
 STYLE = {
     "font.size": 8,
@@ -43,7 +45,7 @@ def look(names: list[str]) -> dict[str, tuple[object, str]]:
 def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
     """Estimator variance over minibatch variance (unit: example) for every layer at one step and rate."""
     style()
-    shown = rows[(rows["step"] == step) & (rows["rate"] == rate)]
+    shown = at_rate(rows[rows["step"] == step], rate)
     layers = list(dict.fromkeys(shown["layer"]))
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 1.1 + 0.17 * len(layers)), layout="constrained")
     looks = look(list(dict.fromkeys(rows["estimator"])))
@@ -66,7 +68,7 @@ def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
     ``rows`` come from ``compare.by_unit``.
     """
     style()
-    shown = rows[rows["rate"] == rate]
+    shown = at_rate(rows, rate)
     looks = look(list(dict.fromkeys(rows["estimator"])))
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.8), sharey=True, layout="constrained")
     for axes, unit in zip(panels, ("example", "row"), strict=True):

@@ -19,7 +19,7 @@ from analysis.folder import LOSSES, Folder
 from analysis.probe import Layer, Probe
 from analysis.tasks import TASKS, Task
 from estimators import empirical
-from estimators.catalog import check_known, check_name
+from estimators.catalog import check_known, check_name, traits_of
 from estimators.estimator import check_rate
 from estimators.seeds import fold
 
@@ -45,6 +45,8 @@ class Study:
         check_known("task", self.task, TASKS)
         for name in self.estimators:
             check_name(name)
+            if traits_of(name).no_closed_form:
+                raise ValueError(f"{name} has no closed form to compare; leave it out, or draw it with empirical()")
         for rate in self.rates:
             check_rate(self, rate)
         if not self.estimators or not self.rates:
@@ -84,6 +86,7 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
     start, rows, losses = folder.restore(model, optimizer, device)
     names = list(Probe(model).watched)
     drawn = names[len(names) // 2]
+    whole = names if any(traits_of(name).needs_pair for name in study.estimators) else []
 
     for step in range(start, study.steps + 1):
         torch.manual_seed(fold(study.seed, "step", step))  # dropout and the like: a function of the step alone
@@ -91,7 +94,7 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
         last = step == study.measure_at[-1]
         probe = None
         if step in study.measure_at:
-            probe = Probe(model, pairs=[drawn] if last else [])
+            probe = Probe(model, pairs=whole or ([drawn] if last else []))
         optimizer.zero_grad(set_to_none=True)
         with probe or nullcontext():
             loss = backward(task, model, (inputs, targets), device)

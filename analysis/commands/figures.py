@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import figures, records
-from analysis.compare import by_unit
+from analysis.compare import at_rate, by_unit
 from analysis.folder import Folder
+from estimators.catalog import WITHOUT_RATE
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -28,10 +29,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def draw(run: Path, rate: float | None = None) -> None:
     """Print the last measured step as a table, draw every figure, and say where the files are."""
     folder, console = Folder(run), Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # a file or a pipe has no width of its own
     rows = records.read_rows(folder.rows)
     if rows.empty:
         raise ValueError(f"{folder.rows} holds no rows; the run stopped before its first measured step")
-    rates = sorted(set(rows["rate"]))
+    rates = sorted(set(rows.loc[~rows["estimator"].isin(WITHOUT_RATE), "rate"])) or [1.0]
     rate = (0.1 if 0.1 in rates else rates[0]) if rate is None else rate
     if rate not in rates:
         raise ValueError(f"no rows at rate {rate:g}; measured were {', '.join(f'{r:g}' for r in rates)}")
@@ -46,15 +49,17 @@ def draw(run: Path, rate: float | None = None) -> None:
 def table(rows: pd.DataFrame, rate: float, console: Console) -> None:
     """Ratio to the minibatch variance (unit: example) by layer and estimator, at the last measured step."""
     step = rows["step"].max()
-    shown = rows[(rows["step"] == step) & (rows["rate"] == rate)]
+    shown = at_rate(rows[rows["step"] == step], rate)
     ratios = shown.pivot_table(index="layer", columns="estimator", values="ratio", sort=False, dropna=False)
     minibatch = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
     title = f"Estimator variance / minibatch variance (by example), rate {rate:g}, step {step}"
-    grid = Table("layer", title=title, caption="1 = as noisy as the minibatch itself; below 1 = less noisy")
-    for column in ("minibatch variance", *ratios.columns):
-        grid.add_column(column, justify="right")
+    grid = Table(title=title, caption="1 = as noisy as the minibatch itself; below 1 = less noisy")
+    grid.add_column("layer", no_wrap=True)
+    grid.add_column("minibatch", justify="right", overflow="fold")
+    for column in ratios.columns:
+        grid.add_column(column.replace("-", "- "), justify="right", overflow="fold")
     for layer, line in ratios.iterrows():
-        grid.add_row(str(layer), f"{minibatch[layer]:.3g}", *(f"{ratio:.2f}" for ratio in line))
+        grid.add_row(str(layer), f"{minibatch[layer]:.1e}", *(f"{ratio:.2f}" for ratio in line))
     grid.add_section()
     grid.add_row("median", "", *(f"{ratio:.2f}" for ratio in ratios.median()))
     console.print(grid)
