@@ -59,7 +59,7 @@ def table(rows: pd.DataFrame, rate: float, console: Console) -> None:
     for column in ratios.columns:
         grid.add_column(column.replace("-", "- "), justify="right", overflow="fold")
     for layer, line in ratios.iterrows():
-        grid.add_row(str(layer), f"{minibatch[layer]:.1e}", *(f"{ratio:.2f}" for ratio in line))
+        grid.add_row(str(layer), f"{minibatch[str(layer)]:.1e}", *(f"{ratio:.2f}" for ratio in line))
     grid.add_section()
     grid.add_row("median", "", *(f"{ratio:.2f}" for ratio in ratios.median()))
     console.print(grid)
