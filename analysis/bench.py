@@ -36,8 +36,16 @@ MODELS: dict[str, Task] = {
 
 
 def probe(repeats: int) -> list[Cost]:
-    """Time and peak memory of a full training step with the probe, by row and by example, on three models."""
-    return [cost for name, task in MODELS.items() for cost in probe_one(name, task, repeats)]
+    """Time and peak memory of a full training step with the probe, by row and by example, on three models.
+
+    One thread: with more, the CPU time of threads that wait for work hides what is measured.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [cost for name, task in MODELS.items() for cost in probe_one(name, task, repeats)]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def probe_one(name: str, task: Task, repeats: int) -> list[Cost]:
@@ -47,9 +55,9 @@ def probe_one(name: str, task: Task, repeats: int) -> list[Cost]:
     optimizer, batch = task.optimizer(model), task.batch(0, seed=0)
 
     def plain() -> None:
-        optimizer.zero_grad(set_to_none=True)
         task.loss(model, batch).backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # last, so that every step begins with the same memory
 
     def probed(by_example: bool) -> None:
         with Probe(model, by_example) as probe:
@@ -62,6 +70,7 @@ def probe_one(name: str, task: Task, repeats: int) -> list[Cost]:
         "example": partial(probed, True),
     }
     plain()  # makes the optimizer's state
+    peak(plain)  # the profiler's first look misses what was held before it
     held = resident(model, optimizer)
     times = {kind: [seconds(step)] for kind, step in work.items()}
     for _ in range(repeats - 1):

@@ -69,12 +69,13 @@ def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
     """
     style()
     shown = at_rate(rows, rate)
+    steps = sorted(set(shown["step"]))
     looks = look(list(dict.fromkeys(rows["estimator"])))
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.8), sharey=True, layout="constrained")
     for axes, unit in zip(panels, ("example", "row"), strict=True):
         sns.lineplot(
-            shown[shown["unit"] == unit],
-            x="step",
+            shown[shown["unit"] == unit].assign(place=lambda part: part["step"].map(steps.index)),
+            x="place",
             y="ratio",
             hue="estimator",
             style="estimator",
@@ -87,10 +88,8 @@ def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
             ax=axes,
         )
         axes.axhline(1, **UNIT_LINE)
-        axes.set(title=f"minibatch unit: {unit}", xlabel="step (updates)", yscale="log")
-        axes.set_xscale("symlog", linthresh=10)
-        steps = sorted(set(shown["step"]))
-        axes.set_xticks(steps, [str(step) for step in steps])
+        axes.set(title=f"minibatch unit: {unit}", xlabel="step (updates, evenly spaced)", yscale="log")
+        axes.set_xticks(range(len(steps)), [str(step) for step in steps])
         plain_ticks(axes.yaxis)
         axes.set_ylabel(f"variance / minibatch variance,\nmedian over layers, rate {rate:g}")
         axes.get_legend().remove()
