@@ -1,5 +1,6 @@
 """What the probe costs: paired ratios of time and of peak memory to the plain training step, in one process."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -100,6 +101,7 @@ def resident(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
 
 def peak(work: Callable[[], object]) -> int:
     """Greatest number of bytes that torch's CPU allocator held at once for ``work``, above what it held before."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it narrates on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
     assert record.profiler is not None and record.profiler.kineto_results is not None
