@@ -182,7 +182,7 @@ class Probe:
 
     @torch.no_grad()
     def _measure(self, watch: Watch, x: Tensor, y: Tensor, example_sq: Tensor | None = None) -> Use:
-        x = x.to(y.dtype)  # under autocast the product is formed in the dtype of the output
+        x = x.detach().to(y.dtype)  # under autocast the product is formed in the dtype of the output
         examples = x.shape[0] if x.ndim > 1 else 1
         rows = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
         x_sq, y_sq = row_sq(rows[0]), row_sq(rows[1])

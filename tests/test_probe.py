@@ -86,9 +86,10 @@ def test_chunks_and_ways_agree():
         )
 
 
-def test_row_moments_are_those_of_the_pair(tokens):
+@pytest.mark.parametrize("by_example", [False, True])
+def test_row_moments_are_those_of_the_pair(tokens, by_example):
     model = transformer()
-    with Probe(model, by_example=False, pairs=["blocks.1.up"]) as probe:
+    with Probe(model, by_example, pairs=["blocks.1.up"]) as probe:
         token_loss(model, *tokens, "mean").backward()
     layer = probe.read()["blocks.1.up"]
     x, y = layer.moments.pair
@@ -98,7 +99,15 @@ def test_row_moments_are_those_of_the_pair(tokens):
     torch.testing.assert_close(
         layer.moments.C, model.blocks[1].up.weight.grad.double().square().sum(), rtol=1e-6, atol=0
     )
-    assert layer.example_sq is None
+    assert (layer.example_sq is None) == (not by_example)
+
+
+@pytest.mark.parametrize("length", [2, 32])
+def test_a_pair_is_cut_from_the_graph_whichever_way_it_was_measured(length):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    with Probe(model, pairs=["1"]) as probe:
+        model(torch.randn(3, length, 4)).square().sum().backward()
+    assert not any(t.requires_grad for t in probe.read()["1"].moments.pair)
 
 
 @pytest.mark.parametrize("by_example", [False, True])
