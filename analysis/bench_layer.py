@@ -2,8 +2,9 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from analysis import bench
+from analysis import bench, figures
 from analysis.compare import choices
 from estimators import SketchedLinear, build
 from estimators.catalog import CATALOG, ORACLES
@@ -31,8 +32,8 @@ def layer(
     repeats: int = 15,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> pd.DataFrame:
-    """One row per shape (rows, p, q), estimator (all that a layer can use, unless named) and rate.
+) -> Iterator[pd.DataFrame]:
+    """The table as it grows, a row per shape (rows, p, q), estimator (all that a layer can use, unless named) and rate.
 
     ``ratio`` is the median over ``repeats`` of paired ratios to ``nn.Linear``, forward and backward, ``low`` and
     ``high`` their quartiles; the two layers of a pair run one after the other. Time is CPU time of the process, or on
@@ -40,25 +41,27 @@ def layer(
     over the bytes of X. The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
     """
     names = list(estimators) or [name for name in CATALOG if name not in ORACLES | {"exact"}]
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for n, p, q in shapes:
         x = torch.randn(n, p, device=device, dtype=dtype, requires_grad=True)
         y = torch.randn(n, q, device=device, dtype=dtype)
         plain = nn.Linear(p, q, device=device, dtype=dtype)
-        where = [device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q]
+        where = (device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q)
         for name, rate in choices(names, rates):
             estimator = build(name, rate)
             sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
             ratios = paired(partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats)
             kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
-            rows.append([*where, "train", name, rate, *ratios, theory(rate), kept, repeats])
-        idle = SketchedLinear(p, q, build(names[0], rates[0]), device=device, dtype=dtype)
-        ratios = paired(partial(plain.eval(), x), partial(idle.eval(), x), device, repeats)
-        rows.append([*where, "eval", names[0], rates[0], *ratios, 1.0, 1.0, repeats])
-        with torch.no_grad():
-            ratios = paired(partial(plain.train(), x), partial(idle.train(), x), device, repeats)
-        rows.append([*where, "no_grad", names[0], rates[0], *ratios, 1.0, 0.0, repeats])
-    return pd.DataFrame(rows, columns=COLUMNS)
+            rows.append((*where, "train", name, rate, *ratios, theory(rate), kept, repeats))
+            yield pd.DataFrame(rows, columns=COLUMNS)
+        for mode in ("eval", "no_grad"):
+            idle = SketchedLinear(p, q, build(names[0], rates[0]), device=device, dtype=dtype)
+            both = [module.train(mode == "no_grad") for module in (plain, idle)]
+            with torch.set_grad_enabled(mode == "eval"):
+                ratios = paired(partial(both[0], x), partial(both[1], x), device, repeats)
+            rows.append((*where, mode, names[0], rates[0], *ratios, 1.0, 1.0, repeats))
+            plain.train()
+        yield pd.DataFrame(rows, columns=COLUMNS)
 
 
 def theory(rate: float) -> float:
@@ -99,24 +102,49 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Ratio against rate, one panel per shape, with theory as a line; below 1 a layer is faster than the plain one."""
+    """Time over nn.Linear's by estimator, one panel per shape, a colour per rate with its theory as a line."""
+    figures.style()
     train = rows[rows["mode"] == "train"]
+    names = list(train.groupby("estimator")["ratio"].min().sort_values().index)
     shapes = list(train.groupby(["rows", "p", "q"], sort=False))
-    panels, grid = plt.subplots(1, len(shapes), figsize=(3.4 * len(shapes), 3), sharey=True, squeeze=False)
+    rates = sorted(set(train["rate"]))
+    size = (figures.PAGE, 1.2 + 0.16 * len(names))
+    picture, grid = plt.subplots(1, len(shapes), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axes, (shape, group) in zip(grid[0], shapes, strict=True):
-        sns.lineplot(group, x="rate", y="ratio", hue="estimator", style="estimator", markers=True, ax=axes)
-        rates = np.linspace(0, 1, 2)
-        axes.plot(rates, (4 + 2 * rates) / 6, color="black", linewidth=0.8, label="theory (4 + 2ρ)/6")
-        axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
-        axes.set(title="{} × {} → {}".format(*shape), xlabel="rate ρ", ylabel="time / nn.Linear", yscale="log")
-        axes.legend(fontsize=6)
-    panels.tight_layout()
-    return panels
+        for rate, colour in zip(rates, sns.color_palette("colorblind"), strict=False):
+            part = group[group["rate"] == rate]
+            bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
+            places = [names.index(name) for name in part["estimator"]]
+            points = {"fmt": "o", "color": colour, "markersize": 3, "elinewidth": 0.8}
+            axes.errorbar(part["ratio"], places, xerr=bars, label=f"rate {rate:g}, theory as a line", **points)
+            axes.axvline(theory(rate), color=colour, linewidth=0.8)
+        axes.set(title="{} × {} → {}".format(*shape), xscale="log", yticks=range(len(names)), yticklabels=names)
+        figures.plain_ticks(axes.xaxis)
+    grid[0, 0].invert_yaxis()
+    picture.supxlabel("time of forward and backward / nn.Linear (median, quartiles)", fontsize=8)
+    figures.legend_above(picture, grid[0, 0])
+    return picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``bench layer`` on the command line."""
     parser.add_argument("--estimators", nargs="+", default=(), metavar="NAME", help="all, unless named")
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, metavar="RATE")
+    parser.add_argument(
+        "--shapes", nargs="+", type=shape, default=SHAPES, metavar="N,P,Q", help="rows, inputs, outputs of a layer"
+    )
     parser.add_argument("--repeats", type=int, default=15, metavar="N", help="interleaved pairs for each median")
     parser.add_argument("--device", default="cpu")
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    """Rows, p and q of "8192,768,3072"."""
+    try:
+        n, p, q = map(int, text.split(","))
+    except ValueError:
+        n = p = q = 0
+    if min(n, p, q) < 1:
+        raise argparse.ArgumentTypeError(
+            f"a shape is three numbers, rows,inputs,outputs as in 8192,768,3072; got {text}"
+        )
+    return n, p, q

@@ -1,7 +1,8 @@
 """Peak memory of real training steps: plain, sketched, checkpointed, and both, with what holds it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analysis import bench
+from analysis import bench, figures
 from estimators import build, sketch_linears
 from estimators.linear import Sketched
 
@@ -23,46 +24,55 @@ def memory(
     estimators: Sequence[str] = ("uniform-rows", "countsketch"),
     rates: Sequence[float] = (0.5, 0.1),
     layers: int = 12,
-    batch: int = 128,
+    batches: Sequence[int] = (128,),
     length: int = 128,
     device: str = "cpu",
-) -> pd.DataFrame:
-    """One row per training step of a RoBERTa-base encoder with random weights: AdamW, float32, ``batch`` × ``length``
-    tokens, ``layers`` of its 12 layers; plain, every estimator and rate, with and without activation checkpointing.
+) -> Iterator[pd.DataFrame]:
+    """The table as it grows, a row per training step of a RoBERTa-base encoder with random weights: AdamW, float32,
+    batch × ``length`` tokens, ``layers`` of its 12 layers; plain, every estimator and rate, with and without activation
+    checkpointing, at every batch size.
 
     ``peak`` is the most bytes that torch's allocator held at once, ``ratio`` over the plain step's; ``resident`` is
     parameters and optimizer state; ``saved`` what autograd holds between forward and backward. ``theory`` is the ratio
     if the sketched layers' inputs were held by nobody else: plain peak − Σ (input − kept bytes), without
     checkpointing. Raises ImportError where transformers is not installed.
     """
-    model, tokens, labels = roberta(layers, batch, length, device)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
-    model.train()
-
-    def step() -> None:
-        model(tokens, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # last, so that a step begins without gradients and its peak has them
-
-    step()  # makes the optimizer's state
-    resident = bench.resident(model, optimizer)
     choices: list[tuple[str, float]] = [("plain", 1.0), *((name, rate) for name in estimators for rate in rates)]
-    rows, plain = [], 0
-    for checkpointing in (False, True):
-        if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        for name, rate in choices:
-            estimator = build("exact" if name == "plain" else name, rate)
-            sketch_linears(model, estimator)
-            peak = highest(step, resident, device)
-            plain = plain or peak
-            theory = held = float("nan")
-            if not checkpointing:  # looking at what a checkpointed graph holds would compute it again
-                theory = 1 - sparable(model, tokens) / plain
-                held = sum(saved(model(tokens, labels=labels).loss).values())
-            where = [device, layers, batch, length, name, rate, checkpointing]
-            rows.append([*where, peak, peak / plain, theory, resident, held])
-    return pd.DataFrame(rows, columns=COLUMNS)
+    rows: list[tuple[Any, ...]] = []
+    for batch in batches:
+        model, tokens, labels = roberta(layers, batch, length, device)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
+        model.train()
+        step = partial(update, model, optimizer, tokens, labels)
+        step()  # makes the optimizer's state
+        resident, plain = bench.resident(model, optimizer), 0
+        for checkpointing in (False, True):
+            if checkpointing:
+                checkpoint(model)
+            for name, rate in choices:
+                sketch_linears(model, build("exact" if name == "plain" else name, rate))
+                peak = highest(step, resident, device)
+                plain = plain or peak
+                theory = held = float("nan")
+                if not checkpointing:  # looking at what a checkpointed graph holds would compute it again
+                    theory = 1 - sparable(model, tokens) / plain
+                    held = sum(saved(model(tokens, labels=labels).loss).values())
+                where = (device, layers, batch, length, name, rate, checkpointing)
+                rows.append((*where, peak, peak / plain, theory, resident, held))
+                yield pd.DataFrame(rows, columns=COLUMNS)
+
+
+def update(model: Any, optimizer: torch.optim.Optimizer, tokens: Tensor, labels: Tensor) -> None:
+    """One training step; gradients go last, so that a step begins without them and its peak has them."""
+    model(tokens, labels=labels).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def checkpoint(model: Any) -> None:
+    """Recompute every layer's activations in backward, by the model's own switch, whose name has changed."""
+    switch = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    switch({"use_reentrant": False})
 
 
 def roberta(layers: int, batch: int, length: int, device: str) -> tuple[Any, Tensor, Tensor]:
@@ -136,19 +146,22 @@ def saved(output: Tensor) -> dict[str, int]:
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Peak memory over the plain step's, one bar per choice, theory as a mark beside it."""
-    labels = [
-        f"{name} {rate:g}" if name != "plain" else name for name, rate in zip(rows.estimator, rows.rate, strict=True)
-    ]
-    rows = rows.assign(choice=labels)
-    picture, axes = plt.subplots(figsize=(7, 3))
-    sns.barplot(rows, x="choice", y="ratio", hue="checkpointing", ax=axes)
-    plain = rows[~rows.checkpointing]
-    axes.plot(plain.choice, plain.theory, "k_", markersize=18, label="theory, no checkpointing")
-    axes.set(xlabel="", ylabel="peak memory / plain")
-    axes.tick_params(axis="x", rotation=20)
-    axes.legend(fontsize=6)
-    picture.tight_layout()
+    """Peak memory over the plain step's by choice, one panel per batch size, theory as a mark on it."""
+    figures.style()
+    labels = [name if name == "plain" else f"{name} {r:g}" for name, r in zip(rows.estimator, rows.rate, strict=True)]
+    kind = rows["checkpointing"].map({False: "activations kept", True: "activation checkpointing"})
+    rows = rows.assign(choice=labels, kind=kind)
+    batches = list(rows.groupby("batch", sort=False))
+    size = (figures.PAGE, 1.1 + 0.3 * len(set(labels)))
+    picture, grid = plt.subplots(1, len(batches), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axes, (batch, part) in zip(grid[0], batches, strict=True):
+        sns.barplot(part, x="ratio", y="choice", hue="kind", ax=axes, legend=bool(axes is grid[0, 0]))
+        plain = part[~part["checkpointing"]]
+        axes.plot(plain["theory"], plain["choice"], "k|", markersize=10, label="theory, activations kept")
+        axes.set(title=f"batch {batch} × {part['length'].iloc[0]} tokens", xlabel="", ylabel="")
+    picture.supxlabel("peak memory / plain", fontsize=8)
+    figures.legend_above(picture, grid[0, 0])
+    grid[0, 0].get_legend().remove()
     return picture
 
 
@@ -157,6 +170,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--estimators", nargs="+", default=("uniform-rows", "countsketch"), metavar="NAME")
     parser.add_argument("--rates", nargs="+", type=float, default=(0.5, 0.1), metavar="RATE")
     parser.add_argument("--layers", type=int, default=12, metavar="N", help="layers of the encoder")
-    parser.add_argument("--batch", type=int, default=128, metavar="N", help="examples; 128 × 128 tokens need 20 GB")
+    parser.add_argument(
+        "--batch", nargs="+", type=int, default=(128,), metavar="N", help="examples; 128 × 128 tokens need 20 GB"
+    )
     parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens of an example")
     parser.add_argument("--device", default="cpu")

@@ -10,7 +10,7 @@ from estimators import CountSketch, sketch_linears
 
 
 def test_bench_layer():
-    rows = bench_layer.layer(("uniform-rows", "countsketch"), (0.5, 0.1), ((64, 16, 8), (32, 8, 16)), repeats=3)
+    *_, rows = bench_layer.layer(("uniform-rows", "countsketch"), (0.5, 0.1), ((64, 16, 8), (32, 8, 16)), repeats=3)
     assert list(rows.columns) == bench_layer.COLUMNS and len(rows) == 2 * (4 + 2)
     train = rows[rows["mode"] == "train"]
     assert (train.low <= train.ratio).all() and (train.ratio <= train.high).all()
@@ -19,9 +19,9 @@ def test_bench_layer():
 
 
 def test_bench_memory():
-    rows = bench_memory.memory(("countsketch",), (0.1,), layers=1, batch=2, length=8)
-    assert list(rows.columns) == bench_memory.COLUMNS and len(rows) == 4
-    assert rows.ratio[0] == 1 and rows.saved[1] < rows.saved[0]
+    *_, rows = bench_memory.memory(("countsketch",), (0.1,), layers=1, batches=(2, 3), length=8)
+    assert list(rows.columns) == bench_memory.COLUMNS and len(rows) == 8
+    assert rows.ratio[0] == rows.ratio[4] == 1 and rows.saved[1] < rows.saved[0]
     assert (rows.peak > rows.resident).all()
     assert bench_memory.figure(rows).axes
 

@@ -1,9 +1,11 @@
 """sketchvar bench: what things cost, as ratios inside one process."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -57,22 +59,48 @@ def main_probe(arguments: argparse.Namespace) -> None:
 
 
 def main_layer(arguments: argparse.Namespace) -> None:
-    """Measure layers; write and print the rows, draw the figure."""
+    """Measure layers; print a table, write the rows as they come, draw the figure."""
     a = arguments
-    rows = bench_layer.layer(a.estimators, a.rates, repeats=a.repeats, device=device(a.device))
-    show(rows, bench_layer.figure(rows), arguments.out, "layer")
+    rows = recorded(bench_layer.layer(a.estimators, a.rates, a.shapes, a.repeats, device(a.device)), a.out, "layer")
+    grid = Table("estimator", "rate", title=f"Time over nn.Linear, {rows['device'][0]}, {rows['threads'][0]} threads")
+    shapes = list(dict.fromkeys(zip(rows["rows"], rows["p"], rows["q"], strict=True)))
+    for shape in shapes:
+        grid.add_column("{} × {} → {}".format(*shape), justify="right")
+    grid.add_column("theory", justify="right")
+    for (mode, name, rate), part in rows.groupby(["mode", "estimator", "rate"], sort=False):
+        label = str(name) if mode == "train" else f"{name}, {mode}"
+        grid.add_row(label, f"{rate:g}", *(f"{r:.3f}" for r in part["ratio"]), f"{part['theory'].iloc[0]:.3f}")
+    show(grid, bench_layer.figure(rows), arguments.out / "layer")
 
 
 def main_memory(arguments: argparse.Namespace) -> None:
-    """Measure training steps; write and print the rows, draw the figure."""
+    """Measure training steps; print a table, write the rows as they come, draw the figure."""
     a = arguments
-    rows = bench_memory.memory(a.estimators, a.rates, a.layers, a.batch, a.length, device(a.device))
-    show(rows, bench_memory.figure(rows), arguments.out, "memory")
+    table = bench_memory.memory(a.estimators, a.rates, a.layers, a.batch, a.length, device(a.device))
+    rows = recorded(table, a.out, "memory")
+    grid = Table("batch", "estimator", "rate", "checkpointing", title="Peak memory of a training step")
+    for column in ("peak, GB", "/ plain", "theory", "saved, GB"):
+        grid.add_column(column, justify="right")
+    for r in rows.to_dict("records"):
+        numbers = (f"{r['peak'] / 1e9:.2f}", f"{r['ratio']:.3f}", f"{r['theory']:.3f}", f"{r['saved'] / 1e9:.2f}")
+        words = (str(r["batch"]), r["estimator"], f"{r['rate']:g}", "yes" if r["checkpointing"] else "no")
+        grid.add_row(*words, *numbers)
+    show(grid, bench_memory.figure(rows), arguments.out / "memory")
 
 
-def show(rows: pd.DataFrame, figure: Figure, out: Path, name: str) -> None:
-    """Print the rows and write them, with the figure, into ``out``."""
+def recorded(tables: Iterator[pd.DataFrame], out: Path, name: str) -> pd.DataFrame:
+    """The last of tables that grow; each is written to ``out`` when it comes, with provenance before the first."""
     out.mkdir(parents=True, exist_ok=True)
-    records.write_rows(out / f"{name}.parquet", rows)
-    print(rows.to_string(index=False, float_format="{:.3f}".format))
-    print(f"\n{out / f'{name}.parquet'}\n{figures.save(figure, out / name)[0]}")
+    rows = pd.DataFrame()
+    for rows in tables:
+        if len(rows) == 1:
+            records.write_json(out / "run.json", records.provenance(torch.device(rows["device"][0])))
+        records.write_rows(out / f"{name}.parquet", rows)
+    return rows
+
+
+def show(grid: Table, figure: Figure, path: Path) -> None:
+    """Print the table, save the figure, and say where both are."""
+    console = Console()
+    console.print(grid)
+    console.print(f"\n{path}.parquet\n{figures.save(figure, path)[0]}", soft_wrap=True)
