@@ -15,7 +15,8 @@ import torch
 from analysis.study import Study, run
 from analysis.tasks import TASKS, named
 from analysis.tasks.cifar10_data import RECORD, images
-from analysis.tasks.glue import METRICS, classifier, tokenizer
+from analysis.tasks.encoder import classifier, tokenizer
+from analysis.tasks.glue import METRICS
 from analysis.tasks.glue_data import SOURCES, examples
 from analysis.tasks.task import epoch_places, moved
 
