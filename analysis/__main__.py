@@ -40,7 +40,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         return arguments.main(arguments) or 0
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"sketchvar {arguments.command}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"sketchvar {arguments.command}: interrupted; what was measured is kept", file=sys.stderr)

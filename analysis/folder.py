@@ -15,7 +15,7 @@ from analysis.compare import COLUMNS
 if TYPE_CHECKING:
     from analysis.study import Study
 
-LOSSES = ["step", "train", "validation"]
+LOSSES = ["step", "train", "validation", "metric"]
 
 
 class Folder:

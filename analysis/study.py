@@ -11,15 +11,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from analysis import records
 from analysis.compare import COLUMNS, choices, compare, for_layer
 from analysis.folder import LOSSES, Folder
 from analysis.probe import Layer, Probe
-from analysis.tasks import TASKS, Task
+from analysis.tasks import Batch, Options, Task, moved, named
 from estimators import empirical
-from estimators.catalog import check_known, check_name, traits_of
+from estimators.catalog import check_name, traits_of
 from estimators.estimator import check_rate
 from estimators.seeds import fold
 
@@ -30,6 +30,7 @@ DRAWS = 32  # repeated draws behind each point that is set beside a closed form
 class Study:
     """What to train, when to measure, what to compare. Step s is the gradient after s updates, 0 ≤ s ≤ steps.
 
+    ``options`` are fields of the task that differ from its defaults, as in (("pretrained", "minilm"),).
     Raises ValueError for names that are not known and numbers that make no sense.
     """
 
@@ -40,9 +41,10 @@ class Study:
     rates: tuple[float, ...]
     device: str = "cpu"
     seed: int = 0
+    options: Options = ()
 
     def __post_init__(self) -> None:
-        check_known("task", self.task, TASKS)
+        named(self.task, self.options)
         for name in self.estimators:
             check_name(name)
             if traits_of(name).no_closed_form:
@@ -65,7 +67,7 @@ class Study:
     def name(self) -> str:
         """The run's id: the task and a fingerprint of every field, so that equal studies have equal ids."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.task}-{digest[:10]}"
+        return f"{self.task.replace('/', '-')}-{digest[:10]}"
 
 
 def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, float], object] | None = None) -> Path:
@@ -75,7 +77,7 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
     with ``resume=True`` from its last measured step, to the rows that an uninterrupted run gives. Raises ValueError
     for a folder that cannot be used, FloatingPointError for a loss that is not finite (rows so far are kept).
     """
-    folder, task, device = Folder(out), TASKS[study.task], torch.device(study.device)
+    folder, task, device = Folder(out), named(study.task, study.options), torch.device(study.device)
     folder.claim(study, resume)
     origin = records.provenance(device) | task.provenance()
     folder.describe(study, origin, finished=False)
@@ -90,14 +92,14 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
 
     for step in range(start, study.steps + 1):
         torch.manual_seed(fold(study.seed, "step", step))  # dropout and the like: a function of the step alone
-        inputs, targets = (t.to(device) for t in task.batch(step, study.seed))
+        batch = moved(task.batch(step, study.seed), device)
         last = step == study.measure_at[-1]
         probe = None
         if step in study.measure_at:
             probe = Probe(model, pairs=whole or ([drawn] if last else []))
         optimizer.zero_grad(set_to_none=True)
         with probe or nullcontext():
-            loss = backward(task, model, (inputs, targets), device)
+            loss = backward(task, model, batch, device)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} at step {step}; the {len(rows)} rows measured before it are in {folder.rows}"
@@ -108,11 +110,11 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
                 records.write_rows(folder.draws, repeated_draws(layers[drawn], study).assign(run=study.name, step=step))
             table = compare(layers.values(), study.estimators, study.rates, dtype_of(task))
             rows = joined(rows, table.assign(run=study.name, step=step)[COLUMNS])
-            losses = joined(losses, pd.DataFrame([(step, loss, task.validate(model, device))], columns=LOSSES))
+            losses = joined(losses, pd.DataFrame([(step, loss, *task.validate(model, device))], columns=LOSSES))
             records.write_rows(folder.rows, rows)
             records.write_rows(folder.losses, losses)
         if step < study.steps:
-            optimizer.step()
+            update(optimizer, task.rate_at(step, study.steps))
         if probe is not None:
             folder.save(step + 1, model, optimizer)
         if progress is not None:
@@ -126,7 +128,14 @@ def joined(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([before, new], ignore_index=True) if len(before) else new
 
 
-def backward(task: Task, model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> float:
+def update(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """One update at this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+
+
+def backward(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> float:
     """One forward and backward pass in the task's precision; returns the loss."""
     mixed = task.precision != "float32"
     with torch.autocast(device.type, dtype=dtype_of(task)) if mixed else nullcontext():

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from analysis.commands import figures
 from analysis.study import Study, run
-from analysis.tasks import TASKS
+from analysis.tasks import TASKS, Options, named
 from estimators.catalog import CATALOG, check_known, traits_of
 
 # one of each kind; every name of the catalog but compositions without a closed form can be given
@@ -28,7 +28,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "over minibatches and the variance that each estimator would add. Writes rows.parquet, run.json and figures.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    this.add_argument("--task", default="stdlib-lm", metavar="T", help=f"what to train: {', '.join(TASKS)}")
+    add_task(this, default="stdlib-lm")
     this.add_argument("--steps", type=int, metavar="N", help="number of updates (default: the task's own)")
     this.add_argument(
         "--measure-at",
@@ -52,12 +52,47 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     this.set_defaults(main=main)
 
 
+def add_task(this: argparse.ArgumentParser, default: str) -> None:
+    """The options that say what to train."""
+    this.add_argument("--task", default=default, metavar="T", help=f"what to train: {', '.join(TASKS)}")
+    this.add_argument(
+        "--model",
+        dest="pretrained",
+        default=argparse.SUPPRESS,
+        metavar="M",
+        help="for glue/...: a directory, minilm (the installed package), or a name on the hub (default: roberta-base)",
+    )
+    this.add_argument(
+        "--data-dir",
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="for glue/... and cifar10/...: a directory of GLUE's TSV files or of CIFAR-10's images "
+        "(default: the one in SKETCHVAR_DATASETS, else the hub)",
+    )
+    this.add_argument(
+        "--batch-size",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="B",
+        help="examples in a batch (default: the task's)",
+    )
+    this.add_argument(
+        "--learning-rate", type=float, default=argparse.SUPPRESS, metavar="L", help="of AdamW (default: the task's)"
+    )
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """What ``add_task`` was given beside the task's name."""
+    names = ("pretrained", "data_dir", "batch_size", "learning_rate")
+    return tuple((name, value) for name in names if (value := getattr(arguments, name, None)) is not None)
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Run the study, with a progress bar, then draw it."""
     if arguments.resume and arguments.out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
-    check_known("task", arguments.task, TASKS)
-    task = TASKS[arguments.task]
+    options = options_of(arguments)
+    task = named(arguments.task, options)
     steps = task.steps if arguments.steps is None else arguments.steps
     study = Study(
         task=arguments.task,
@@ -67,8 +102,9 @@ def main(arguments: argparse.Namespace) -> None:
         rates=tuple(arguments.rates),
         device=device(arguments.device),
         seed=arguments.seed,
+        options=options,
     )
-    out = arguments.out or Path("runs") / f"{arguments.task}-{datetime.now():%Y-%m-%dT%H-%M-%S}"
+    out = arguments.out or Path("runs") / f"{arguments.task.replace('/', '-')}-{datetime.now():%Y-%m-%dT%H-%M-%S}"
     console = Console(stderr=True)
     console.print(f"Training {study.task} for {study.steps} steps on {study.device}; rows go to {out}/rows.parquet")
     columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))

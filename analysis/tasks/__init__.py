@@ -1,8 +1,13 @@
 """TASKS: name -> task; the command line and the tests loop over it."""
 
+from dataclasses import fields, replace
+
+from analysis.tasks.cifar10 import CifarConv, CifarViT
 from analysis.tasks.digits_mlp import DigitsMLP
+from analysis.tasks.glue import GLUE
 from analysis.tasks.stdlib_lm import StdlibLM
-from analysis.tasks.task import Batch, Task
+from analysis.tasks.task import Batch, Task, Validation, moved
+from estimators.catalog import check_known
 
 TASKS: dict[str, Task] = {
     "stdlib-lm": StdlibLM(),
@@ -18,6 +23,25 @@ TASKS: dict[str, Task] = {
         length=512,
     ),
     "digits-mlp": DigitsMLP(),
+    **GLUE,
+    "cifar10/vit": CifarViT(),
+    "cifar10/conv": CifarConv(),
 }
 
-__all__ = ["TASKS", "Batch", "Task"]
+Options = tuple[tuple[str, str | int | float], ...]  # fields of a task that differ from its defaults
+
+
+def named(task: str, options: Options = ()) -> Task:
+    """The task of this name with these fields changed.
+
+    Raises ValueError for a name that is not known and for a field that the task does not have.
+    """
+    check_known("task", task, TASKS)
+    known = {field.name for field in fields(TASKS[task])}
+    for name, _ in options:
+        if name not in known:
+            raise ValueError(f"{task} takes no {name}; it has {', '.join(sorted(known - {'steps', 'measure_at'}))}")
+    return replace(TASKS[task], **dict(options))  # type: ignore[arg-type]
+
+
+__all__ = ["TASKS", "Batch", "Options", "Task", "Validation", "moved", "named"]

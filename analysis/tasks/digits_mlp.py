@@ -8,8 +8,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.tasks.task import Batch, Task
-from estimators.seeds import fold, generator
+from analysis.tasks.task import Batch, Task, Validation, accuracy, epoch_places
 
 HELD_OUT = 297  # of 1797 images
 
@@ -24,16 +23,17 @@ class DigitsMLP(Task):
     learning_rate: float = 1e-3
     width: int = 128
 
+    @property
+    def population(self) -> int:
+        return len(digits()[0]) - HELD_OUT
+
     def model(self) -> nn.Module:
         w = self.width
         return nn.Sequential(nn.Linear(64, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, 10))
 
     def batch(self, step: int, seed: int) -> Batch:
         images, labels = digits()
-        images, labels = images[HELD_OUT:], labels[HELD_OUT:]
-        epoch, place = divmod(step, len(images) // self.batch_size)
-        order = torch.randperm(len(images), generator=generator(fold(seed, "epoch", epoch)))
-        rows = order[place * self.batch_size : (place + 1) * self.batch_size]
+        rows = HELD_OUT + epoch_places(self.population, self.batch_size, step, seed)
         return images[rows], labels[rows]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -41,16 +41,17 @@ class DigitsMLP(Task):
         return F.cross_entropy(model(inputs).float(), targets)
 
     @torch.no_grad()
-    def validate(self, model: nn.Module, device: torch.device) -> float:
-        images, labels = digits()
-        return float(self.loss(model, (images[:HELD_OUT].to(device), labels[:HELD_OUT].to(device))))
+    def validate(self, model: nn.Module, device: torch.device) -> Validation:
+        images, labels = (t[:HELD_OUT].to(device) for t in digits())
+        logits = model(images).float()
+        return Validation(float(F.cross_entropy(logits, labels)), accuracy(logits, labels))
 
     def provenance(self) -> dict[str, object]:
-        return {"data": "scikit-learn digits", "train_images": len(digits()[0]) - HELD_OUT}
+        return {"data": "scikit-learn digits", "train_images": self.population}
 
 
 @cache
-def digits() -> Batch:
+def digits() -> tuple[Tensor, Tensor]:
     """All 1797 images (n × 64, mean 0 and variance 1 over all pixels) and their labels."""
     data = load_digits()
     images = torch.tensor(data.data, dtype=torch.float32)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.tasks.task import Batch, Task
+from analysis.tasks.task import Batch, Task, Validation, accuracy
 from estimators.seeds import fold, generator
 
 HELD_OUT = 10  # one file in so many is for validation
@@ -31,6 +31,10 @@ class StdlibLM(Task):
     heads: int = 6
     length: int = 64
 
+    @property
+    def population(self) -> None:
+        return None  # windows overlap
+
     def model(self) -> nn.Module:
         return Transformer(self.width, self.depth, self.heads, self.length)
 
@@ -42,9 +46,10 @@ class StdlibLM(Task):
         return F.cross_entropy(model(inputs).flatten(0, 1).float(), targets.flatten())
 
     @torch.no_grad()
-    def validate(self, model: nn.Module, device: torch.device) -> float:
-        inputs, targets = windows(corpus()[1], 64, self.length, seed=0)
-        return float(self.loss(model, (inputs.to(device), targets.to(device))))
+    def validate(self, model: nn.Module, device: torch.device) -> Validation:
+        inputs, targets = (t.to(device) for t in windows(corpus()[1], 64, self.length, seed=0))
+        logits = model(inputs).float()
+        return Validation(float(F.cross_entropy(logits.flatten(0, 1), targets.flatten())), accuracy(logits, targets))
 
     def provenance(self) -> dict[str, object]:
         train, held_out = corpus()
@@ -115,7 +120,7 @@ def corpus() -> tuple[Tensor, Tensor]:
     return train, held_out
 
 
-def windows(text: Tensor, count: int, length: int, seed: int) -> Batch:
+def windows(text: Tensor, count: int, length: int, seed: int) -> tuple[Tensor, Tensor]:
     """``count`` windows of bytes at random places, (count, length), and the same one byte later."""
     starts = torch.randint(len(text) - length, (count, 1), generator=generator(seed))
     picked = text[starts + torch.arange(length + 1)].long()
