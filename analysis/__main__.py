@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from analysis.commands import bench, figures, run
+from analysis.commands import bench, figures, run, scores
 
 ABOUT = """\
 How much noise does a random sketch of a layer's activations add to its weight gradient, next to the noise of the
@@ -13,6 +13,7 @@ minibatch? Train a task, measure both at chosen steps in every linear layer, and
   sketchvar run                                  the default study: three minutes on two CPU cores
   sketchvar run --task digits-mlp --rates 0.5    another task, one rate
   sketchvar figures runs/NAME                    draw a run's figures and table again
+  sketchvar scores                               how close layers that predict ‖y‖ come to the oracle
   sketchvar bench probe                          what measuring costs, as ratios to the plain step
   sketchvar bench layer                          time of layers that train with an estimator, over nn.Linear
   sketchvar bench memory                         peak memory of training with them
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line; every module in ``analysis.commands`` adds its own."""
     top = Parser(prog="sketchvar", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, figures, bench):
+    for command in (run, figures, scores, bench):
         command.add(commands)
     return top
 

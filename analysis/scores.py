@@ -1,0 +1,100 @@
+"""How close predicted scores come to the oracle: layers train with ScoredRows, then are compared on batches unseen."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from analysis import noise
+from analysis.probe import Layer, Probe
+from analysis.study import backward, update
+from analysis.tasks import Batch, Task, moved
+from estimators import Estimator, NormRows, OptimalRows, ScoredRows, UniformRows, counting, sketch_linears, unsketch
+from estimators.linear import Sketched
+from estimators.predicted import row_scores, with_scores
+from estimators.seeds import fold
+
+FLOOR = 0.1
+KEYS = ["layer", "estimator", "rate", "step"]
+
+
+def scores(
+    task: Task,
+    steps: int,
+    rate: float,
+    batches: int = 8,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Callable[[int, float], object] | None = None,
+) -> pd.DataFrame:
+    """Train ``task`` for ``steps`` with every linear layer on ``ScoredRows(rate)``, then compare on ``batches`` new
+    minibatches: uniform rows, norms of X alone, the scores each layer has learned, and the oracle.
+
+    One row per layer and estimator; ``variance`` and ``minibatch_example`` are means over batches, ``ratio`` is theirs.
+    ``gap_closed`` is the part of the way from norm-rows to optimal-rows that an estimator goes, 1 for the oracle, with
+    ``gap_stderr`` over the batches. Padding, where the task's inputs have an ``attention_mask``, gets no score.
+    Raises ValueError for fewer than one step or two batches.
+    """
+    if steps < 1 or batches < 2:
+        raise ValueError(f"scores need one step or more to learn and two batches to compare, got {steps}, {batches}")
+    where = torch.device(device)
+    torch.manual_seed(fold(seed, "model"))
+    model = task.model().to(where)
+    optimizer = task.optimizer(model)
+    sketch_linears(model, ScoredRows(rate, torch.ones(1), FLOOR))
+    model.train()
+    for step in range(steps):
+        batch = moved(task.batch(step, seed), where)
+        optimizer.zero_grad(set_to_none=True)
+        with padding_left_out(batch):
+            loss = backward(task, model, batch, where)
+        update(optimizer, task.rate_at(step, steps))
+        if progress is not None:
+            progress(step + 1, loss)
+    learned = {name: m.position_sq for name, m in model.named_modules() if isinstance(m, Sketched)}
+    unsketch(model)
+    rows: list[tuple[Any, ...]] = []
+    for step in range(steps, steps + batches):
+        batch = moved(task.batch(step, seed), where)
+        with Probe(model) as probe, padding_left_out(batch):
+            backward(task, model, batch, where)
+            for layer in probe.read().values():
+                assert layer.example_sq is not None
+                example = noise.by_example(layer.example_sq, layer.moments.C)
+                for name, estimator in candidates(layer, learned[layer.name], rate).items():
+                    variance = float(estimator.variance(layer.moments))
+                    rows.append((layer.name, name, rate, steps, step, variance, float(example)))
+    return summary(pd.DataFrame(rows, columns=[*KEYS, "batch", "variance", "minibatch_example"]))
+
+
+def padding_left_out(batch: Batch) -> AbstractContextManager[Any]:
+    """Within, padding gets no score, where the inputs say which rows these are."""
+    mask = batch[0].get("attention_mask") if isinstance(batch[0], Mapping) else None
+    return nullcontext() if mask is None else counting(mask)
+
+
+def candidates(layer: Layer, position_sq: Tensor, rate: float) -> dict[str, Estimator]:
+    """What is compared on one layer's pair; ``position_sq`` is what the layer has learned."""
+    m = layer.moments
+    predicted = row_scores(position_sq, m.n, m.n // layer.examples)
+    return {
+        "uniform-rows": UniformRows(rate),
+        "norm-rows": NormRows(rate),
+        "scored-rows": with_scores(ScoredRows(rate, torch.ones(1), FLOOR), predicted),
+        "optimal-rows": OptimalRows(rate, m.y_sq),
+    }
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over batches by layer and estimator, and how much of the gap each closes."""
+    by_name = rows.pivot_table(index=["layer", "batch"], columns="estimator", values="variance", sort=False)
+    gap = by_name["norm-rows"] - by_name["optimal-rows"]
+    closed = by_name.rsub(by_name["norm-rows"], axis=0).div(gap, axis=0).groupby("layer")
+    means = rows.groupby(KEYS, sort=False)[["variance", "minibatch_example"]].mean().reset_index()
+    means["ratio"] = means["variance"] / means["minibatch_example"]
+    for column, table in (("gap_closed", closed.mean()), ("gap_stderr", closed.sem())):
+        means[column] = [table.loc[key] for key in zip(means["layer"], means["estimator"], strict=True)]
+    return means
