@@ -4,14 +4,13 @@ from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
 from estimators.combine import Centered, Then
 from estimators.countsketch import CountSketch, SparseSign
 from estimators.dense import Gaussian, Rademacher
-from estimators.estimator import Estimator, Traits
+from estimators.estimator import Estimator
 from estimators.exact import Exact
 from estimators.feature import FeatureProjection
 from estimators.orthogonal import SRHT, Haar, SubsampledDCT
@@ -48,6 +47,7 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "rounding:8": partial(StochasticRounding, 8),
     "rounding-rotated:2": partial(StochasticRounding, 2, rotate=True),
     "centered(countsketch)": lambda rate: Centered(CountSketch(rate)),
+    "uniform-rows+rounding:4": lambda rate: Then(UniformRows(rate), StochasticRounding(4)),
     "countsketch+rounding:4": lambda rate: Then(CountSketch(rate), StochasticRounding(4)),
     "feature-gaussian+rounding:2": lambda rate: Then(FeatureProjection(rate), StochasticRounding(2)),
 }
@@ -67,11 +67,6 @@ def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
     if name in ORACLES:
         return CATALOG[name](rate, known_rows(name, y_sq))
     return CATALOG[name](rate)
-
-
-def traits_of(name: str) -> Traits:
-    """What a caller has to know of the estimator called ``name``, at any rate."""
-    return build(name, 1.0, torch.ones(1)).traits
 
 
 def known_rows(name: str, y_sq: Tensor | None) -> Tensor:

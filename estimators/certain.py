@@ -45,6 +45,9 @@ class BernoulliRows(SampledRows):
         products = m.x_sq * m.y_sq
         return torch.where(products == 0, 0.0, products * (1 / self.inclusion(m.x_sq.sqrt()) - 1)).sum()
 
+    def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return 1 / self.inclusion(norms)
+
 
 @dataclass(frozen=True)
 class WinnerTakeAllRows(SampledRows):
@@ -80,6 +83,15 @@ class WinnerTakeAllRows(SampledRows):
         terms = torch.where(products == 0, 0.0, products / others[t:])
         return (terms.sum() - (m.C_without(order[:t]) if t else m.C)).clamp(min=0) / (k - t)
 
+    def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        k = self.k(norms.shape[0])
+        if k == norms.shape[0]:
+            return torch.ones_like(norms)
+        order = descending(norms)
+        others, t = split(norms[order], k)
+        slot = torch.arange(norms.shape[0], device=norms.device)
+        return torch.empty_like(norms).index_copy_(0, order, torch.where(slot < t, 1.0, 1 / ((k - t) * others)))
+
 
 @dataclass(frozen=True)
 class TopRows(SampledRows):
@@ -91,6 +103,10 @@ class TopRows(SampledRows):
     """
 
     traits = Traits(biased=True, needs_pair=True)
+
+    def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        kept = descending(norms)[: self.k(norms.shape[0])]
+        return torch.zeros_like(norms).index_fill_(0, kept, 1.0)
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         rows = descending(norms)[: self.k(norms.shape[0])]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, Estimator, KeepsMatrix
+from estimators.estimator import SEED_BYTES, Compressed, Estimator, KeepsMatrix, KeepsRows
 from estimators.exact import Exact
 from estimators.moments import Moments, column_mean, wide
 from estimators.quantize import StochasticRounding
@@ -58,10 +58,10 @@ class Then(Estimator):
 
     Unbiased, because contracting is linear in that matrix and rounding is unbiased. Groups are of the matrix's columns.
     ``Then(FeatureProjection(1 / 8), StochasticRounding(2))`` is EXACT.
-    Variance: Var(first) + E[Σ_r ‖w_r‖² Σ_j Δ²f(1 − f)] over the rows r of the matrix and what multiplies them, w: exact
-    for one draw of ``first``, but no function of the moments of (X, Y), so there is no closed form unless ``first`` is
-    ``Exact``. Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group.
-    Time: that of both.
+    Variance: Var(first) + E[Σ_r ‖w_r‖² Σ_j Δ²f(1 − f)] over the rows r of the matrix and what multiplies them, w. Where
+    ``first`` keeps rows of X (``KeepsRows``) that is Var(first) + Σᵢ hᵢ‖yᵢ‖² Σⱼ Δ²f(1 − f) over the rows of X, hᵢ the
+    expected square of a row's weight, because the grid grows with the weight; else there is no closed form.
+    Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group. Time: that of both.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX.
     """
 
@@ -70,7 +70,7 @@ class Then(Estimator):
 
     def __post_init__(self) -> None:
         check_then(self.first, self.second)
-        closed = isinstance(self.first, Exact)
+        closed = isinstance(self.first, KeepsRows)
         object.__setattr__(self, "traits", self.first.traits._replace(needs_pair=True, no_closed_form=not closed))
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
@@ -86,11 +86,13 @@ class Then(Estimator):
         return self.first.contract(kept._replace(tensors=(matrix, *kept.tensors[3:])), y)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        if isinstance(self.first, Exact):
-            return self.second.variance(m)
-        raise NotImplementedError(
-            f"{self} has no closed form of its variance; measure it by empirical(estimator, x, y, draws, seed)"
-        )
+        if not isinstance(self.first, KeepsRows):
+            raise NotImplementedError(
+                f"{self} has no closed form of its variance; measure it by empirical(estimator, x, y, draws, seed)"
+            )
+        each = m.y_sq * m.row_errors(self.second)
+        rounding = torch.where(each == 0, 0.0, each * self.first.weights_sq(m.x_sq.sqrt())).sum()
+        return self.first.variance(m) + rounding
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         rows, columns = self.first.kept_shape(n, p)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from estimators import counter
 from estimators.dense import signs
 from estimators.moments import Moments
 from estimators.seeds import generator
@@ -38,7 +39,9 @@ class CountSketch(BlockSketch[Buckets]):
     balanced: bool = True
 
     def draw(self, n: int, seed: int, device: torch.device) -> Buckets:
-        g, k = generator(seed, device), self.k(n)
+        g, k, fast = generator(seed, device), self.k(n), counter.kernels(device)
+        if self.balanced and fast is not None:
+            return Buckets(*fast.partition(n, k, seed, device))
         if not self.balanced:
             return grouped(torch.randint(max(k, 1), (n,), generator=g, device=device), k, signs((n,), g))
         order = torch.randperm(n, generator=g, device=device, dtype=torch.int32)
@@ -110,6 +113,9 @@ def grouped(buckets: Int[Tensor, " nonzeros"], k: int, signs: Float[Tensor, " no
 
 def bucket_sums(s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
     """SᵀX by segmented sums: one pass over X at the speed of a copy, where gather, reshape and sum take five."""
+    fast = counter.kernels(x.device)
+    if fast is not None:
+        return fast.bucket_sums(*s, x)
     if x.numel() == 0:
         return x.new_zeros(s.offsets.shape[0], x.shape[1])
     return embedding_bag(s.order, x.contiguous(), s.offsets, mode="sum", per_sample_weights=s.signs.to(x.dtype))

@@ -1,19 +1,30 @@
 """Dense sketches: every entry of S is random and independent."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from estimators import counter
 from estimators.moments import Moments
 from estimators.seeds import generator
 from estimators.sketch import RowSketch
 
 
+class Unmade(NamedTuple):
+    """√k·S that ``entries(n, k, seed, device)`` would make whole, and a GPU kernel makes in tiles as it multiplies."""
+
+    entries: Callable[[int, int, int, torch.device], Tensor]
+    k: int
+    seed: int
+
+
 @dataclass(frozen=True)
-class Dense(RowSketch[Float[Tensor, "n k"]]):
+class Dense(RowSketch[Float[Tensor, "n k"] | Unmade]):
     """√k·S has independent entries of mean 0, variance 1 and fourth moment ``kurtosis``; ``draw`` gives √k·S.
 
     Var = (Q + C + (kurtosis − 3) D) / k, from E[s_a s_b s_c s_d] over one column, times 1/k for k independent columns.
@@ -24,7 +35,12 @@ class Dense(RowSketch[Float[Tensor, "n k"]]):
     def kurtosis(self) -> float:
         """Fourth moment of an entry of √k·S."""
 
-    def apply(self, s: Float[Tensor, "n k"], x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+    def apply(self, s: Float[Tensor, "n k"] | Unmade, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+        if isinstance(s, Unmade):
+            fast = counter.kernels(x.device)
+            if fast is not None and x.dtype in fast.DTYPES:
+                return fast.product(s.entries, s.k, s.seed, x)
+            s = s.entries(x.shape[0], s.k, s.seed, x.device)
         k = s.shape[1]
         return (s.to(x.dtype).T @ x) * max(k, 1) ** -0.5
 
@@ -44,7 +60,9 @@ class Gaussian(Dense):
     def kurtosis(self) -> float:
         return 3.0
 
-    def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
+    def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"] | Unmade:
+        if counter.kernels(device) is not None:
+            return Unmade(counter.normals, self.k(n), seed)
         return torch.randn(n, self.k(n), generator=generator(seed, device), device=device)
 
 
@@ -60,7 +78,9 @@ class Rademacher(Dense):
     def kurtosis(self) -> float:
         return 1.0
 
-    def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
+    def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"] | Unmade:
+        if counter.kernels(device) is not None:
+            return Unmade(counter.sign_matrix, self.k(n), seed)
         return signs((n, self.k(n)), generator(seed, device))
 
 

@@ -81,6 +81,17 @@ class KeepsMatrix(Estimator):
         """Shape of that matrix for an n × p input; its dtype is that of X."""
 
 
+class KeepsRows(KeepsMatrix):
+    """An estimator whose matrix is rows of X, each times a weight: what rounding then adds has a closed form."""
+
+    @abstractmethod
+    def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """E Σ w² for each row of X over the places that keep it, each as w·xᵢ in Ĝ = Σ w·xᵢyᵢᵀ.
+
+        From the norms ‖xᵢ‖ in float64; may be infinite or NaN for a zero row.
+        """
+
+
 def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:
     """Ĝ (p × q), an estimate of XᵀY from X (n × p) and Y (n × q); the same seed gives the same estimate.
 

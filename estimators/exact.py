@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix
+from estimators.estimator import SEED_BYTES, Compressed, KeepsRows
 from estimators.moments import Moments
 
 
 @dataclass(frozen=True)
-class Exact(KeepsMatrix):
+class Exact(KeepsRows):
     """Keeps X itself: Ĝ = XᵀY.
 
     Variance: 0. Bytes: n·p. Time: 2npq. What every framework does; the baseline of everything else.
@@ -26,6 +26,9 @@ class Exact(KeepsMatrix):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return torch.zeros_like(m.D)
+
+    def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return torch.ones_like(norms)
 
     def kept_shape(self, n: int, p: int) -> tuple[int, int]:
         return n, p

@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn.functional import conv2d, linear, unfold
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear, pad, unfold
+
+from estimators.moments import norm
 
 
 class Form(ABC):
@@ -22,6 +24,14 @@ class Form(ABC):
     @abstractmethod
     def gradient_rows(self, y: Tensor) -> Tensor:
         """Y (n × q) of an output gradient."""
+
+    @abstractmethod
+    def row_norms(self, x: Tensor) -> Tensor:
+        """‖xᵢ‖ of each row of X, in float32 or wider, without forming X."""
+
+    @abstractmethod
+    def gradient_row_norms(self, y: Tensor) -> Tensor:
+        """‖yᵢ‖ of each row of Y, in float32 or wider."""
 
     @abstractmethod
     def input_gradient(self, y: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
@@ -53,6 +63,12 @@ class LinearForm(Form):
     def gradient_rows(self, y: Tensor) -> Tensor:
         return y.reshape(-1, y.shape[-1])
 
+    def row_norms(self, x: Tensor) -> Tensor:
+        return norm(x, dim=-1).flatten()
+
+    def gradient_row_norms(self, y: Tensor) -> Tensor:
+        return norm(y, dim=-1).flatten()
+
     def input_gradient(self, y: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         return (y.reshape(-1, y.shape[-1]) @ weight).view(shape)
 
@@ -79,6 +95,12 @@ class Conv1DForm(Form):
 
     def gradient_rows(self, y: Tensor) -> Tensor:
         return y.reshape(-1, y.shape[-1])
+
+    def row_norms(self, x: Tensor) -> Tensor:
+        return norm(x, dim=-1).flatten()
+
+    def gradient_row_norms(self, y: Tensor) -> Tensor:
+        return norm(y, dim=-1).flatten()
 
     def input_gradient(self, y: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         return (y.reshape(-1, y.shape[-1]) @ weight.T).view(shape)
@@ -118,6 +140,13 @@ class Conv2dForm(Form):
         batch = y if y.ndim == 4 else y[None]
         return batch.permute(0, 2, 3, 1).reshape(-1, batch.shape[1])
 
+    def row_norms(self, x: Tensor) -> Tensor:
+        pixels = norm(x if x.ndim == 4 else x[None], dim=1)[:, None].square()
+        return unfold(pixels, self.kernel, self.dilation, self.padding, self.stride).sum(1).sqrt().flatten()
+
+    def gradient_row_norms(self, y: Tensor) -> Tensor:
+        return norm(y if y.ndim == 4 else y[None], dim=1).flatten()
+
     def input_gradient(self, y: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         batched = shape if len(shape) == 4 else torch.Size((1, *shape))
         x = y.new_empty(1).expand(batched)  # only its shape is read
@@ -139,3 +168,13 @@ class Conv2dForm(Form):
 
     def positions(self, x: Tensor, n: int) -> int:
         return n // max(x.shape[0], 1) if x.ndim == 4 else n
+
+
+def conv2d_form(layer: nn.Conv2d, x: Tensor) -> tuple[Conv2dForm, Tensor]:
+    """The form of a ``nn.Conv2d`` and the input it runs on: padded before where padding is named or not of zeros."""
+    padding = layer.padding
+    if layer.padding_mode != "zeros" or isinstance(padding, str):
+        sides = layer._reversed_padding_repeated_twice
+        x = pad(x, sides, "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+        padding = (0, 0)
+    return Conv2dForm(layer.kernel_size, layer.stride, padding, layer.dilation), x  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from estimators import counter
+
 BLOCK = 5  # H is applied as a chain of 2⁵ × 2⁵ matrix products: few passes over memory, each at GEMM speed
 TILE = 2**22  # bytes of X transformed together on a CPU, so that the passes after the first find them in cache
 
@@ -15,7 +17,9 @@ def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
     Source: Fino and Algazi 1976, https://doi.org/10.1109/TC.1976.1674569.
     """
     n, d = x.shape
-    size = padded(n)
+    size, fast = padded(n), counter.kernels(x.device)
+    if fast is not None and size >= 16 and x.dtype in fast.DTYPES:
+        return fast.hadamard(x, size)
     width = max(d if x.is_cuda else TILE // (size * x.element_size()), 1)
     out = x.new_empty(size, d)
     for left in range(0, d, width):

@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from estimators.estimator import Estimator
-from estimators.forms import Conv1DForm, Conv2dForm, Form, LinearForm
+from estimators.forms import Conv1DForm, Form, LinearForm, conv2d_form
 from estimators.opaque import handle
 from estimators.predicted import row_scores, scored, updated, with_scores
 from estimators.product import product
@@ -139,12 +138,8 @@ class SketchedConv2d(Sketched, nn.Conv2d):
         self.sketch(estimator)
 
     def forward(self, input: Tensor) -> Tensor:
-        x, padding = input, self.padding
-        if self.padding_mode != "zeros" or isinstance(padding, str):
-            sides = self._reversed_padding_repeated_twice
-            x = pad(x, sides, "constant" if self.padding_mode == "zeros" else self.padding_mode)
-            padding = (0, 0)
-        return self.estimated(Conv2dForm(self.kernel_size, self.stride, padding, self.dilation), x)  # type: ignore[arg-type]
+        form, x = conv2d_form(self, input)
+        return self.estimated(form, x)
 
 
 @cache

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from estimators.quantize import StochasticRounding
 
 CHUNK = 256  # rows at a time where a copy is made: it stays in the cache
 
@@ -36,6 +40,8 @@ class Moments:
         self.n, self.p, self.q = x_sq.shape[0], p, q
         self.x_sq, self.y_sq = x_sq.double(), y_sq.double()
         self._pair = pair
+        self._row_errors: dict[StochasticRounding, Tensor] = {}
+        self._ends: dict[int | None, tuple[Tensor, Tensor]] = {}  # of groups of so many features
         if C is not None:
             self.C = C.double()  # takes the place of the cached property
 
@@ -113,6 +119,15 @@ class Moments:
             return Moments(self.p, self.q, torch.ones_like(g_sq), g_sq, C=self.C)
         g, g_sq = self.G, row_sq(self.G)
         return Moments(self.p, self.q, torch.ones_like(g_sq), g_sq, self.C, pair=lambda: (torch.eye(len(g)).to(g), g))
+
+    def row_errors(self, rounding: "StochasticRounding") -> Float[Tensor, " n"]:
+        """E‖x̂ᵢ − xᵢ‖² of each row under ``rounding``, computed once however many closed forms need it."""
+        if rounding not in self._row_errors:
+            x, group = self.pair[0], rounding.group
+            if not rounding.rotate and group not in self._ends:
+                self._ends[group] = rounding.ends(x)
+            self._row_errors[rounding] = rounding.row_errors(x, None if rounding.rotate else self._ends[group])
+        return self._row_errors[rounding]
 
     def C_without(self, rows: Int[Tensor, " k"]) -> Float[Tensor, ""]:
         """‖Σ xᵢyᵢᵀ‖² over the rows that are not among ``rows`` (distinct numbers): the cost of the smaller part of G.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix, Traits, check_rate, kept_count
+from estimators.estimator import SEED_BYTES, Compressed, KeepsRows, Traits, check_rate, kept_count
 from estimators.moments import Moments, row_sq
 from estimators.seeds import generator
 from estimators.sketch import BlockSketch
@@ -18,7 +18,7 @@ INDEX = torch.int32  # how the number of a row is kept
 
 
 @dataclass(frozen=True)
-class UniformRows(BlockSketch[Int[Tensor, " k"]]):
+class UniformRows(BlockSketch[Int[Tensor, " k"]], KeepsRows):
     """Keeps k rows chosen uniformly without replacement, or with it.
 
     S = √(n/k) times k unit vectors, distinct or independent, so E[SSᵀ] = I.
@@ -44,6 +44,9 @@ class UniformRows(BlockSketch[Int[Tensor, " k"]]):
         kept = 1.0 if self.replacement else (m.n - k) / max(m.n - 1, 1)
         return (m.n * m.D - m.C).clamp(min=0) * (kept / k)
 
+    def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return torch.full_like(norms, norms.shape[0] / max(self.k(norms.shape[0]), 1))
+
 
 class Sample(NamedTuple):
     """Which rows are kept, and what each is multiplied by."""
@@ -53,7 +56,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SampledRows(KeepsMatrix):
+class SampledRows(KeepsRows):
     """Ĝ = Σ wᵢxᵢyᵢᵀ over rows chosen by looking at X: keeps k = max(1, round(rate · n)) rows wᵢxᵢ and their numbers.
 
     Splitting ``sample``, the only random step, from ``keep`` lets tests enumerate every outcome.
@@ -111,6 +114,9 @@ class ImportanceRows(SampledRows):
         products = m.x_sq * m.y_sq
         terms = torch.where(products == 0, 0.0, products / self.probabilities(m.x_sq.sqrt()))
         return (terms.sum() - m.C).clamp(min=0) / max(self.k(m.n), 1)
+
+    def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return 1 / (self.probabilities(norms) * max(self.k(norms.shape[0]), 1))
 
 
 @dataclass(frozen=True)

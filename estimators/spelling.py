@@ -13,11 +13,12 @@ from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from estimators.catalog import CATALOG, ORACLES, known_rows, nearest
 from estimators.combine import Centered, Then, check_then
-from estimators.estimator import Estimator
+from estimators.estimator import Estimator, Traits
 from estimators.quantize import StochasticRounding
 
 SINGLE: dict[str, Callable[..., Estimator]] = {
@@ -38,7 +39,7 @@ def parse(text: str, rate: float | None = None, y_sq: Tensor | None = None) -> E
     parts = split_outside(text.strip(), "+")
     estimator = parse_single(parts[0], text, rate, y_sq)
     for part in parts[1:]:
-        second = parse_single(part, text, None, None)
+        second = parse_single(part, text, rate, y_sq)  # with a rate, so that what is wrong is that it takes one
         check_then(estimator, second)
         estimator = Then(estimator, second)  # type: ignore[arg-type]  # checked just above
     return estimator
@@ -52,6 +53,21 @@ def takes_rate(text: str) -> bool:
         return not tail and takes_rate(inner)
     name, parameter, _ = split_single(single, text)
     return not parameter and parameter_name(name) == "rate"
+
+
+def split_rate(text: str, rate: float) -> tuple[str, float]:
+    """Name and rate: ("gaussian", 0.1) of ``gaussian:0.1``; ``rate`` where it is left open, 1 where there is none."""
+    estimator: Any = parse(text, rate, torch.ones(1))
+    spelled = spell(estimator)
+    while isinstance(estimator, Centered | Then):
+        estimator = estimator.inner if isinstance(estimator, Centered) else estimator.first
+    own = getattr(estimator, "rate", None)
+    return (spelled, 1.0) if own is None else (spelled.replace(f":{own}", "", 1), own)
+
+
+def traits_of(text: str) -> Traits:
+    """What a caller has to know of the estimator that ``text`` spells, at any rate."""
+    return parse(text, 1.0, torch.ones(1)).traits
 
 
 def spell(estimator: Estimator) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from outcomes import draws, mean_and_variance, roundings
+from outcomes import draws, mean_and_variance, outcomes, roundings
 from test_enumerate import agrees, pair
 
 from estimators import (
@@ -156,6 +156,80 @@ def test_then_after_exact_is_rounding():
     assert Then(Exact(), ROUND).variance(m) == ROUND.variance(m)
     _, variance = mean_and_variance(ROUND, x, y)
     assert agrees(variance, Then(Exact(), ROUND).variance(m), m)
+
+
+def closed(first, n=4):
+    """A pair with one row that wins, and ``first`` rounded to one bit."""
+    x, y = pair(n)
+    x[0] *= 9
+    return x, y, Then(first, StochasticRounding(1))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        UniformRows(0.5),
+        UniformRows(0.5, replacement=True),
+        NormRows(0.5),
+        BernoulliRows(0.5),
+        WinnerTakeAllRows(0.8),
+        WinnerTakeAllRows(1.0),
+    ],
+    ids=repr,
+)
+def test_then_after_kept_rows_enumeration(first):
+    """Every choice of rows by the first, and given it the exact error of rounding the matrix that it keeps."""
+    x, y, estimator = closed(first)
+    m, exact = Moments.of(x, y), x.T @ y
+    variance, seen = torch.zeros((), dtype=torch.float64), 0.0
+    for probability, kept, multiplier in kept_outcomes(first, x, y):
+        matrix = kept.tensors[0]
+        error = (first.contract(kept, y) - exact).square().sum()
+        error += multiplier.square().sum(1) @ estimator.second.row_errors(matrix)
+        variance += probability * error
+        seen += probability
+    assert seen == pytest.approx(1, abs=1e-12)
+    formula = estimator.variance(m)
+    assert agrees(variance, formula, m)
+    assert not agrees(variance, formula * 1.05, m) and not agrees(variance, formula / 1.05, m)
+    if first.rate < 1:  # must fail: as if all rows were kept, and rounded, as they are
+        assert not agrees(variance, first.variance(m) + estimator.second.variance(m), m)
+    assert not estimator.traits.no_closed_form and estimator.traits.needs_pair
+
+
+def kept_outcomes(first, x, y):
+    """(probability, what is kept, what multiplies each of its rows) for every outcome of ``first``."""
+    chosen = []
+
+    def contract(kept, _):
+        chosen.append(kept)
+        return torch.zeros(())
+
+    if isinstance(first, UniformRows):
+        for s in draws(first, len(x)):
+            kept = Compressed(0, x.shape, (first.apply(s, x),))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(UniformRows, "draw", lambda *_, s=s: s)
+                yield 1 / len(draws(first, len(x))), kept, first.apply(s, y)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(first), "contract", lambda _, kept, y: contract(kept, y))
+        probabilities = [probability for probability, _ in outcomes(first, x, y)]
+    for probability, kept in zip(probabilities, chosen, strict=True):
+        yield probability, kept, y[kept.tensors[1].long()]
+
+
+def test_then_after_kept_rows_costs_the_rounding_once():
+    x, y, _ = closed(UniformRows(0.5), 6)
+    m = Moments.of(x, y)
+    with pytest.MonkeyPatch.context() as patch:
+        calls = []
+        whole = StochasticRounding.row_errors
+        patch.setattr(StochasticRounding, "row_errors", lambda self, *given: calls.append(self) or whole(self, *given))
+        for rate in (0.2, 0.5, 1.0):
+            Then(UniformRows(rate), StochasticRounding(1)).variance(m)
+        StochasticRounding(1).variance(m), StochasticRounding(2).variance(m)
+    assert calls == [StochasticRounding(1), StochasticRounding(2)]
 
 
 def test_then_adds_little_variance_at_eight_bits_and_much_at_one():

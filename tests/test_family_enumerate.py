@@ -274,3 +274,12 @@ def test_less_than_one_row_is_one_row():
     for estimator in (SparseSign(0.01), SubsampledDCT(0.01), WinnerTakeAllRows(0.01), TopRows(0.01)):
         assert estimator.compress(x, 0).tensors[0].shape == (1, 3)
         assert estimator.variance(Moments.of(x, y)).isfinite()
+
+
+@pytest.mark.parametrize("score", [1e-30, 1.0, 1e30])
+def test_equal_scores_are_norm_rows_with_a_floor_and_zero_scores_uniform_rows(score):
+    norms = pair(5)[0].norm(dim=1)
+    expected = 0.9 * NormRows(0.5).probabilities(norms) + 0.1 / 5
+    torch.testing.assert_close(ScoredRows(0.5, torch.full((5,), score)).probabilities(norms), expected)
+    uniform = ScoredRows(0.5, torch.zeros(5)).probabilities(norms)
+    torch.testing.assert_close(uniform, torch.full_like(norms, 0.2))

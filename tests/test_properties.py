@@ -10,6 +10,17 @@ from estimators import CATALOG, Moments, build
 FEATURES_MATTER = {n for n in CATALOG if "rounding" in n}  # their error depends on the basis of the features
 ORDER_MATTERS = {"dct", "dct-iid"}  # their error depends on the order of the rows
 NOT_MONOTONE: set[str] = set()  # estimators that more rows can make worse
+NOTHING_LOST = {
+    "countsketch",
+    "srht",
+    "dct",
+    "haar",
+    "uniform-rows",
+    "bernoulli-rows",
+    "winner-take-all-rows",
+    "top-rows",
+}
+NOTHING_LOST |= {"feature-columns", "centered(countsketch)"}  # at rate 1, as nothing is drawn twice
 
 bounded = settings(derandomize=True, max_examples=40, deadline=None, database=None)
 rates = st.floats(0.01, 1.0)
@@ -87,6 +98,21 @@ def test_a_higher_rate_is_never_worse(name, pair, two):
     x, y = pair
     fewer, more = (variance(name, rate, x, y) for rate in sorted(two))
     assert more <= fewer or close(more, fewer, x, y)
+
+
+@pytest.mark.parametrize("name", sorted(NOTHING_LOST))
+@bounded
+@given(pair=pairs())
+def test_rate_1_without_replacement_is_exact(name, pair):
+    """SRHT where it pads nothing. Must fail: the same sketch with replacement, for all but a pair without variance."""
+    x, y = pair
+    if name == "srht":
+        rows = 1 << (len(x).bit_length() - 1)
+        x, y = x[:rows], y[:rows]
+    nothing = torch.zeros((), dtype=torch.float64)
+    assert close(variance(name, 1.0, x, y), nothing, x, y)
+    if f"{name}-iid" in CATALOG and not close(variance(f"{name}-iid", 0.5, x, y), nothing, x, y):
+        assert not close(variance(f"{name}-iid", 1.0, x, y), nothing, x, y)
 
 
 @pytest.mark.parametrize("name", CATALOG)

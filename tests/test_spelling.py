@@ -23,7 +23,7 @@ from estimators import (
     spell,
 )
 from estimators.catalog import ORACLES, WITHOUT_RATE
-from estimators.spelling import takes_rate
+from estimators.spelling import split_rate, takes_rate
 
 SPELLED = {
     "exact": Exact(),
@@ -93,6 +93,20 @@ def test_a_rate_is_filled_in_where_it_is_missing():
         assert takes_rate(text)
 
 
+def test_a_spelling_is_a_name_and_a_rate():
+    assert split_rate("gaussian:0.1", 0.5) == ("gaussian", 0.1)
+    assert split_rate("gaussian", 0.5) == ("gaussian", 0.5)
+    assert split_rate(" centered( countsketch ):0.25", 0.5) == ("centered(countsketch)", 0.25)
+    assert split_rate("centered(gaussian:0.1+rounding:4)", 0.5) == ("centered(gaussian+rounding:4)", 0.1)
+    assert split_rate("gaussian:1+rounding:1", 0.5) == ("gaussian+rounding:1", 1.0)
+    assert split_rate("sparse-sign:0.1,nonzeros=8", 0.5) == ("sparse-sign,nonzeros=8", 0.1)
+    assert split_rate("rounding:2", 0.5) == ("rounding:2", 1.0)
+    assert split_rate("exact", 0.5) == ("exact", 1.0)
+    for text in SPELLED:
+        name, rate = split_rate(text, 0.9)
+        assert parse(name, rate) == SPELLED[text] and takes_rate(name) == (name != spell(SPELLED[text]))
+
+
 def test_oracles_are_given_y_sq():
     y_sq = torch.tensor([1.0, 4.0])
     optimal, scored = parse("optimal-rows:0.5", y_sq=y_sq), parse("scored-rows:0.5,floor=0.2", y_sq=y_sq)
@@ -137,6 +151,11 @@ UNREADABLE = {
 def test_what_cannot_be_read_says_what_can(text):
     with pytest.raises(ValueError, match=UNREADABLE[text]):
         parse(text)
+
+
+def test_a_sketch_of_a_sketch_is_refused_for_what_it_is():
+    with pytest.raises(ValueError, match="a sketch of a sketch"):
+        parse("gaussian+countsketch", rate=0.1)
 
 
 def test_what_has_no_name_has_no_spelling():
