@@ -1,57 +1,90 @@
 """The table: layer × estimator × rate -> variance, ratio to the minibatch variance, kept bytes."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
 from analysis import noise
-from analysis.probe import Layer
-from estimators import Estimator, build
-from estimators.catalog import WITHOUT_RATE
+from estimators import Estimator, parse
+from estimators.estimator import check_rate
+from estimators.spelling import split_rate, takes_rate, traits_of
+
+if TYPE_CHECKING:  # a probe makes tables itself
+    from analysis.probe import Layer
 
 COLUMNS = ["run", "step", "layer", "p", "q", "rows", "examples", "estimator", "rate", "kept_bytes"]
 COLUMNS += ["variance", "minibatch_row", "minibatch_example", "ratio", "alpha", "grad_sq"]
 
 
 def choices(estimators: Sequence[str], rates: Sequence[float]) -> list[tuple[str, float]]:
-    """Every (estimator, rate) to compare; an estimator that has no rate comes once, at rate 1."""
-    return [(name, rate) for name in estimators for rate in ([1.0] if name in WITHOUT_RATE else rates)]
+    """Every (name, rate) to compare, once; one that is spelled with its rate comes at that one, without one at 1."""
+    return list(dict.fromkeys(split_rate(text, rate) for text in estimators for rate in rates))
 
 
-def for_layer(name: str, rate: float, layer: Layer) -> Estimator:
+def check_choices(asked: object, estimators: Sequence[str], rates: Sequence[float]) -> None:
+    """Raise ValueError for an estimator that is not known or has no closed form, or a rate outside (0, 1].
+
+    ``asked`` is named in the message.
+    """
+    for name in estimators:
+        if traits_of(name).no_closed_form:
+            raise ValueError(f"{name} has no closed form to compare; leave it out, or draw it with empirical()")
+    for rate in rates:
+        check_rate(asked, rate)
+
+
+def for_layer(name: str, rate: float, layer: "Layer") -> Estimator:
     """The estimator for one layer's pair; an oracle is told the row norms of that layer's Y."""
-    return build(name, rate, layer.moments.y_sq)
+    return parse(name, rate, layer.moments.y_sq)
 
 
 def compare(
-    layers: Iterable[Layer], estimators: Sequence[str], rates: Sequence[float], dtype: torch.dtype
+    layers: Iterable["Layer"], estimators: Sequence[str], rates: Sequence[float], dtype: torch.dtype | None = None
 ) -> pd.DataFrame:
-    """One row per layer and choice, with all of ``COLUMNS`` but run and step; ``dtype`` is the one X is kept in.
+    """One row per layer and choice, with all of ``COLUMNS`` but run and step: ``compared`` as a table."""
+    return pd.DataFrame(compared(layers, estimators, rates, dtype), columns=COLUMNS[2:])
+
+
+def compared(
+    layers: Iterable["Layer"], estimators: Sequence[str], rates: Sequence[float], dtype: torch.dtype | None = None
+) -> list[tuple[Any, ...]]:
+    """One row per layer and choice. ``dtype`` is the one X is kept in: the product's own unless given.
 
     ``variance``, the two minibatch variances (units row and example) and ``grad_sq`` = ‖G‖² are of the gradient that
     autograd formed. ``ratio`` is variance / minibatch_example; NaN where the minibatch variance is undefined.
     """
-    rows, scalars = [], []
+    rows, scalars, chosen = [], [], choices(estimators, rates)
     for layer in layers:
         m = layer.moments
-        row, example = noise.by_row(m), torch.full_like(m.C, torch.nan)
-        if layer.example_sq is not None:
-            example = noise.by_example(layer.example_sq, m.C)
-        for name, rate in choices(estimators, rates):
+        row, squares = noise.by_row(m, layer.rows), layer.example_sq
+        example = torch.full_like(m.C, torch.nan) if squares is None else noise.by_example(squares, m.C)
+        for name, rate in chosen:
             estimator = for_layer(name, rate, layer)
-            rows.append((layer.name, m.p, m.q, m.n, layer.examples, name, rate, estimator.kept_bytes(m.n, m.p, dtype)))
-            variance = estimator.variance(m)
-            scalars.append(torch.stack([variance, row, example, variance / example, m.alpha, m.C]))
+            rows.append(
+                (
+                    layer.name,
+                    m.p,
+                    m.q,
+                    m.n,
+                    layer.examples,
+                    name,
+                    rate,
+                    estimator.kept_bytes(m.n, m.p, dtype or layer.dtype),
+                )
+            )
+            scalars += [estimator.variance(m), row, example, m.alpha, m.C]
     if not rows:
-        return pd.DataFrame(columns=COLUMNS[2:])
-    numbers = torch.stack(scalars).tolist()  # the one device synchronisation
-    return pd.DataFrame([(*a, *b) for a, b in zip(rows, numbers, strict=True)], columns=COLUMNS[2:])
+        return []
+    variance, row, example, alpha, grad_sq = torch.stack(scalars).view(-1, 5).unbind(1)
+    numbers = torch.stack([variance, row, example, variance / example, alpha, grad_sq], 1)
+    return [(*a, *b) for a, b in zip(rows, numbers.tolist(), strict=True)]  # the one device synchronisation
 
 
 def at_rate(rows: pd.DataFrame, rate: float) -> pd.DataFrame:
     """The rows at one rate, with those of estimators that have none."""
-    return rows[(rows["rate"] == rate) | rows["estimator"].isin(WITHOUT_RATE)]
+    return rows[(rows["rate"] == rate) | ~rows["estimator"].map(takes_rate).astype(bool)]
 
 
 def by_unit(rows: pd.DataFrame) -> pd.DataFrame:

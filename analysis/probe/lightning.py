@@ -1,0 +1,52 @@
+"""ProbeCallback: the probe in a Lightning Trainer."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from analysis.probe.probe import Probe
+from analysis.probe.ranks import world
+
+
+class ProbeCallback(Callback):
+    """Measures while ``Trainer(callbacks=[ProbeCallback(estimators=..., rates=..., every=10)])`` trains.
+
+    Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer knows; a function
+    given as ``examples`` is called with the batch. ``probe`` is the Probe from the beginning of training on:
+    ``callback.probe.rows()``, ``callback.probe.coverage()``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        examples = options.get("examples")
+        if callable(examples):
+            options["examples"] = lambda *args, **kwargs: examples(self.batch)
+        self.options = options
+        self.probe: Probe | None = None
+        self.batch: Any = None
+        self.updates = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.updates = trainer.global_step
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self.probe = Probe(pl_module, scaler=scaler, group=world(), first=self.updates, **self.options).__enter__()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        assert self.probe is not None
+        self.batch = batch
+        self.probe.observer.called(pl_module, (), {})  # a training step need not call the module itself
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self.probe is not None
+        if trainer.global_step > self.updates:  # else its gradients are accumulated
+            self.probe.step()
+        self.updates = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.probe is not None
+        self.probe.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.probe is not None:
+            self.probe.close()
