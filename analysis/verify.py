@@ -1,0 +1,169 @@
+"""Verify: every estimator against repeated draws on several kinds of pairs, each difference as a z-score."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from analysis.study import layers_at
+from analysis.tasks import TASKS
+from estimators import Estimator, Moments, estimate, parse
+from estimators.seeds import fold, generator
+
+Pair = tuple[Tensor, Tensor]
+LEVEL = 1e-3  # joint: the chance that a whole run rejects anything where all is right
+RATE = 0.3  # of an estimator whose spelling leaves it open
+LEAST = 1000  # draws, whatever the budget: with fewer the tails of z are not normal
+WARM = 20  # draws that are timed, to share out a budget; they decide how many follow and nothing else
+
+
+@dataclass(frozen=True)
+class Check:
+    """One estimator on one pair. ``means`` are z-scores of every entry of the mean and of its component along G.
+
+    For a biased estimator ``means`` has one z-score instead, of ‖bias‖². ``variance`` is the closed form, None where
+    there is none, then without ``z``; ``measured`` and ``stderr`` are of ``draws`` draws.
+    """
+
+    pair: str
+    draws: int
+    means: Tensor
+    variance: float | None
+    measured: float
+    stderr: float
+    z: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All checks of one estimator, and of all pairs together: mean of measured over closed form, 1 if all is right."""
+
+    estimator: str
+    checks: tuple[Check, ...]
+    ratio: float
+    stderr: float
+    z: float
+
+    @property
+    def scores(self) -> Tensor:
+        """Every z-score of this estimator."""
+        others = [check.z for check in self.checks if check.variance is not None]
+        if self.ratio == self.ratio:
+            others.append(self.z)
+        return torch.cat([*(check.means for check in self.checks), torch.tensor(others, dtype=torch.float64)])
+
+
+def pairs(seed: int) -> dict[str, Pair]:
+    """The kinds of pairs, small and in float64; no row is so large or so rarely kept that a few draws decide."""
+    g = generator(fold(seed, "pairs"))
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    n, p, q = 20, 6, 5
+    x, y = normal(n, p), normal(n, q)
+    zero = torch.ones(n, 1, dtype=torch.float64).index_fill_(0, torch.tensor([3]), 0)
+    ((_, layers),) = layers_at(TASKS["stdlib-lm"], (10,), torch.device("cpu"), seed, "blocks.1.up")
+    real_x, real_y = layers["blocks.1.up"].moments.pair
+    real_y = real_y[:64:2, :8].double()
+    return {
+        "gaussian": (x, y),
+        "heavy tails": (normal(n, p) * normal(n, 1).exp(), normal(n, q) * normal(n, 1).exp()),
+        "rank one": (normal(n, 1) * normal(1, p), normal(n, 1) * normal(1, q)),
+        "large mean": (normal(n, p) + 5, normal(n, q) + 5),
+        "duplicates": (normal(5, p).repeat(4, 1), normal(5, q).repeat(4, 1)),
+        "correlated": (x, x @ normal(p, q) + 0.5 * normal(n, q)),
+        "zero row": (normal(n, p) * zero, normal(n, q)),
+        "activations": (real_x[:64:2, :8].double(), real_y / real_y.std()),
+    }
+
+
+def verify(
+    estimators: Mapping[str, Callable[[Tensor], Estimator]],
+    kinds: Mapping[str, Pair],
+    seed: int,
+    budget: float | None = None,
+    draws: int = LEAST,
+) -> Iterator[Verdict]:
+    """The verdict on each estimator, made from the ‖yᵢ‖² of a pair (for oracles), as soon as it is there.
+
+    ``draws`` draws on each pair; with a ``budget`` in seconds, as many as fit an equal share of it by the time that a
+    few draws of this estimator took, at least ``LEAST``: a number that is fixed before any result is seen.
+    """
+    for name, make in estimators.items():
+        made = {kind: (make(y.square().sum(1)), x, y) for kind, (x, y) in kinds.items()}
+        if budget is not None:
+            start = time.perf_counter()
+            for estimator, x, y in made.values():
+                errors(estimator, x, y, WARM, fold(seed, "warm"))
+            each = (time.perf_counter() - start) / WARM
+            draws = max(LEAST, int(budget / len(estimators) / each))
+        yield judge(name, made, draws, seed)
+
+
+def judge(name: str, made: Mapping[str, tuple[Estimator, Tensor, Tensor]], draws: int, seed: int) -> Verdict:
+    """All checks of one estimator."""
+    checks, relative = [], []
+    for kind, (estimator, x, y) in made.items():
+        m = Moments.of(x, y)
+        error = errors(estimator, x, y, draws, fold(seed, name, kind))
+        squares = error.square().sum(1)
+        closed = None if estimator.traits.no_closed_form else estimator.variance(m)
+        room = 1e-12 * m.n * m.Q  # for rounding in float64, which is no Monte Carlo error
+        if estimator.traits.biased:  # of two independent draws E⟨error, error'⟩ = ‖bias‖²
+            products = (error[: draws // 2] * error[draws // 2 : draws // 2 * 2]).sum(1, keepdim=True)
+            means = z_scores(products, estimator.bias_sq(m), room)  # type: ignore[attr-defined]
+        else:
+            along = error @ m.G.flatten() / m.C.sqrt().clamp(min=1e-300)
+            means = z_scores(torch.cat([error, along[:, None]], 1), torch.zeros(()), room.sqrt())
+        z = float("nan") if closed is None else float(z_scores(squares[:, None], closed, room))
+        stderr = float(squares.std() / draws**0.5)
+        checks.append(
+            Check(kind, draws, means, closed if closed is None else float(closed), float(squares.mean()), stderr, z)
+        )
+        if closed is not None and closed > room:
+            relative.append(squares / closed)
+    if not relative:
+        return Verdict(name, tuple(checks), float("nan"), float("nan"), float("nan"))
+    together = torch.stack(relative).mean(0)
+    z = float(z_scores(together[:, None], torch.ones(()), torch.tensor(1e-12)))
+    return Verdict(name, tuple(checks), float(together.mean()), float(together.std() / draws**0.5), z)
+
+
+def errors(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) -> Tensor:
+    """Ĝ − G of so many draws, (draws × pq) in float64."""
+    estimates = [estimate(estimator, x, y, fold(seed, i)) for i in range(draws)]
+    return (torch.stack(estimates).double() - x.T @ y).flatten(1)
+
+
+def z_scores(samples: Tensor, expected: Tensor, room: Tensor) -> Tensor:
+    """How many standard errors each column's mean is from ``expected``, give or take ``room``; N(0, 1) if it is right.
+
+    A plain t statistic of skewed numbers, as squares are, leans: large ones are few, and where they are missing the
+    spread looks small as well. Its skewness is removed by a monotone cubic of it and of the third moment, which leaves
+    errors of order 1/N. Source: Hall 1992, https://doi.org/10.1111/j.2517-6161.1992.tb01876.x.
+    """
+    n = samples.shape[0]
+    centred = samples - samples.mean(0)
+    spread = centred.square().mean(0).sqrt()
+    difference = samples.mean(0) - expected
+    difference = difference.sign() * (difference.abs() - room).clamp(min=0)
+    t = torch.where(difference == 0, 0.0, difference / spread) * n**0.5
+    a = torch.nan_to_num((centred / spread).pow(3).mean(0)) / n**0.5
+    return torch.where(t.isfinite(), t + a / 3 * t**2 + a**2 / 27 * t**3 + a / 6 * (spread > 0), t)
+
+
+def bound(verdicts: Sequence[Verdict], level: float) -> tuple[float, int]:
+    """The |z| that all scores stay below with probability 1 − level or more if all is right, and their number."""
+    count = sum(len(v.scores) for v in verdicts)
+    return float(norm.isf(level / 2 / max(count, 1))), count
+
+
+def spelled(texts: Sequence[str]) -> dict[str, Callable[[Tensor], Estimator]]:
+    """What ``verify`` takes, of spelled estimators; raises ValueError for one that cannot be read."""
+    for text in texts:
+        parse(text, RATE, torch.ones(1))
+    return {text: lambda y_sq, text=text: parse(text, RATE, y_sq) for text in texts}  # type: ignore[misc]
