@@ -13,6 +13,7 @@ from analysis import records
 from analysis.compare import COLUMNS
 
 if TYPE_CHECKING:
+    from analysis.redraws import Redraws
     from analysis.study import Study
 
 LOSSES = ["step", "train", "validation", "metric"]
@@ -26,7 +27,7 @@ class Folder:
         self.rows, self.losses, self.draws = (path / f"{name}.parquet" for name in ("rows", "losses", "draws"))
         self.provenance, self.checkpoint = path / "run.json", path / "checkpoint.pt"
 
-    def claim(self, study: "Study", resume: bool) -> None:
+    def claim(self, study: "Study | Redraws", resume: bool) -> None:
         """Make the folder this study's. Raises ValueError where it is not writable or holds something else."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ class Folder:
         elif any(not file.name.startswith(".") for file in self.path.iterdir()):
             raise ValueError(f"{self.path} is not empty and holds no run; choose another --out")
 
-    def describe(self, study: "Study", origin: dict[str, Any], finished: bool) -> None:
+    def describe(self, study: "Study | Redraws", origin: dict[str, Any], finished: bool) -> None:
         """Write run.json."""
         content = {"run": study.name, "finished": finished, "study": asdict(study), **origin}
         records.write_json(self.provenance, content)

@@ -3,25 +3,24 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from analysis import records
-from analysis.compare import COLUMNS, choices, compare, for_layer
+from analysis.compare import COLUMNS, check_choices, choices, compare, for_layer
 from analysis.folder import LOSSES, Folder
 from analysis.probe import Layer, Probe
 from analysis.tasks import Batch, Options, Task, moved, named
 from estimators import empirical
-from estimators.catalog import check_name, traits_of
-from estimators.estimator import check_rate
 from estimators.seeds import fold
+from estimators.spelling import traits_of
 
 DRAWS = 32  # repeated draws behind each point that is set beside a closed form
 
@@ -45,12 +44,7 @@ class Study:
 
     def __post_init__(self) -> None:
         named(self.task, self.options)
-        for name in self.estimators:
-            check_name(name)
-            if traits_of(name).no_closed_form:
-                raise ValueError(f"{name} has no closed form to compare; leave it out, or draw it with empirical()")
-        for rate in self.rates:
-            check_rate(self, rate)
+        check_choices(self, self.estimators, self.rates)
         if not self.estimators or not self.rates:
             raise ValueError("a study needs at least one estimator and one rate, got none")
         if self.steps < 0:
@@ -110,7 +104,9 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
                 records.write_rows(folder.draws, repeated_draws(layers[drawn], study).assign(run=study.name, step=step))
             table = compare(layers.values(), study.estimators, study.rates, dtype_of(task))
             rows = joined(rows, table.assign(run=study.name, step=step)[COLUMNS])
-            losses = joined(losses, pd.DataFrame([(step, loss, *task.validate(model, device))], columns=LOSSES))
+            with in_precision(task, device):
+                scores = task.validate(model, device)
+            losses = joined(losses, pd.DataFrame([(step, loss, *scores)], columns=LOSSES))
             records.write_rows(folder.rows, rows)
             records.write_rows(folder.losses, losses)
         if step < study.steps:
@@ -121,6 +117,31 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
             progress(step, loss)
     folder.describe(study, origin, finished=True)
     return out
+
+
+def layers_at(
+    task: Task, steps: Sequence[int], device: torch.device, seed: int, layer: str | None = None
+) -> Iterator[tuple[int, dict[str, Layer]]]:
+    """Train as ``run`` does, on the same numbers, and yield at each of ``steps`` (rising) the layers with X and Y kept.
+
+    All layers, or the one called ``layer``. Raises ValueError, before training, for an unknown name.
+    """
+    torch.manual_seed(fold(seed, "model"))
+    model = task.model().to(device)
+    optimizer = task.optimizer(model)
+    names = [layer] if layer else list(Probe(model).watched)
+    Probe(model, pairs=names)
+    for step in range(steps[-1] + 1):
+        torch.manual_seed(fold(seed, "step", step))
+        optimizer.zero_grad(set_to_none=True)
+        probe = Probe(model, pairs=names) if step in steps else None
+        with probe or nullcontext():
+            loss = backward(task, model, moved(task.batch(step, seed), device), device)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {step}; what was measured before it is kept")
+        if probe is not None:
+            yield step, {name: read for name, read in probe.read().items() if name in names}
+        update(optimizer, task.rate_at(step, max(task.steps, steps[-1])))
 
 
 def joined(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
@@ -137,11 +158,20 @@ def update(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
 
 def backward(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> float:
     """One forward and backward pass in the task's precision; returns the loss."""
-    mixed = task.precision != "float32"
-    with torch.autocast(device.type, dtype=dtype_of(task)) if mixed else nullcontext():
-        loss = task.loss(model, batch)
+    loss = forward(task, model, batch, device)
     loss.backward()
     return loss.item()
+
+
+def forward(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """The loss, computed in the task's precision."""
+    with in_precision(task, device):
+        return task.loss(model, batch)
+
+
+def in_precision(task: Task, device: torch.device) -> AbstractContextManager[object]:
+    """Matrix products in the task's precision."""
+    return torch.autocast(device.type, dtype_of(task)) if task.precision != "float32" else nullcontext()
 
 
 def dtype_of(task: Task) -> torch.dtype:

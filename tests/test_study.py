@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from analysis import records
-from analysis.compare import COLUMNS, by_unit
+from analysis.__main__ import main
+from analysis.compare import COLUMNS, at_rate, by_unit
 from analysis.study import Study, run
 from analysis.tasks import TASKS
 from estimators import CountSketch
@@ -52,6 +53,24 @@ def test_rows(finished):
     assert len(draws) == 7
     noisy = draws[draws["variance"] > 0]
     assert (((noisy["measured"] - noisy["variance"]) / noisy["stderr"]).abs() < 6).all()
+
+
+def test_spelled_estimators_come_once(tmp_path):
+    spelled = ("countsketch:0.1", "centered(countsketch):0.1", "rounding:2", "uniform-rows:0.5+rounding:4", "gaussian")
+    study = replace(SMALL, steps=0, measure_at=(0,), estimators=(*spelled, "countsketch", "countsketch:0.5"))
+    rows, _, draws = tables(run(study, tmp_path / "a"))
+    names = [("countsketch", 0.1), ("centered(countsketch)", 0.1), ("rounding:2", 1.0)]
+    names += [("uniform-rows+rounding:4", 0.5), ("gaussian", 0.5), ("gaussian", 0.1), ("countsketch", 0.5)]
+    for table in (rows[rows["layer"] == rows["layer"].iloc[0]], draws):
+        assert list(zip(table["estimator"], table["rate"], strict=True)) == names
+    assert sorted(at_rate(rows, 0.1)["estimator"].unique()) == [
+        "centered(countsketch)",
+        "countsketch",
+        "gaussian",
+        "rounding:2",
+    ]
+    pd.testing.assert_frame_equal(rows, tables(run(study, tmp_path / "a", resume=True))[0])
+    assert main(["figures", str(tmp_path / "a")]) == 0
 
 
 def test_provenance(finished):

