@@ -16,8 +16,9 @@ from torch import nn
 
 from analysis import bench, figures
 from analysis.compare import choices
-from estimators import SketchedLinear, build
+from estimators import SketchedLinear, parse
 from estimators.catalog import CATALOG, ORACLES
+from estimators.spelling import EXAMPLES
 
 SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
 RATES = (0.5, 0.1)
@@ -41,25 +42,26 @@ def layer(
     over the bytes of X. The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
     """
     names = list(estimators) or [name for name in CATALOG if name not in ORACLES | {"exact"}]
+    compared = choices(names, rates)
     rows: list[tuple[Any, ...]] = []
     for n, p, q in shapes:
         x = torch.randn(n, p, device=device, dtype=dtype, requires_grad=True)
         y = torch.randn(n, q, device=device, dtype=dtype)
         plain = nn.Linear(p, q, device=device, dtype=dtype)
         where = (device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q)
-        for name, rate in choices(names, rates):
-            estimator = build(name, rate)
+        for name, rate in compared:
+            estimator = parse(name, rate)
             sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
             ratios = paired(partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats)
             kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
             rows.append((*where, "train", name, rate, *ratios, theory(rate), kept, repeats))
             yield pd.DataFrame(rows, columns=COLUMNS)
         for mode in ("eval", "no_grad"):
-            idle = SketchedLinear(p, q, build(names[0], rates[0]), device=device, dtype=dtype)
+            idle = SketchedLinear(p, q, parse(*compared[0]), device=device, dtype=dtype)
             both = [module.train(mode == "no_grad") for module in (plain, idle)]
             with torch.set_grad_enabled(mode == "eval"):
                 ratios = paired(partial(both[0], x), partial(both[1], x), device, repeats)
-            rows.append((*where, mode, names[0], rates[0], *ratios, 1.0, 1.0, repeats))
+            rows.append((*where, mode, *compared[0], *ratios, 1.0, 1.0, repeats))
             plain.train()
         yield pd.DataFrame(rows, columns=COLUMNS)
 
@@ -128,7 +130,7 @@ def figure(rows: pd.DataFrame) -> Figure:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``bench layer`` on the command line."""
-    parser.add_argument("--estimators", nargs="+", default=(), metavar="NAME", help="all, unless named")
+    parser.add_argument("--estimators", nargs="+", default=(), metavar="E", help=f"all, unless given as in {EXAMPLES}")
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, metavar="RATE")
     parser.add_argument(
         "--shapes", nargs="+", type=shape, default=SHAPES, metavar="N,P,Q", help="rows, inputs, outputs of a layer"

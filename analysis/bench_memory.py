@@ -1,6 +1,8 @@
 """Peak memory of real training steps: plain, sketched, checkpointed, and both, with what holds it."""
 
 import argparse
+import json
+import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -12,12 +14,13 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analysis import bench, figures
-from estimators import build, sketch_linears
+from analysis import bench, bench_layer, figures
+from analysis.compare import choices
+from estimators import parse, sketch_linears
 from estimators.linear import Sketched
 
 COLUMNS = ["device", "layers", "batch", "length", "estimator", "rate", "checkpointing"]
-COLUMNS += ["peak", "ratio", "theory", "resident", "saved"]
+COLUMNS += ["peak", "ratio", "theory", "resident", "saved", "account", "seconds"]
 
 
 def memory(
@@ -27,17 +30,19 @@ def memory(
     batches: Sequence[int] = (128,),
     length: int = 128,
     device: str = "cpu",
+    timed: int = 0,
 ) -> Iterator[pd.DataFrame]:
     """The table as it grows, a row per training step of a RoBERTa-base encoder with random weights: AdamW, float32,
     batch × ``length`` tokens, ``layers`` of its 12 layers; plain, every estimator and rate, with and without activation
     checkpointing, at every batch size.
 
     ``peak`` is the most bytes that torch's allocator held at once, ``ratio`` over the plain step's; ``resident`` is
-    parameters and optimizer state; ``saved`` what autograd holds between forward and backward. ``theory`` is the ratio
-    if the sketched layers' inputs were held by nobody else: plain peak − Σ (input − kept bytes), without
-    checkpointing. Raises ImportError where transformers is not installed.
+    parameters and optimizer state; ``saved`` what autograd holds between forward and backward, ``account`` (JSON) that
+    by operation. ``theory`` is the ratio if the sketched layers' inputs were held by nobody else: plain peak −
+    Σ (input − kept bytes), without checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
+    Raises ImportError where transformers is not installed.
     """
-    choices: list[tuple[str, float]] = [("plain", 1.0), *((name, rate) for name in estimators for rate in rates)]
+    compared = [("plain", 1.0), *choices(estimators, rates)]
     rows: list[tuple[Any, ...]] = []
     for batch in batches:
         model, tokens, labels = roberta(layers, batch, length, device)
@@ -49,16 +54,19 @@ def memory(
         for checkpointing in (False, True):
             if checkpointing:
                 checkpoint(model)
-            for name, rate in choices:
-                sketch_linears(model, build("exact" if name == "plain" else name, rate))
+            for name, rate in compared:
+                sketch_linears(model, parse("exact" if name == "plain" else name, rate))
                 peak = highest(step, resident, device)
                 plain = plain or peak
-                theory = held = float("nan")
+                theory, account = float("nan"), {}
                 if not checkpointing:  # looking at what a checkpointed graph holds would compute it again
                     theory = 1 - sparable(model, tokens) / plain
-                    held = sum(saved(model(tokens, labels=labels).loss).values())
+                    account = saved(model(tokens, labels=labels).loss)
                 where = (device, layers, batch, length, name, rate, checkpointing)
-                rows.append((*where, peak, peak / plain, theory, resident, held))
+                held = sum(account.values()) or float("nan")
+                times = [bench_layer.seconds(step, device) for _ in range(timed)]
+                took = statistics.median(times) if times else float("nan")
+                rows.append((*where, peak, peak / plain, theory, resident, held, json.dumps(account), took))
                 yield pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -81,7 +89,9 @@ def roberta(layers: int, batch: int, length: int, device: str) -> tuple[Any, Ten
         from transformers import RobertaConfig, RobertaForSequenceClassification
     except ImportError:
         raise ImportError('bench memory needs transformers; install it by pip install "sketchvar[hf]"') from None
-    config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_hidden_layers=layers)
+    config = RobertaConfig(
+        vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_hidden_layers=layers, use_cache=False
+    )
     torch.manual_seed(0)
     model: Any = RobertaForSequenceClassification(config)
     model.to(device)
@@ -141,7 +151,8 @@ def saved(output: Tensor) -> dict[str, int]:
             for t in value if isinstance(value, tuple | list) else (value,):
                 if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in seen:
                     seen.add(t.untyped_storage().data_ptr())
-                    held[node.name()] = held.get(node.name(), 0) + t.untyped_storage().nbytes()
+                    name = node.name().removesuffix("Backward0").removesuffix("Backward")
+                    held[name] = held.get(name, 0) + t.untyped_storage().nbytes()
     return dict(sorted(held.items(), key=lambda item: -item[1]))
 
 

@@ -1,6 +1,7 @@
 """sketchvar bench: what things cost, as ratios inside one process."""
 
 import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="A training step with the probe attached, by row and by example, over the plain step.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    probe.add_argument("--repeats", type=int, default=20, metavar="N", help="interleaved repeats of each step")
+    probe.add_argument("--repeats", type=int, default=5, metavar="N", help="so many times ten steps of each loop")
     probe.set_defaults(main=main_probe)
     for name, module, about in (
         ("layer", bench_layer, "time of layers that train with an estimator, over nn.Linear"),
@@ -51,10 +52,11 @@ def main_probe(arguments: argparse.Namespace) -> None:
     """Print the table of the probe's cost."""
     if arguments.repeats < 3:
         raise ValueError(f"--repeats must be 3 or more for a median, got {arguments.repeats}")
-    grid = Table("model", "level", "time", "interquartile", "peak memory", title="Ratio to the plain training step")
+    title = "Ratio to the plain training step"
+    grid = Table("model", "level", "every", "time", "interquartile", "peak memory", title=title)
     for cost in bench.probe(arguments.repeats):
         interval = f"{cost.low:.3f}–{cost.high:.3f}"
-        grid.add_row(cost.model, cost.level, f"{cost.time:.3f}", interval, f"{cost.memory:.3f}")
+        grid.add_row(cost.model, cost.level, str(cost.every), f"{cost.time:.3f}", interval, f"{cost.memory:.3f}")
     Console().print(grid)
 
 
@@ -78,13 +80,22 @@ def main_memory(arguments: argparse.Namespace) -> None:
     a = arguments
     table = bench_memory.memory(a.estimators, a.rates, a.layers, a.batch, a.length, device(a.device))
     rows = recorded(table, a.out, "memory")
-    grid = Table("batch", "estimator", "rate", "checkpointing", title="Peak memory of a training step")
+    grid = Table("batch", "estimator", "rate", "recomputed", title="Peak memory of a training step")
+    grid.columns[1].no_wrap = True
     for column in ("peak, GB", "/ plain", "theory", "saved, GB"):
         grid.add_column(column, justify="right")
     for r in rows.to_dict("records"):
-        numbers = (f"{r['peak'] / 1e9:.2f}", f"{r['ratio']:.3f}", f"{r['theory']:.3f}", f"{r['saved'] / 1e9:.2f}")
+        numbers = [f"{r['peak'] / 1e9:.2f}", f"{r['ratio']:.3f}"]
+        numbers += ["", ""] if r["checkpointing"] else [f"{r['theory']:.3f}", f"{r['saved'] / 1e9:.2f}"]
         words = (str(r["batch"]), r["estimator"], f"{r['rate']:g}", "yes" if r["checkpointing"] else "no")
         grid.add_row(*words, *numbers)
+    kept = rows[~rows["checkpointing"]]
+    account = Table("batch", "estimator", "rate", "held for backward by, %", title="What else holds memory")
+    for r in kept.to_dict("records"):
+        shares = {name: round(100 * held / r["saved"]) for name, held in json.loads(r["account"]).items()}
+        listed = ", ".join(f"{name} {share}" for name, share in shares.items() if share)
+        account.add_row(str(r["batch"]), r["estimator"], f"{r['rate']:g}", listed)
+    Console().print(account)
     show(grid, bench_memory.figure(rows), arguments.out / "memory")
 
 

@@ -1,6 +1,7 @@
 """sketchvar figures: draw a run's figures and print its table again."""
 
 import argparse
+import math
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,8 +11,14 @@ from rich.table import Table
 
 from analysis import figures, records
 from analysis.compare import at_rate, by_unit
+from analysis.figures_noise import noise_scale_through_training
 from analysis.folder import Folder
-from estimators.catalog import WITHOUT_RATE
+from analysis.noise_scale import TOTAL, batch_fraction, noise_scale
+from estimators.spelling import takes_rate
+
+CAPTION = """\
+1 = as noisy as the minibatch itself; below 1 = less noisy. B: gradient noise scale in examples, from this step alone;
+–: the noise hides the gradient. Effective batch: as noisy as an exact step on this part of the batch."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,7 +41,7 @@ def draw(run: Path, rate: float | None = None) -> None:
     rows = records.read_rows(folder.rows)
     if rows.empty:
         raise ValueError(f"{folder.rows} holds no rows; the run stopped before its first measured step")
-    rates = sorted(set(rows.loc[~rows["estimator"].isin(WITHOUT_RATE), "rate"])) or [1.0]
+    rates = sorted(set(rows.loc[rows["estimator"].map(takes_rate), "rate"])) or [1.0]
     rate = (0.1 if 0.1 in rates else rates[0]) if rate is None else rate
     if rate not in rates:
         raise ValueError(f"no rows at rate {rate:g}; measured were {', '.join(f'{r:g}' for r in rates)}")
@@ -42,24 +49,39 @@ def draw(run: Path, rate: float | None = None) -> None:
     mpl.use("agg")
     draws = records.read_rows(folder.draws) if folder.draws.exists() else None
     console.print("\nFigures (PNG, and PDF beside each):")
-    for name, figure in figures.of_run(rows, draws, by_unit(rows), rate).items():
+    drawn = figures.of_run(rows, draws, by_unit(rows), rate)
+    drawn["noise_scale"] = noise_scale_through_training(noise_scale(rows, decay=0), int(rows["examples"].max()))
+    for name, figure in drawn.items():
         console.print(f"  {figures.save(figure, run / name)[0]}", soft_wrap=True)
 
 
 def table(rows: pd.DataFrame, rate: float, console: Console) -> None:
-    """Ratio to the minibatch variance (unit: example) by layer and estimator, at the last measured step."""
+    """Ratio to the minibatch variance (unit: example) by layer and estimator, at the last measured step; below it the
+    effective batch fraction, and beside it the noise scale, of that step alone: measured steps are far apart."""
     step = rows["step"].max()
     shown = at_rate(rows[rows["step"] == step], rate)
     ratios = shown.pivot_table(index="layer", columns="estimator", values="ratio", sort=False, dropna=False)
     minibatch = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
+    scale = noise_scale(shown, decay=0).set_index("layer")["noise_scale"]
+    total = batch_fraction(shown).set_index(["layer", "estimator"]).loc[TOTAL]
     title = f"Estimator variance / minibatch variance (by example), rate {rate:g}, step {step}"
-    grid = Table(title=title, caption="1 = as noisy as the minibatch itself; below 1 = less noisy")
+    grid = Table(title=title, caption=CAPTION, collapse_padding=True)
     grid.add_column("layer", no_wrap=True)
     grid.add_column("minibatch", justify="right", overflow="fold")
+    grid.add_column("B", justify="right")
     for column in ratios.columns:
         grid.add_column(column.replace("-", "- "), justify="right", overflow="fold")
     for layer, line in ratios.iterrows():
-        grid.add_row(str(layer), f"{minibatch[str(layer)]:.1e}", *(f"{ratio:.2f}" for ratio in line))
+        noise = f"{minibatch[str(layer)]:.1e}", whole(scale[str(layer)])
+        grid.add_row(str(layer), *noise, *(f"{ratio:.2f}" for ratio in line))
     grid.add_section()
-    grid.add_row("median", "", *(f"{ratio:.2f}" for ratio in ratios.median()))
+    grid.add_row("median", "", "", *(f"{ratio:.2f}" for ratio in ratios.median()))
+    noise = f"{minibatch.sum():.1e}", whole(scale[TOTAL])
+    grid.add_row(TOTAL, *noise, *(f"{total['ratio'][name]:.2f}" for name in ratios.columns))
+    grid.add_row("effective batch", "", "", *(f"{total['fraction'][name]:.0%}" for name in ratios.columns))
     console.print(grid)
+
+
+def whole(value: float) -> str:
+    """A number of examples."""
+    return "–" if math.isnan(value) else f"{value:.0f}"

@@ -11,9 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from analysis.commands import figures
 from analysis.study import Study, run
 from analysis.tasks import TASKS, Options, named
-from estimators.catalog import CATALOG, check_known, traits_of
+from estimators.catalog import CATALOG, check_known
+from estimators.spelling import EXAMPLES, traits_of
 
-# one of each kind; every name of the catalog but compositions without a closed form can be given
+# one of each kind; whatever is spelled and has a closed form can be given
 ESTIMATORS = ["gaussian", "rademacher", "countsketch", "srht", "uniform-rows", "norm-rows", "optimal-rows"]
 KNOWN = ", ".join(name for name in CATALOG if not traits_of(name).no_closed_form)
 RATES = [0.5, 0.2, 0.1, 0.05]
@@ -28,6 +29,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "over minibatches and the variance that each estimator would add. Writes rows.parquet, run.json and figures.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    add_options(this)
+    this.set_defaults(main=main)
+
+
+def add_options(this: argparse.ArgumentParser) -> None:
+    """The options of a study, for every command that makes one."""
     add_task(this, default="stdlib-lm")
     this.add_argument("--steps", type=int, metavar="N", help="number of updates (default: the task's own)")
     this.add_argument(
@@ -38,7 +45,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="measure the gradient after so many updates, 0 to N (default: the task's own, up to N)",
     )
     this.add_argument(
-        "--estimators", nargs="+", default=ESTIMATORS, metavar="E", help=f"which estimators to compare: {KNOWN}"
+        "--estimators",
+        nargs="+",
+        default=ESTIMATORS,
+        metavar="E",
+        help=f"which estimators to compare, with rate or bits of their own ({EXAMPLES}) or by name: {KNOWN}",
     )
     this.add_argument(
         "--rates", type=float, nargs="+", default=RATES, metavar="R", help="fractions of X to keep, 0 to 1"
@@ -49,7 +60,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     this.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same rows on a CPU")
     this.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: runs/<task>-<time>)")
     this.add_argument("--resume", action="store_true", help="go on with the stopped run in --out")
-    this.set_defaults(main=main)
 
 
 def add_task(this: argparse.ArgumentParser, default: str) -> None:
@@ -79,16 +89,28 @@ def add_task(this: argparse.ArgumentParser, default: str) -> None:
     this.add_argument(
         "--learning-rate", type=float, default=argparse.SUPPRESS, metavar="L", help="of AdamW (default: the task's)"
     )
+    this.add_argument("--depth", type=int, default=argparse.SUPPRESS, metavar="D", help="blocks, from scratch")
+    this.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default=argparse.SUPPRESS,
+        help="of matrix products; weights are float32 (default: the task's)",
+    )
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
     """What ``add_task`` was given beside the task's name."""
-    names = ("pretrained", "data_dir", "batch_size", "learning_rate")
+    names = ("pretrained", "data_dir", "batch_size", "learning_rate", "depth", "precision")
     return tuple((name, value) for name in names if (value := getattr(arguments, name, None)) is not None)
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the study, with a progress bar, then draw it."""
+    figures.draw(followed(arguments))
+
+
+def followed(arguments: argparse.Namespace) -> Path:
+    """Run the study that the options describe, with a progress bar; returns its folder."""
     if arguments.resume and arguments.out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
     options = options_of(arguments)
@@ -111,10 +133,9 @@ def main(arguments: argparse.Namespace) -> None:
     try:
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
             shown = bar.add_task("train", total=study.steps, loss=float("nan"))
-            run(study, out, arguments.resume, lambda step, loss: bar.update(shown, completed=step, loss=loss))
+            return run(study, out, arguments.resume, lambda step, loss: bar.update(shown, completed=step, loss=loss))
     except KeyboardInterrupt:
         raise ValueError(f"interrupted; measured rows are kept, go on with --out {out} --resume") from None
-    figures.draw(out)
 
 
 def device(name: str) -> str:

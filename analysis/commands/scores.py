@@ -51,10 +51,14 @@ def main(arguments: argparse.Namespace) -> None:
     records.write_rows(a.out / "scores.parquet", rows)
     ratios = rows.pivot_table(index="layer", columns="estimator", values="ratio", sort=False)
     closed = rows[rows["estimator"] == "scored-rows"].set_index("layer")
-    grid = Table(title=f"Estimator variance / minibatch variance (by example), rate {a.rate:g}, {a.steps} steps")
-    grid.add_column("layer", no_wrap=True)
-    for column in (*ratios.columns, "gap closed ± stderr"):
-        grid.add_column(column, justify="right")
+    grid = Table(
+        title=f"Estimator variance / minibatch variance (by example), rate {a.rate:g}, {a.steps} steps",
+        caption="gap closed: the way from norm-rows to the oracle ± standard error over minibatches",
+    )
+    grid.add_column("layer", overflow="fold")
+    for column in (*ratios.columns, "gap closed"):
+        grid.add_column(column, justify="right", min_width=6)
+    grid.columns[-1].no_wrap = True
     for layer, line in ratios.iterrows():
         gap = closed.loc[str(layer)]
         grid.add_row(str(layer), *(f"{r:.2f}" for r in line), f"{gap['gap_closed']:.0%} ± {gap['gap_stderr']:.0%}")
