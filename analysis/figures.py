@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -55,7 +56,8 @@ def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
         places = [layers.index(layer) + apart for layer in part["layer"]]
         axes.plot(part["ratio"], places, marker, color=colour, label=name, markersize=3.5, markeredgewidth=0)
     axes.axvline(1, **UNIT_LINE)
-    axes.set(xscale="log", xlabel=f"estimator variance / minibatch variance (example), rate {rate:g}, step {step}")
+    axes.set(xscale="log")
+    figure.supxlabel(f"estimator variance / minibatch variance (example), rate {rate:g}, step {step}", fontsize=8)
     plain_ticks(axes.xaxis)
     axes.set(yticks=range(len(layers)), yticklabels=layers, ylim=(len(layers) - 0.4, -0.6))
     legend_above(figure, axes)
@@ -105,11 +107,12 @@ def alpha_through_training(rows: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(COLUMN + 0.6, 1.0 + 0.17 * len(table)), layout="constrained")
     sns.heatmap(
         table,
-        annot=True,
-        fmt=".2g",
+        annot=table.map(lambda a: f"{1e3 * a:.0f}" if a >= 0.01 else f"{1e3 * a:.2g}"),
+        fmt="",
         annot_kws={"size": 6},
         cmap="cividis",
-        cbar_kws={"label": "α = ‖G‖² / (‖X‖²‖Y‖²)"},
+        norm=LogNorm(),
+        cbar_kws={"label": "α = ‖G‖² / (‖X‖²‖Y‖²); the numbers are 1000 α"},
         ax=axes,
     )
     axes.set(xlabel="step (updates)", ylabel="")
@@ -136,6 +139,7 @@ def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
         axes.set(title=name, xscale="log", yscale="log")
         axes.set_xticks(sorted(set(draws["rate"])), [f"{r:g}" for r in sorted(set(draws["rate"]))], minor=False)
         axes.minorticks_off()
+        plain_ticks(axes.yaxis)
     for axes in list(grid.flat)[len(looks) :]:
         axes.remove()
     figure.supxlabel("rate (rows kept / rows)", fontsize=8)

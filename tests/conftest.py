@@ -17,3 +17,9 @@ def unchecked():
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(params=[False, True], ids=["gram", "fused"])
+def both_ways(request, monkeypatch):
+    """The two ways in which a probe has the norms of per-example gradients, whichever is the faster one."""
+    monkeypatch.setattr("analysis.probe.observer.pays", lambda *sizes: request.param)

@@ -31,7 +31,13 @@ def test_a_run_writes_rows_provenance_and_figures_and_prints_a_table(tmp_path, c
     ("words", "says"),
     [
         (["--task", "stdlb-lm"], r"unknown task 'stdlb-lm'; did you mean 'stdlib-lm'\?"),
-        (["--estimators", "gausian"], r"unknown estimator 'gausian'; did you mean 'gaussian'\?"),
+        (
+            ["--estimators", "gausian"],
+            r"unknown estimator 'gausian' in 'gausian'; did you mean 'gaussian'\?.*gaussian:0\.1, rounding:2",
+        ),
+        (["--estimators", "rounding:3"], r"needs bits of 1, 2, 4 or 8, .*got bits=3"),
+        (["--estimators", "gaussian:2"], r"0 < rate <= 1, got rate=2.0"),
+        (["--estimators", "gaussian:0.1+rounding:4"], r"gaussian:0\.1\+rounding:4 has no closed form to compare"),
         (["--device", "cdua"], r"unknown device 'cdua'; did you mean 'cuda'\?"),
         (["--device", "cuda:77"], r"device cuda:77 is not here .*; use --device auto or cpu"),
         (["--rates", "1.5"], r"0 < rate <= 1, got rate=1.5"),
@@ -46,23 +52,32 @@ def test_a_run_writes_rows_provenance_and_figures_and_prints_a_table(tmp_path, c
         (["--out", "{file}/x"], r"cannot write to .*; choose another --out"),
     ],
 )
-def test_bad_input_is_one_line_with_the_remedy(tmp_path, monkeypatch, words, says):
+def test_bad_input_is_one_line_with_the_remedy(tmp_path, monkeypatch, capsys, words, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     words = [word.format(file=tmp_path / "file") for word in words]
-    done = subprocess.run(
-        [sys.executable, "-m", "analysis", *QUICK, *words], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 2
-    error = [line for line in done.stderr.splitlines() if line.startswith("sketchvar")]
+    try:
+        status = main([*QUICK, *words])
+    except SystemExit as done:  # argparse's own errors
+        status = done.code
+    assert status == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sketchvar")]
     assert len(error) == 1
     assert re.search(says, error[0]), error
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
+def test_bad_input_ends_the_process_without_a_traceback(tmp_path):
+    words = [sys.executable, "-m", "analysis", *QUICK, "--rates", "1.5"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "got rate=1.5" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_names_every_command_task_and_option(capsys):
-    for words in (["--help"], ["run", "--help"], ["figures", "--help"], ["bench", "probe", "--help"]):
+    commands = (["run"], ["frontier"], ["figures"], ["verify"], ["bench", "probe"])
+    for words in (["--help"], *([*command, "--help"] for command in commands)):
         with pytest.raises(SystemExit) as done:
             main(words)
         assert done.value.code == 0
