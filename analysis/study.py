@@ -68,8 +68,9 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
     """Train, measure, and write rows to ``out`` after every measured step; returns ``out``.
 
     ``progress`` is called with (updates done, loss) after every step. A run that was stopped at any moment goes on
-    with ``resume=True`` from its last measured step, to the rows that an uninterrupted run gives. Raises ValueError
-    for a folder that cannot be used, FloatingPointError for a loss that is not finite (rows so far are kept).
+    with ``resume=True`` from its last measured step, to the rows that an uninterrupted run gives: to the last digit
+    under the same number of threads, which run.json names. Raises ValueError for a folder that cannot be used,
+    FloatingPointError for a loss that is not finite (rows so far are kept).
     """
     folder, task, device = Folder(out), named(study.task, study.options), torch.device(study.device)
     folder.claim(study, resume)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from estimators import counter
 
-BLOCK = 5  # H is applied as a chain of 2⁵ × 2⁵ matrix products: few passes over memory, each at GEMM speed
-TILE = 2**22  # bytes of X transformed together on a CPU, so that the passes after the first find them in cache
+BLOCK = 5  # H is a chain of products with matrices of at most 2⁵ × 2⁵: few passes over memory, each at GEMM speed
+TILE = 2**19  # bytes of one product on a CPU, which so finds in the cache what it reads again
 
 
 def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
@@ -20,24 +20,38 @@ def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
     size, fast = padded(n), counter.kernels(x.device)
     if fast is not None and size >= 16 and x.dtype in fast.DTYPES:
         return fast.hadamard(x, size)
-    width = max(d if x.is_cuda else TILE // (size * x.element_size()), 1)
+    if size > n:
+        x = torch.cat([x, x.new_zeros(size - n, d)])
     out = x.new_empty(size, d)
-    for left in range(0, d, width):
-        out[:, left : left + width] = transform(x[:, left : left + width], size)
+    transform(x.contiguous(), out)
     return out
 
 
-def transform(x: Float[Tensor, "n d"], size: int) -> Float[Tensor, "size d"]:
-    """``hadamard`` of one tile, padded to ``size`` rows."""
-    n, d = x.shape
-    if size > n:
-        x = torch.cat([x, x.new_zeros(size - n, d)])
-    done = 1
-    while done < size:
-        factor = min(2**BLOCK, size // done)
-        x = matrix(factor, x.dtype, x.device) @ x.reshape(done, factor, -1)  # I ⊗ H_factor ⊗ I
-        done *= factor
-    return x.reshape(size, d)
+def transform(x: Float[Tensor, "size d"], out: Float[Tensor, "size d"]) -> None:
+    """H·X into ``out``, which may be X: H is H_high ⊗ I after I ⊗ H_low, in either order."""
+    size, d = x.shape
+    bits = size.bit_length() - 1
+    passes = -(-bits // BLOCK)
+    if passes > 2:  # over all rows once, then over as many as stay in the cache
+        high = 2 ** (bits // passes)
+        outer = matrix(high, x.dtype, x.device)
+        width = tile(high, size // high * d, x)
+        for columns, result in zip(x.view(high, -1).split(width, 1), out.view(high, -1).split(width, 1), strict=True):
+            result.copy_(outer @ columns)
+        for rows in out.view(high, size // high, d):
+            transform(rows, rows)
+        return
+    high, low = 2 ** (bits // 2), 2 ** (-(-bits // 2))
+    outer, inner = (matrix(side, x.dtype, x.device) for side in (high, low))
+    width = tile(size, d, x)
+    for columns, result in zip(x.split(width, 1), out.split(width, 1), strict=True):
+        once = inner.expand(high, low, low) @ columns.unflatten(0, (high, low))
+        result.copy_((outer @ once.view(high, -1)).view(size, -1))
+
+
+def tile(rows: int, columns: int, x: Tensor) -> int:
+    """How many columns of so many rows are transformed together: all of them on a GPU, and 1 at the least."""
+    return max(columns if x.is_cuda else TILE // (rows * x.element_size()), 1)
 
 
 def padded(n: int) -> int:

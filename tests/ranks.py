@@ -1,5 +1,6 @@
 """Run by torchrun from test_probe_ranks.py: two ranks tell what one process tells of the whole batch."""
 
+import os
 import sys
 import warnings
 from contextlib import nullcontext
@@ -94,6 +95,7 @@ def main(kind, out):
                     pd.testing.assert_frame_equal(pd.read_parquet(out), expected[1], rtol=1e-5)
     one_rank_idle(wrap, rank)
     tensor_parallel()
+    dist.barrier()
     dist.destroy_process_group()
 
 
@@ -131,3 +133,4 @@ def tensor_parallel():
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]))
+    os._exit(0)  # gloo's threads may still be letting go of tensors, and abort where the interpreter has ended

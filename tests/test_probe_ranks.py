@@ -13,6 +13,7 @@ def test_two_ranks_are_one_process(kind, tmp_path):
     script = Path(__file__).parent / "ranks.py"
     root = str(script.parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "JAXTYPING_DISABLE": "1", "PYTHONPATH": root}
+    environment["PYTHONFAULTHANDLER"] = "1"  # a crash says where
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), kind]
     done = subprocess.run([*words, str(tmp_path)], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
