@@ -130,13 +130,25 @@ def figure(rows: pd.DataFrame) -> Figure:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``bench layer`` on the command line."""
-    parser.add_argument("--estimators", nargs="+", default=(), metavar="E", help=f"all, unless given as in {EXAMPLES}")
-    parser.add_argument("--rates", nargs="+", type=float, default=RATES, metavar="RATE")
     parser.add_argument(
-        "--shapes", nargs="+", type=shape, default=SHAPES, metavar="N,P,Q", help="rows, inputs, outputs of a layer"
+        "--estimators",
+        nargs="+",
+        default=(),
+        metavar="E",
+        help=f"as in {EXAMPLES} (default: all that a layer can take)",
+    )
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, metavar="R", help="fractions of X to keep")
+    typed = " ".join(",".join(map(str, sizes)) for sizes in SHAPES)
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=shape,
+        default=SHAPES,
+        metavar="N,P,Q",
+        help=f"rows, inputs, outputs of a layer (default: {typed})",
     )
     parser.add_argument("--repeats", type=int, default=15, metavar="N", help="interleaved pairs for each median")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", metavar="D", help="auto, cpu, cuda or cuda:N")
 
 
 def shape(text: str) -> tuple[int, int, int]:

@@ -73,8 +73,8 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
     FloatingPointError for a loss that is not finite (rows so far are kept).
     """
     folder, task, device = Folder(out), named(study.task, study.options), torch.device(study.device)
+    origin = records.provenance(device) | task.provenance()  # reads the data: what is wrong with it shows first
     folder.claim(study, resume)
-    origin = records.provenance(device) | task.provenance()
     folder.describe(study, origin, finished=False)
 
     torch.manual_seed(fold(study.seed, "model"))

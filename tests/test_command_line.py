@@ -82,7 +82,7 @@ def test_help_names_every_command_task_and_option(capsys):
             main(words)
         assert done.value.code == 0
     printed = capsys.readouterr().out
-    for word in ("stdlib-lm", "digits-mlp", "--measure-at", "--resume", "sketchvar figures", "(default: [0.5"):
+    for word in ("stdlib-lm", "digits-mlp", "--measure-at", "--resume", "sketchvar figures", "(default: 0.5"):
         assert word in printed
 
 

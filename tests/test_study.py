@@ -183,13 +183,22 @@ def test_a_killed_process_is_resumed_to_the_same_rows(tmp_path, how):
     words += ["--measure-at", *map(str, range(0, 200, 5)), "--estimators", "countsketch", "--rates", "0.1"]
     out = tmp_path / "run"
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as here: under another number sums round differently
-    process = subprocess.Popen([*words, "--out", str(out)], stderr=subprocess.PIPE, text=True, env=one_thread)
-    while not (out / "rows.parquet").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    time.sleep(0.15)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
+    process = subprocess.Popen(
+        [*words, "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=one_thread,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
+    )
+    try:
+        while not (out / "rows.parquet").exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        time.sleep(0.15)
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == (2 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
         assert "interrupted; measured rows are kept, go on with --out" in errors

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import bench, bench_layer, bench_memory, figures, records
+from analysis.commands import Help
 from analysis.commands.run import device
 
 
@@ -27,7 +28,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "probe",
         help="the cost of measuring a training step",
         description="A training step with the probe attached, by row and by example, over the plain step.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     probe.add_argument("--repeats", type=int, default=5, metavar="N", help="so many times ten steps of each loop")
     probe.set_defaults(main=main_probe)
@@ -39,7 +40,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             name,
             help=about,
             description=f"Measure the {about}.",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=Help,
         )
         module.add_arguments(part)
         part.add_argument(

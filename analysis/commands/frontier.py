@@ -16,6 +16,7 @@ from torch import Tensor
 
 from analysis import frontier_figure, records
 from analysis.budgets import average, best, merged, of_run
+from analysis.commands import Help
 from analysis.commands.run import add_task, device, options_of
 from analysis.figures import save
 from analysis.folder import Folder
@@ -34,7 +35,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Compare all estimators at equal kept bytes, indices, scales and seeds included: on a pair (X, Y) "
         "from a file, on one layer of a task, or in the median over all its layers and steps. Prints the best for "
         "each budget of bytes; writes frontier.parquet, frontier.json and a figure.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     add_task(this, default="stdlib-lm")
     source = this.add_mutually_exclusive_group()
@@ -50,7 +51,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     this.add_argument(
         "--step", type=int, nargs="+", metavar="S", help="after so many updates (default: the task's own points)"
     )
-    this.add_argument("--estimators", nargs="+", default=ESTIMATORS, metavar="E", help=f"which to compare: {EXAMPLES}")
+    this.add_argument(
+        "--estimators",
+        nargs="+",
+        default=ESTIMATORS,
+        metavar="E",
+        help=f"which to compare: {EXAMPLES} (default: the catalog, and rounding with rotation and centering)",
+    )
     this.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, metavar="B", help="fractions of X's bytes")
     this.add_argument(
         "--draws",
@@ -60,7 +67,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "else 0, which leaves such estimators out)",
     )
     this.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N")
-    this.add_argument("--seed", type=int, default=0, metavar="S")
+    this.add_argument("--seed", type=int, default=0, metavar="S", help="of the model, its training and the draws")
     this.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: runs/frontier-<time>)")
     this.set_defaults(main=main)
 

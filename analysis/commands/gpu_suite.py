@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import suite_figures
+from analysis.commands import Help
 from analysis.commands.run import device
 from analysis.suite import FULL, TINY, numbers, suite
 from analysis.suite_parts import PARTS
@@ -26,7 +27,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "the training of a model of GPT-2's size, time and memory of layers, kernels against the hardware's limits, "
         "the probe's cost, memory and throughput of training, redrawn minibatches. Every part writes its rows as it "
         "goes, and the same command again goes on with what was not done. No network is needed.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     this.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: data/gpu/<gpu>-<date>)")
     this.add_argument("--minutes", type=float, default=25, metavar="M", help="time for all parts together")

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import bench_layer, bench_memory, figures, records, training_figures
-from analysis.commands import bench, train
+from analysis.commands import Help, bench, train
 from analysis.commands import paper_rows as made
 from analysis.paper import averaging, memory, probed, throughput, trained, variance
 
@@ -49,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             name,
             help=item.about,
             description=f"Figure: {item.about}.",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=Help,
         )
         item.options(one)
         one.add_argument(

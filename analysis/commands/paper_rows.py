@@ -88,7 +88,7 @@ def layer_options(this: argparse.ArgumentParser) -> None:
     this.add_argument("--rates", type=float, nargs="+", metavar="R", help="fractions of X's bytes to keep")
     this.add_argument("--draws", type=int, metavar="N", help="draws behind a variance that has no closed form")
     this.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N")
-    this.add_argument("--seed", type=int, default=0, metavar="S")
+    this.add_argument("--seed", type=int, default=0, metavar="S", help="of the model, its training and the draws")
     this.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: runs/paper-<item>-<time>)")
 
 

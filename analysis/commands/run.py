@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from analysis.commands import figures
+from analysis.commands import Help, figures
 from analysis.study import Study, run
 from analysis.tasks import TASKS, Options, named
 from estimators.catalog import CATALOG, check_known
@@ -27,7 +27,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="train a task and compare, layer by layer, each estimator's variance with the minibatch variance",
         description="Train a task. At chosen steps measure, in every linear layer, the variance of its weight gradient "
         "over minibatches and the variance that each estimator would add. Writes rows.parquet, run.json and figures.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     add_options(this)
     this.set_defaults(main=main)
@@ -129,11 +129,16 @@ def followed(arguments: argparse.Namespace) -> Path:
     out = arguments.out or Path("runs") / f"{arguments.task.replace('/', '-')}-{datetime.now():%Y-%m-%dT%H-%M-%S}"
     console = Console(stderr=True)
     console.print(f"Training {study.task} for {study.steps} steps on {study.device}; rows go to {out}/rows.parquet")
-    columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
+    columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[loss]}"))
     try:
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
-            shown = bar.add_task("train", total=study.steps, loss=float("nan"))
-            return run(study, out, arguments.resume, lambda step, loss: bar.update(shown, completed=step, loss=loss))
+            shown = bar.add_task("train", total=study.steps, loss="")
+            return run(
+                study,
+                out,
+                arguments.resume,
+                lambda step, loss: bar.update(shown, completed=step, loss=f"loss {loss:.3f}"),
+            )
     except KeyboardInterrupt:
         raise ValueError(f"interrupted; measured rows are kept, go on with --out {out} --resume") from None
 

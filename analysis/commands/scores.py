@@ -11,6 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from analysis import figures, records
+from analysis.commands import Help
 from analysis.commands.run import add_task, device, options_of
 from analysis.scores import scores
 from analysis.tasks import named
@@ -24,7 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Train a task with every linear layer on ScoredRows, which learns how large the rows of Y are by "
         "position. Then compare, layer by layer and on new minibatches, its variance with that of uniform rows, of "
         "norm-rows (X alone) and of optimal-rows (the oracle).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     add_task(this, default="stdlib-lm")
     this.add_argument("--steps", type=int, default=100, metavar="N", help="updates before the comparison")

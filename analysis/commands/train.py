@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from analysis import figures, records, training_figures
+from analysis.commands import Help
 from analysis.commands.run import add_task, device, options_of
 from analysis.grid import Grid
 from analysis.outcome import summary
@@ -29,7 +30,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Train a task with its linear layers under every estimator, rate and seed, beside exact training, "
         "exact training on the smaller batch that needs as much activation memory, and activation checkpointing. "
         "Every finished run is a file: the same command goes on where it was stopped.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     add_options(this)
     this.set_defaults(main=main)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from analysis import figures, records
+from analysis.commands import Help
 from analysis.commands.run import add_task, device, options_of
 from analysis.figures_noise import closed_forms_and_truth
 from analysis.redraws import Redraws, run
@@ -26,7 +27,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Train a task for some steps, freeze the weights and draw many minibatches. Prints, layer by "
         "layer, the sample variance of the gradient, and how far the closed forms by row and by example are from it. "
         "Writes truth.parquet (as it goes), run.json and a figure.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     add_task(this, default="stdlib-lm")
     this.add_argument("--steps", type=int, metavar="N", help="updates before freezing (default: the task's own)")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from analysis.commands import Help
 from analysis.verify import LEVEL, Verdict, bound, pairs, spelled, verify
 from estimators.catalog import CATALOG
 from estimators.spelling import EXAMPLES
@@ -24,13 +25,17 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="Draw every estimator many times on pairs (X, Y) of several kinds, real activations among them, "
         "and compare the mean with XᵀY and the variance with its closed form. Prints z-scores; the exit code is 1 if "
         "any is beyond what chance allows.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     this.add_argument(
         "--budget", type=float, default=BUDGET, metavar="SECONDS", help="time for drawing; at least 1000 draws are made"
     )
     this.add_argument(
-        "--estimators", nargs="+", default=list(CATALOG), metavar="E", help=f"which to check: {EXAMPLES}, or a name"
+        "--estimators",
+        nargs="+",
+        default=list(CATALOG),
+        metavar="E",
+        help=f"which to check: {EXAMPLES}, or a name (default: the catalog)",
     )
     this.add_argument("--seed", type=int, default=0, metavar="S", help="of the pairs and of the draws")
     this.add_argument(
