@@ -28,6 +28,7 @@ minibatch? Train a task, measure both at chosen steps in every linear layer, and
   sketchvar train --task digits-mlp              train with every estimator, beside exact training and a smaller batch
   sketchvar paper variance                       a figure of the paper, corrected; or a question of its reviewers
   sketchvar figures runs/NAME                    draw a run's figures and table again
+  sketchvar report runs/NAME                     one HTML page: tables, figures, plan, provenance
   sketchvar truth                                are the closed forms true? Against minibatches actually redrawn
   sketchvar frontier                             the least variance for the bytes that can be spent
   sketchvar plan runs/NAME --memory 0.25         which estimator at which rate for which layer
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line; every module in ``analysis.commands`` adds its own."""
     top = Parser(prog="sketchvar", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, train, paper, frontier, plan, figures, truth, verify, scores, bench, gpu_suite):
+    for command in (run, train, paper, frontier, plan, figures, report, truth, verify, scores, bench, gpu_suite):
         command.add(commands)
     return top
 
