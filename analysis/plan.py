@@ -19,7 +19,7 @@ from estimators.spelling import traits_of
 
 CHOICE = ["estimator", "rate"]
 COPY = ["input_of", *CHOICE]  # layers that have all three alike share one compressed copy
-SCALE = 1e4  # HiGHS holds a constraint to 1e-6 in its own unit: with this, to 1e-10 of X's bytes or of the ratio
+SCALE = 1e3  # HiGHS holds a constraint to 1e-6 in its own unit: with this, to 1e-9 of X's bytes or of the ratio
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def solved(table: pd.DataFrame, least: np.ndarray, limited: np.ndarray, limit: f
             LinearConstraint(needs, -np.inf, 0),
             LinearConstraint(SCALE * limited[None], -np.inf, SCALE * limit),
         ],
-        options={"mip_rel_gap": 0, "presolve": False},  # its presolve prints to stdout, and saves no time here
+        options={"mip_rel_gap": 0, "presolve": False},  # which saves no time here, and prints to stdout
     )
     return None if found.x is None else table[found.x[:n] > 0.5].sort_index()
 
