@@ -4,7 +4,20 @@ import argparse
 import sys
 from typing import NoReturn
 
-from analysis.commands import bench, figures, frontier, gpu_suite, paper, run, scores, train, truth, verify
+from analysis.commands import (
+    bench,
+    figures,
+    frontier,
+    gpu_suite,
+    paper,
+    plan,
+    report,
+    run,
+    scores,
+    train,
+    truth,
+    verify,
+)
 
 ABOUT = """\
 How much noise does a random sketch of a layer's activations add to its weight gradient, next to the noise of the
@@ -15,8 +28,10 @@ minibatch? Train a task, measure both at chosen steps in every linear layer, and
   sketchvar train --task digits-mlp              train with every estimator, beside exact training and a smaller batch
   sketchvar paper variance                       a figure of the paper, corrected; or a question of its reviewers
   sketchvar figures runs/NAME                    draw a run's figures and table again
+  sketchvar report runs/NAME                     one HTML page: tables, figures, plan, provenance
   sketchvar truth                                are the closed forms true? Against minibatches actually redrawn
   sketchvar frontier                             the least variance for the bytes that can be spent
+  sketchvar plan runs/NAME --memory 0.25         which estimator at which rate for which layer
   sketchvar verify                               every estimator against repeated draws: a minute
   sketchvar scores                               how close layers that predict ‖y‖ come to the oracle
   sketchvar bench probe                          what measuring costs, as ratios to the plain step
@@ -37,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line; every module in ``analysis.commands`` adds its own."""
     top = Parser(prog="sketchvar", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, train, paper, frontier, figures, truth, verify, scores, bench, gpu_suite):
+    for command in (run, train, paper, frontier, plan, figures, report, truth, verify, scores, bench, gpu_suite):
         command.add(commands)
     return top
 

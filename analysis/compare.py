@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # a probe makes tables itself
     from analysis.probe import Layer
 
 COLUMNS = ["run", "step", "layer", "p", "q", "rows", "examples", "estimator", "rate", "kept_bytes"]
-COLUMNS += ["variance", "minibatch_row", "minibatch_example", "ratio", "alpha", "grad_sq"]
+COLUMNS += ["variance", "minibatch_row", "minibatch_example", "ratio", "alpha", "grad_sq", "input_of"]
 
 
 def choices(estimators: Sequence[str], rates: Sequence[float]) -> list[tuple[str, float]]:
@@ -54,8 +54,9 @@ def compared(
 
     ``variance``, the two minibatch variances (units row and example) and ``grad_sq`` = ‖G‖² are of the gradient that
     autograd formed. ``ratio`` is variance / minibatch_example; NaN where the minibatch variance is undefined.
+    ``input_of`` is the first layer that read the same X, the layer itself where no other did.
     """
-    rows, scalars, chosen = [], [], choices(estimators, rates)
+    rows, scalars, inputs, chosen = [], [], [], choices(estimators, rates)
     for layer in layers:
         m = layer.moments
         row, squares = noise.by_row(m, layer.rows), layer.example_sq
@@ -74,12 +75,14 @@ def compared(
                     estimator.kept_bytes(m.n, m.p, dtype or layer.dtype),
                 )
             )
+            inputs.append(layer.input_of)
             scalars += [estimator.variance(m), row, example, m.alpha, m.C]
     if not rows:
         return []
     variance, row, example, alpha, grad_sq = torch.stack(scalars).view(-1, 5).unbind(1)
     numbers = torch.stack([variance, row, example, variance / example, alpha, grad_sq], 1)
-    return [(*a, *b) for a, b in zip(rows, numbers.tolist(), strict=True)]  # the one device synchronisation
+    lines = numbers.tolist()  # the one device synchronisation
+    return [(*a, *b, c) for a, b, c in zip(rows, lines, inputs, strict=True)]
 
 
 def at_rate(rows: pd.DataFrame, rate: float) -> pd.DataFrame:

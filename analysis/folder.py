@@ -20,11 +20,13 @@ LOSSES = ["step", "train", "validation", "metric"]
 
 
 class Folder:
-    """run.json (provenance), rows.parquet, losses.parquet, draws.parquet, checkpoint.pt, and figures beside them."""
+    """run.json (provenance), rows.parquet, losses.parquet, draws.parquet, coverage.parquet (which weights were measured
+    in the last measured step), checkpoint.pt, and figures beside them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows, self.losses, self.draws = (path / f"{name}.parquet" for name in ("rows", "losses", "draws"))
+        self.coverage = path / "coverage.parquet"
         self.provenance, self.checkpoint = path / "run.json", path / "checkpoint.pt"
 
     def claim(self, study: "Study | Redraws", resume: bool) -> None:
@@ -76,3 +78,16 @@ class Folder:
         step = state["step"]
         rows, losses = records.read_rows(self.rows), records.read_rows(self.losses)
         return step, rows[rows["step"] < step], losses[losses["step"] < step]
+
+
+def rows_of(run: Path) -> pd.DataFrame:
+    """The rows of a run's folder, or of one that a Probe wrote to, a file for each step.
+
+    Raises ValueError where there are none.
+    """
+    path = Folder(run).rows
+    steps = [] if path.exists() else sorted(run.glob("step-*.parquet"))
+    rows = pd.concat([records.read_rows(step) for step in steps]) if steps else records.read_rows(path)
+    if rows.empty:
+        raise ValueError(f"{path} holds no rows; the run stopped before its first measured step")
+    return rows.reset_index(drop=True)

@@ -62,7 +62,7 @@ def pair_layer(x: Tensor, y: Tensor) -> Layer:
     check_pair(*rows)
     m = Moments.of(*rows)
     example_sq = m.x_sq * m.y_sq if x.ndim == 2 else noise.example_sq(x, y)
-    return Layer("pair", m, len(x), example_sq, m.n, x.dtype)
+    return Layer("pair", m, len(x), example_sq, m.n, x.dtype, "pair")
 
 
 def frontier(

@@ -102,6 +102,7 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
         if probe is not None:
             layers = probe.read()
             if last:
+                records.write_rows(folder.coverage, probe.coverage())
                 records.write_rows(folder.draws, repeated_draws(layers[drawn], study).assign(run=study.name, step=step))
             table = compare(layers.values(), study.estimators, study.rates, dtype_of(task))
             rows = joined(rows, table.assign(run=study.name, step=step)[COLUMNS])
@@ -178,6 +179,15 @@ def in_precision(task: Task, device: torch.device) -> AbstractContextManager[obj
 def dtype_of(task: Task) -> torch.dtype:
     """The dtype in which a layer of this task would keep its input."""
     return getattr(torch, task.precision)
+
+
+def task_of(run: Path) -> Task:
+    """The task that a run trained, with its options. Raises ValueError where its run.json does not say."""
+    path = Folder(run).provenance
+    study = records.read_json(path).get("study", {})
+    if "task" not in study:
+        raise ValueError(f"{path} names no task; give the folder of a run, as in runs/<name>")
+    return named(study["task"], tuple((name, value) for name, value in study.get("options", ())))
 
 
 def repeated_draws(layer: Layer, study: Study) -> pd.DataFrame:

@@ -12,9 +12,8 @@ from rich.table import Table
 from analysis import figures, records
 from analysis.compare import at_rate, by_unit
 from analysis.figures_noise import noise_scale_through_training
-from analysis.folder import Folder
+from analysis.folder import Folder, rows_of
 from analysis.noise_scale import TOTAL, batch_fraction, noise_scale
-from estimators.spelling import takes_rate
 
 CAPTION = """\
 1 = as noisy as the minibatch itself; below 1 = less noisy. B: gradient noise scale in examples, from this step alone;
@@ -38,13 +37,8 @@ def draw(run: Path, rate: float | None = None) -> None:
     folder, console = Folder(run), Console()
     if not console.is_terminal:
         console = Console(width=120)  # a file or a pipe has no width of its own
-    rows = records.read_rows(folder.rows)
-    if rows.empty:
-        raise ValueError(f"{folder.rows} holds no rows; the run stopped before its first measured step")
-    rates = sorted(set(rows.loc[rows["estimator"].map(takes_rate), "rate"])) or [1.0]
-    rate = (0.1 if 0.1 in rates else rates[0]) if rate is None else rate
-    if rate not in rates:
-        raise ValueError(f"no rows at rate {rate:g}; measured were {', '.join(f'{r:g}' for r in rates)}")
+    rows = rows_of(run)
+    rate = figures.rate_shown(rows, rate)
     table(rows, rate, console)
     mpl.use("agg")
     draws = records.read_rows(folder.draws) if folder.draws.exists() else None

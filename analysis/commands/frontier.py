@@ -22,7 +22,7 @@ from analysis.figures import save
 from analysis.folder import Folder
 from analysis.frontier import BASELINE, BUDGETS, DRAWS, ESTIMATORS, FRACTIONS, frontier, pair_layer
 from analysis.probe import Probe
-from analysis.study import dtype_of, joined, layers_at
+from analysis.study import dtype_of, joined, layers_at, task_of
 from analysis.tasks import Task, named
 from estimators.spelling import EXAMPLES, split_rate
 
@@ -115,9 +115,7 @@ def check(a: argparse.Namespace) -> Task:
 
 def of_a_run(a: argparse.Namespace) -> Iterable[pd.DataFrame]:
     """The rows of a run that was made before."""
-    about = records.read_json(Folder(a.run).provenance)
-    task = named(about["study"]["task"])
-    return [of_run(records.read_rows(Folder(a.run).rows), dtype_of(task))]
+    return [of_run(records.read_rows(Folder(a.run).rows), dtype_of(task_of(a.run)))]
 
 
 def of_a_pair(a: argparse.Namespace, where: torch.device) -> Iterable[pd.DataFrame]:

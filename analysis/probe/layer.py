@@ -26,7 +26,8 @@ class Layer:
     ``rows`` is the number of rows that are data, as far as the probe's ``examples`` says which are padding.
     ``examples`` is the number of examples and ``example_sq`` holds ‖X_sᵀY_s‖² of each, None for a probe by row.
     All is in the scale of the gradient that autograd produced (under a GradScaler, unscaled); ``dtype`` is the
-    product's.
+    product's. ``input_of`` is the first layer that read the same X, as the query is of its key and value, which a
+    compressed copy would serve together; its own name where no other read it before.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Layer:
     example_sq: Tensor | None
     rows: int
     dtype: torch.dtype
+    input_of: str
 
 
 @dataclass(eq=False)
@@ -48,6 +50,7 @@ class Use:
     examples: int
     size: tuple[int, int]  # p and q
     x_norm: Tensor
+    first: str  # who read this X first
     dtype: torch.dtype = torch.float32
     y_norm: Tensor | None = None
     data: Tensor | None = None  # which rows are not padding, where that is known
@@ -198,6 +201,12 @@ class Watch:
         return "no gradient reached it"
 
     @property
+    def input_of(self) -> str:
+        """The first layer that read what this one read, where that is one; else this one."""
+        first = {use.first for use in self.uses}
+        return first.pop() if len(first) == 1 else self.name
+
+    @property
     def pair(self) -> tuple[Tensor, Tensor] | None:
         """X and Y, where they were asked for."""
         pairs = [use.pair for use in self.uses if use.pair is not None]
@@ -244,7 +253,8 @@ def layers(watches: Sequence[Watch], ranks: Ranks, scale: Tensor | float) -> dic
     numbers = torch.stack(facts).tolist() if facts else []
     for (watch, moments, example_sq), (c, rows, examples) in zip(found, numbers, strict=True):
         if math.isfinite(c):  # as it is not where an entry of X or Y is not
-            result[watch.name] = Layer(watch.name, moments, int(examples), example_sq, int(rows), watch.uses[0].dtype)
+            dtype, input_of = watch.uses[0].dtype, watch.input_of
+            result[watch.name] = Layer(watch.name, moments, int(examples), example_sq, int(rows), dtype, input_of)
         else:
             watch.problem = NOT_FINITE
     return result

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from analysis.probe.fused import FusedLinear, pays
 from analysis.probe.kinds import Kind, kind_of
@@ -19,6 +20,15 @@ from analysis.probe.units import Examples, Unit, unit_of
 from estimators.forms import Conv2dForm, Form
 
 OBSERVED: weakref.WeakKeyDictionary[nn.Module, "Observer"] = weakref.WeakKeyDictionary()
+
+
+class Reading(NamedTuple):
+    """An input as it was when a layer read it first; ``x_norm`` is ‖xᵢ‖."""
+
+    first: str
+    version: int
+    form: Form
+    x_norm: Tensor
 
 
 class Observer:
@@ -59,7 +69,7 @@ class Observer:
         self.over = False  # the step that was watched
         self.tasks: set[int] = set()
         self.anchor = torch.zeros((), requires_grad=True)
-        self.newest: tuple[Any, ...] = (lambda: None, 0, None, None)
+        self.readings = WeakTensorKeyDictionary()  # input -> who read it first, and as what
 
     def add(self, watch: Watch) -> Watch:
         self.watched[watch.name] = self.places[watch.module, watch.parameter, start(watch.part)] = watch
@@ -175,17 +185,17 @@ class Observer:
         else:  # checkpointing runs the forward again, inside the backward pass
             self.expect_end(task)
         p = form.size(x, weight)[1]
-        return Use(watch, form, unit, task, unit.count(x), (p, weight.numel() // p), self.row_norms(form, x))
+        reading = self.reading(watch.name, form, x)
+        return Use(watch, form, unit, task, unit.count(x), (p, weight.numel() // p), reading.x_norm, reading.first)
 
     @torch.no_grad()
-    def row_norms(self, form: Form, x: Tensor) -> Tensor:
-        """‖xᵢ‖, once for the layers that read the same tensor one after another."""
-        reference, version, its_form, norms = self.newest
-        if reference() is not x or version != x._version or its_form != form:
+    def reading(self, name: str, form: Form, x: Tensor) -> "Reading":
+        """One for all layers that read the same tensor, unchanged, in the same form: those that can share a copy."""
+        found = self.readings.get(x)
+        if found is None or (found.version, found.form) != (x._version, form):
             with no_autocast(x.device.type):
-                norms = form.row_norms(x)
-            self.newest = (weakref.ref(x), x._version, form, norms)
-        return norms
+                found = self.readings[x] = Reading(name, x._version, form, form.row_norms(x))
+        return found
 
     @torch.no_grad()
     def arrived(self, use: Use, x: Tensor | None, y: Tensor, example_sq: Tensor | None = None) -> None:
