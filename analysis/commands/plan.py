@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import records
+from analysis.commands import Help
 from analysis.figures import save
 from analysis.folder import Folder, rows_of
 from analysis.plan import COPY, Totals, candidates, inputs, least_bytes, least_noise, save_plan, totals
@@ -34,6 +35,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description="From the rows of a run, choose an estimator and a rate for every layer: the least variance for a "
         "budget of bytes, or the fewest bytes for a budget of variance. Prints the plan beside the best single choice "
         "and uniform rows; writes plan.json (for estimators.sketch_linears, by analysis.plan.load_plan) and a figure.",
+        formatter_class=Help,
     )
     this.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or of files that a Probe wrote")
     budget = this.add_mutually_exclusive_group(required=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from analysis import records
+from analysis.commands import Help
 from analysis.report import report
 
 
@@ -16,6 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="one HTML page for a run: tables, figures, plan, provenance",
         description="Write one HTML page for a run, finished or not: ratios, figures, noise scale, coverage, the plan "
         "if there is one, and provenance. It loads nothing from elsewhere, so that it can be sent and printed.",
+        formatter_class=Help,
     )
     this.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or of files that a Probe wrote")
     this.add_argument("--rate", type=float, metavar="R", help="the rate to show (default: 0.1, or the smallest)")
