@@ -48,13 +48,12 @@ def test_readers_of_one_tensor_are_those_that_share_a_copy(monkeypatch):
 
 
 def test_a_tensor_that_was_written_to_is_read_again():
-    """As where batches come in one buffer; and each tensor is forgotten with its batch."""
+    """As where batches come in one buffer."""
     x, model = torch.randn(8, 16), Readers()
     with Probe(model) as probe:
         for _ in range(2):
             model(x).square().sum().backward()
             x.mul_(2)
-        assert len(probe.observer.readings) == 1  # x itself
     norms = (x / 4).square().sum(1)
     for name in "abd":
         torch.testing.assert_close(probe.read()[name].moments.x_sq.float(), torch.cat([norms, 4 * norms]))

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from analysis.probe.fused import FusedLinear, pays
 from analysis.probe.kinds import Kind, kind_of
@@ -25,6 +24,7 @@ OBSERVED: weakref.WeakKeyDictionary[nn.Module, "Observer"] = weakref.WeakKeyDict
 class Reading(NamedTuple):
     """An input as it was when a layer read it first; ``x_norm`` is ‖xᵢ‖."""
 
+    input: weakref.ref[Tensor]  # without a callback, in which an interrupt would be lost
     first: str
     version: int
     form: Form
@@ -69,7 +69,7 @@ class Observer:
         self.over = False  # the step that was watched
         self.tasks: set[int] = set()
         self.anchor = torch.zeros((), requires_grad=True)
-        self.readings = WeakTensorKeyDictionary()  # input -> who read it first, and as what
+        self.readings: dict[int, Reading] = {}  # of this step, by the id of the input
 
     def add(self, watch: Watch) -> Watch:
         self.watched[watch.name] = self.places[watch.module, watch.parameter, start(watch.part)] = watch
@@ -106,6 +106,7 @@ class Observer:
         """Forget the step before."""
         self.over = False
         self.tasks.clear()
+        self.readings.clear()
         for watch in self.watched.values():
             watch.reset()
 
@@ -191,10 +192,10 @@ class Observer:
     @torch.no_grad()
     def reading(self, name: str, form: Form, x: Tensor) -> "Reading":
         """One for all layers that read the same tensor, unchanged, in the same form: those that can share a copy."""
-        found = self.readings.get(x)
-        if found is None or (found.version, found.form) != (x._version, form):
+        found = self.readings.get(id(x))
+        if found is None or found.input() is not x or (found.version, found.form) != (x._version, form):
             with no_autocast(x.device.type):
-                found = self.readings[x] = Reading(name, x._version, form, form.row_norms(x))
+                found = self.readings[id(x)] = Reading(weakref.ref(x), name, x._version, form, form.row_norms(x))
         return found
 
     @torch.no_grad()
