@@ -97,7 +97,7 @@ def final(table: pd.DataFrame) -> Figure:
     shown = table[table["validation_exact"].notna() & ~table["checkpointing"]]
     shown = shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
     names = [
-        f"{e} {r:g}" if e != "exact" else f"exact, batch {b}"
+        f"exact, batch {b}" if e == "exact" else f"{e} {r:g}" if r < 1 else e
         for e, r, b in zip(shown["estimator"], shown["rate"], shown["batch"], strict=True)
     ]
     figure, axes = plt.subplots(figsize=(COLUMN * 1.4, 0.8 + 0.2 * len(shown)), layout="constrained")

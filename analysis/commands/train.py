@@ -145,7 +145,7 @@ def report(rows: pd.DataFrame, memory: pd.DataFrame, out: Path) -> None:
         for _, line in guesses.iterrows():
             batch = f"{line['effective_batch']:.3g}" + ("" if line["inside"] else " (none so small)")
             values = [spread(line, value) for value in ("predicted", "observed", "error")]
-            prophecy.add_row(f"{line['estimator']} {line['rate']:g}", batch, *values)
+            prophecy.add_row(label(line), batch, *values)
         console.print(prophecy)
     mpl.use("agg")
     console.print("\nFigures (PNG, and PDF beside each):")
@@ -156,7 +156,7 @@ def report(rows: pd.DataFrame, memory: pd.DataFrame, out: Path) -> None:
 def label(line: pd.Series) -> str:
     """What a run is called."""
     if line["estimator"] != "exact":
-        return f"{line['estimator']} {line['rate']:g}"
+        return f"{line['estimator']} {line['rate']:g}" if line["rate"] < 1 else str(line["estimator"])
     return f"exact, batch {line['batch']}" + (", checkpointing" if line["checkpointing"] else "")
 
 
