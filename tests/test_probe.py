@@ -15,6 +15,7 @@ from analysis import noise
 from analysis.probe import Probe
 from analysis.probe.fused import pays
 from analysis.tasks.stdlib_lm import StdlibLM, Transformer
+from estimators import Moments, parse
 
 B, T = 5, 12
 
@@ -101,6 +102,26 @@ def test_row_moments_are_those_of_the_pair(tokens, by_example):
         layer.moments.C, model.blocks[1].up.weight.grad.double().square().sum(), rtol=1e-6, atol=0
     )
     assert (layer.example_sq is None) == (not by_example)
+
+
+@pytest.mark.parametrize("scale", [None, 1024.0])
+def test_estimators_that_need_the_pair_have_it_and_it_is_let_go(tokens, scale):
+    names, model = ["rounding:2", "centered(countsketch)", "gaussian"], transformer()
+    scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+    with Probe(model, estimators=names, rates=[0.5], scaler=scaler, pairs=["head"]) as probe:
+        loss = token_loss(model, *tokens, "mean")
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        layers = probe.read()
+        probe.step()
+    assert [name for name, watch in probe.watched.items() if watch.pair is not None] == ["head"]
+    variances = probe.rows().pivot_table(index="layer", columns="estimator", values="variance")
+    for name, layer in layers.items():
+        x, y = layer.moments.pair
+        torch.testing.assert_close(layer.moments.G, x.T @ y)
+        torch.testing.assert_close(Moments.of(x, y).C, layer.moments.C, rtol=1e-5, atol=0)
+        for estimator in names:
+            expected = parse(estimator, 0.5).variance(Moments.of(x, y))
+            assert variances.loc[name, estimator] == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.usefixtures("both_ways")

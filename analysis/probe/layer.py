@@ -13,7 +13,7 @@ from analysis.probe.ranks import Ranks
 from analysis.probe.units import Dimension, Unit
 from estimators import Moments
 from estimators.forms import Conv2dForm, Form
-from estimators.moments import norm
+from estimators.moments import norm, wide
 
 NOT_FINITE = "its gradient is not finite"
 
@@ -247,7 +247,10 @@ def layers(watches: Sequence[Watch], ranks: Ranks, scale: Tensor | float) -> dic
         C = facts[-1][0]
         if scaled:
             y_norm, squares_, C = y_norm / (scale * ranks.size), squares_ / (scale * ranks.size) ** 2, C / scale**2
-        moments = Moments(*watch.uses[0].size, x_norm.square(), y_norm.square(), C, watch.pair)
+        pair = watch.pair
+        if pair is not None and scaled:
+            pair = pair[0], wide(pair[1]) / scale  # one rank: pairs are kept of no more
+        moments = Moments(*watch.uses[0].size, x_norm.square(), y_norm.square(), C, pair)
         found.append((watch, moments, squares_ if watch.example_sq else None))
     result = {}
     numbers = torch.stack(facts).tolist() if facts else []

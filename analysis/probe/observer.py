@@ -40,9 +40,16 @@ class Observer:
     stance: ClassVar[Any] = None  # of the compiler, to be given back
 
     def __init__(
-        self, model: nn.Module, by_example: bool, pairs: Collection[str], examples: Examples, scaler: Any
+        self,
+        model: nn.Module,
+        by_example: bool,
+        pairs: Collection[str],
+        examples: Examples,
+        scaler: Any,
+        every_pair: bool = False,
     ) -> None:
         check_free(model)
+        self.every_pair = every_pair
         self.model, self.by_example, self.pairs, self.scaler = model, by_example, pairs, scaler
         self.examples = examples
         self.unit: Unit | None = None if callable(examples) else unit_of(examples)
@@ -156,7 +163,7 @@ class Observer:
         if out._is_view():  # a hook on a view is lost where an activation then writes to it in place
             out = torch.ops.aten._unsafe_view(out, out.shape)
         # X waits for backward as a saved tensor, not in this closure: checkpointing and offloading keep working
-        node = Saved.apply(self.anchor, x.detach()).grad_fn if self.by_example or watch.name in self.pairs else None
+        node = Saved.apply(self.anchor, x.detach()).grad_fn if self.by_example or self.paired(watch) else None
 
         def on_gradient(y: Tensor) -> Tensor:
             nonlocal node
@@ -208,7 +215,17 @@ class Observer:
             use.task = torch._C._current_graph_task_id()
             self.expect_end(use.task)
         with no_autocast(y.device.type):
-            use.arrive(x, y, example_sq, self.by_example, use.watch.name in self.pairs)
+            use.arrive(x, y, example_sq, self.by_example, self.paired(use.watch))
+
+    def paired(self, watch: Watch) -> bool:
+        """Whether X and Y of this layer are kept."""
+        return self.every_pair or watch.name in self.pairs
+
+    def forget_pairs(self) -> None:
+        """Let go of each X and Y that was not asked for by name."""
+        for watch in self.watched.values():
+            for use in watch.uses:
+                use.pair = use.pair if watch.name in self.pairs else None
 
     def expect_end(self, task: int) -> None:
         """Have ``finished`` called when this backward pass has ended, and DDP has averaged its gradients."""

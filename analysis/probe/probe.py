@@ -20,6 +20,7 @@ from analysis.probe.observer import Observer
 from analysis.probe.ranks import Ranks
 from analysis.probe.scalars import write_scalars
 from analysis.probe.units import Examples
+from estimators.spelling import traits_of
 
 
 class Probe:
@@ -46,7 +47,8 @@ class Probe:
     ``scaler``: the GradScaler, where the loss is scaled; what is measured is divided by its scale.
     ``group``: the ranks over which gradients are averaged; known by itself where ``model`` is wrapped by DDP or FSDP2.
     Leaving the block, ``step`` after a measured step, and ``read`` are then called by all ranks alike.
-    ``pairs`` names layers whose X and Y stay in their ``Moments``, for draws; all others keep row norms only.
+    ``pairs`` names layers whose X and Y stay in their ``Moments``, for draws; all others keep row norms only, unless
+    an estimator's closed form needs X and Y (rounding, centring): then those of all layers stay until ``step``.
     ``out``: a folder; every measured step adds a Parquet file with its rows, and ``pandas.read_parquet`` of the folder
     is the table. ``writer``: a TensorBoard writer, or anything with its ``add_scalar``. The first rank writes.
 
@@ -73,12 +75,17 @@ class Probe:
     ) -> None:
         self.ranks = Ranks.of(model, group)
         self.model = unwrapped(model)
-        self.observer = Observer(self.model, by_example, pairs, examples, scaler)
+        whole = [name for name in estimators if traits_of(name).needs_pair]
+        self.observer = Observer(self.model, by_example, pairs, examples, scaler, every_pair=bool(whole))
         self.watched = self.observer.watched
         if unknown := set(pairs) - set(self.watched):
             raise ValueError(f"no trained layer called {min(unknown)!r}; known are {', '.join(self.watched)}")
         if pairs and self.ranks.size > 1:
             raise ValueError("pairs= keeps X and Y of one process, and this model trains on several; leave it out")
+        if whole and self.ranks.size > 1:
+            raise ValueError(
+                f"{whole[0]} needs X and Y themselves, and this model trains on several processes; leave it out"
+            )
         if every < 1:
             raise ValueError(f"every must be 1 or more, got {every}")
         if bool(estimators) != bool(rates):
@@ -127,6 +134,7 @@ class Probe:
             self.observer.over = True
             if self.estimators:
                 self._tabulate(found)
+                self.observer.forget_pairs()
         self.number += 1
         self._attend()
 
