@@ -7,7 +7,7 @@ from torch import Tensor
 from estimators import counter
 
 BLOCK = 5  # H is a chain of products with matrices of at most 2⁵ × 2⁵: few passes over memory, each at GEMM speed
-TILE = 2**19  # bytes of one product on a CPU, which so finds in the cache what it reads again
+TILE = 2**20  # bytes of one product on a CPU, which so writes what is still in the cache
 
 
 def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
@@ -23,35 +23,31 @@ def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
     if size > n:
         x = torch.cat([x, x.new_zeros(size - n, d)])
     out = x.new_empty(size, d)
-    transform(x.contiguous(), out)
+    transform(x.contiguous(), out, matrix(2**BLOCK, x.dtype, x.device))
     return out
 
 
-def transform(x: Float[Tensor, "size d"], out: Float[Tensor, "size d"]) -> None:
-    """H·X into ``out``, which may be X: H is H_high ⊗ I after I ⊗ H_low, in either order."""
+def transform(x: Float[Tensor, "size d"], out: Float[Tensor, "size d"], h: Float[Tensor, "b b"]) -> None:
+    """H·X into ``out``, which may be X: H_high ⊗ I after I ⊗ H_low, in either order, all of them corners of ``h``."""
     size, d = x.shape
     bits = size.bit_length() - 1
     passes = -(-bits // BLOCK)
+    high = 2 ** (bits // max(passes, 2))
+    low = size // high
+    outer = h[:high, :high]
     if passes > 2:  # over all rows once, then over as many as stay in the cache
-        high = 2 ** (bits // passes)
-        outer = matrix(high, x.dtype, x.device)
-        width = tile(high, size // high * d, x)
+        width = low * d if x.is_cuda else max(TILE // (high * x.element_size()), 1)
         for columns, result in zip(x.view(high, -1).split(width, 1), out.view(high, -1).split(width, 1), strict=True):
-            result.copy_(outer @ columns)
-        for rows in out.view(high, size // high, d):
-            transform(rows, rows)
-        return
-    high, low = 2 ** (bits // 2), 2 ** (-(-bits // 2))
-    outer, inner = (matrix(side, x.dtype, x.device) for side in (high, low))
-    width = tile(size, d, x)
-    for columns, result in zip(x.split(width, 1), out.split(width, 1), strict=True):
-        once = inner.expand(high, low, low) @ columns.unflatten(0, (high, low))
-        result.copy_((outer @ once.view(high, -1)).view(size, -1))
-
-
-def tile(rows: int, columns: int, x: Tensor) -> int:
-    """How many columns of so many rows are transformed together: all of them on a GPU, and 1 at the least."""
-    return max(columns if x.is_cuda else TILE // (rows * x.element_size()), 1)
+            if x is out:
+                result.copy_(outer @ columns)
+            else:
+                torch.mm(outer, columns, out=result)
+        for rows in out.view(high, low, d):
+            transform(rows, rows, h)
+    else:
+        once = outer @ x.view(high, -1)
+        inner = h[:low, :low].expand(high, low, low)
+        torch.bmm(inner, once.view(high, low, d), out=out.view(high, low, d))
 
 
 def padded(n: int) -> int:

@@ -79,6 +79,14 @@ def test_tiles_meet_where_they_should(monkeypatch):
     torch.testing.assert_close(hadamard(x), whole)
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+def test_more_than_three_passes(monkeypatch, block):
+    """As from 2¹⁶ rows on, where later passes over many rows work in place."""
+    monkeypatch.setattr(module, "BLOCK", block)
+    for n in SIZES:
+        assert relative_error(hadamard(matrix(n)), reference(matrix(n))) < 1e-13
+
+
 def test_layout_and_input():
     x = matrix(16)
     before = x.clone()
