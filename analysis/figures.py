@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -49,8 +49,9 @@ def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
     style()
     shown = at_rate(rows[rows["step"] == step], rate)
     layers = list(dict.fromkeys(shown["layer"]))
-    figure, axes = plt.subplots(figsize=(PAGE * 0.7, 1.1 + 0.17 * len(layers)), layout="constrained")
     looks = look(list(dict.fromkeys(rows["estimator"])))
+    tall = 0.17 * max(len(looks) / 8, 1)  # inches to a layer
+    figure, axes = plt.subplots(figsize=(PAGE * 0.7, 1.1 + tall * len(layers)), layout="constrained")
     for i, (name, (colour, marker)) in enumerate(looks.items()):
         part = shown[shown["estimator"] == name]
         apart = 0.6 * ((i + 0.5) / len(looks) - 0.5)  # equal values stay visible one below the other
@@ -150,8 +151,10 @@ def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10, ... on a logarithmic axis, written out."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """1, 2, 5, 10, ... on a logarithmic axis, written out; only powers of ten where more would not fit side by side."""
+    low, high = axis.get_view_interval()
+    crowded = isinstance(axis, XAxis) and high > 1000 * low
+    axis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -159,7 +162,11 @@ def plain_ticks(axis: Axis) -> None:
 def legend_above(figure: Figure, axes: Axes) -> None:
     """One legend for the whole figure, above it, so that it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False)
+    for columns in range(min(len(labels), 4), 0, -1):  # as many as fit side by side
+        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
