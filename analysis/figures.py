@@ -150,6 +150,11 @@ def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
     return figure
 
 
+def method(estimator: str, rate: float) -> str:
+    """As a label: an estimator with its rate, where it takes one."""
+    return f"{estimator} {rate:g}" if rate < 1 else estimator
+
+
 def plain_ticks(axis: Axis) -> None:
     """1, 2, 5, 10, ... on a logarithmic axis, written out; only powers of ten where more would not fit side by side."""
     low, high = axis.get_view_interval()

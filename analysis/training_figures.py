@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from analysis.figures import COLUMN, PAGE, UNIT_LINE, legend_above, look, plain_ticks, style
+from analysis.figures import COLUMN, PAGE, UNIT_LINE, legend_above, look, method, plain_ticks, style
 
 
 def of_sweep(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Figure]:
@@ -97,7 +97,7 @@ def final(table: pd.DataFrame) -> Figure:
     shown = table[table["validation_exact"].notna() & ~table["checkpointing"]]
     shown = shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
     names = [
-        f"exact, batch {b}" if e == "exact" else f"{e} {r:g}" if r < 1 else e
+        f"exact, batch {b}" if e == "exact" else method(e, r)
         for e, r, b in zip(shown["estimator"], shown["rate"], shown["batch"], strict=True)
     ]
     figure, axes = plt.subplots(figsize=(COLUMN * 1.4, 0.8 + 0.2 * len(shown)), layout="constrained")

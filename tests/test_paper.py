@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -155,3 +156,12 @@ def test_bad_input_is_one_line(words, says, tmp_path, capsys):
 def test_rows_of_a_study_know_their_task(tmp_path, capsys):
     assert main(["paper", "alpha", *PROBE, "--out", str(tmp_path)]) == 0
     assert records.read_json(tmp_path / "run.json")["study"]["task"] == "digits-mlp"
+
+
+def test_several_tasks_are_panels_or_refused(tmp_path, capsys):
+    folders = [str(Path(__file__).parent.parent / "data" / "train" / task) for task in ("stdlib-lm", "cifar10-vit")]
+    assert main(["paper", "score", "--from", *folders, "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    assert (tmp_path / "score.png").exists()
+    assert main(["paper", "curves", "--from", *folders, "--out", str(tmp_path / "none")]) == 2
+    assert "draws one task at a time; --from holds stdlib-lm, cifar10/vit" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

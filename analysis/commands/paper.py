@@ -33,6 +33,7 @@ class Item:
     draw: Callable[[pd.DataFrame, argparse.Namespace], Figure]
     defaults: dict[str, Any] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()  # where one task is not enough
+    panels: bool = False  # whether it draws several tasks side by side
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         one = items.add_parser(
             name,
             help=item.about,
-            description=f"Figure: {item.about}.",
+            description=f"Figure: {item.about}" + ("" if item.about.endswith("?") else "."),
             formatter_class=Help,
         )
         item.options(one)
@@ -59,7 +60,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             nargs="+",
             default=[],
             metavar="DIR",
-            help="draw what is in these folders, one per task, instead of measuring",
+            help="draw what is in these folders instead of measuring",
         )
         one.set_defaults(main=partial(main, name), out=None, **item.defaults)
         if item.tasks:
@@ -77,6 +78,9 @@ def main(name: str, arguments: argparse.Namespace) -> None:
             folders.append(out / task.replace("/", "-") if len(tasks) > 1 else out)
             item.make(argparse.Namespace(**vars(a) | {"task": task}), folders[-1])
     rows = pd.concat([records.read_rows(folder / item.rows).pipe(of_task, folder) for folder in folders])
+    found = list(rows["task"].unique()) if "task" in rows else []
+    if len(found) > 1 and not item.panels:
+        raise ValueError(f"paper {name} draws one task at a time; --from holds {', '.join(found)}")
     out.mkdir(parents=True, exist_ok=True)
     mpl.use("agg")
     figure = item.draw(rows.reset_index(drop=True), a)
@@ -112,7 +116,7 @@ ITEMS = {
     "score": Item(
         "final score by rate, with intervals over seeds",
         train.add_options, made.make_sweep, "summary.parquet", just(trained.score),
-        {"estimators": ["gaussian"], "rates": [0.5, 0.2, 0.1], "fractions": []},
+        {"estimators": ["gaussian"], "rates": [0.5, 0.2, 0.1], "fractions": []}, panels=True,
     ),
     "matmuls": Item(
         "scores and times of different random matrices, beside the paper's",
@@ -150,12 +154,12 @@ ITEMS = {
     "scratch": Item(
         "does a step train like one on 1 / (1 + ratio) of the batch, from scratch and fine-tuning?",
         train.add_options, made.make_sweep, "predictions.parquet", just(trained.predicted),
-        tasks=("stdlib-lm", "glue/cola"),
+        tasks=("stdlib-lm", "glue/cola"), panels=True,
     ),
     "architectures": Item(
         "a vision transformer and a convolutional network",
         train.add_options, made.make_sweep, "summary.parquet", just(trained.differences),
-        tasks=("cifar10/vit", "cifar10/conv"),
+        tasks=("cifar10/vit", "cifar10/conv"), panels=True,
     ),
     "depth": Item(
         "does the ratio grow with depth?",
@@ -181,6 +185,6 @@ ITEMS = {
     "alpha": Item(
         "α per layer and task",
         made.study_options, made.make_study, "rows.parquet", just(probed.alpha),
-        FINE, tasks=("stdlib-lm", "digits-mlp", "cifar10/vit"),
+        FINE, tasks=("stdlib-lm", "digits-mlp", "cifar10/vit"), panels=True,
     ),
 }  # fmt: skip

@@ -10,29 +10,33 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import COLUMN, PAGE, legend_above, look, plain_ticks, style
+from analysis.figures import COLUMN, PAGE, legend_above, look, method, plain_ticks, style
 from analysis.paper.recorded import MATMULS
 
 ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": "--", "zorder": 1}
 
 
-def score(table: pd.DataFrame) -> Figure:
-    """Final metric against rate, mean and 95 % interval over seeds; exact training as a band."""
+def score(tables: pd.DataFrame) -> Figure:
+    """Final metric against rate, mean and 95 % interval over seeds, a panel per task; exact training as a band."""
     style()
-    plain = table[(table["estimator"] == "exact") & ~table["checkpointing"]]
-    exact = plain[plain["batch"] == plain["batch"].max()].iloc[0]
-    sketched = table[table["estimator"] != "exact"]
-    figure, axes = plt.subplots(figsize=(COLUMN * 1.4, 3), layout="constrained")
-    axes.axhspan(exact["metric_low"], exact["metric_high"], color="0.9", zorder=0)
-    axes.axhline(exact["metric"], color="black", linewidth=1, label="exact, 95 %")
-    looks = look(list(dict.fromkeys(sketched["estimator"])))
-    for i, (name, (colour, marker)) in enumerate(looks.items()):
-        part = sketched[sketched["estimator"] == name].sort_values("rate")
-        places = part["rate"] * 1.03 ** (i - len(looks) / 2)  # intervals stay visible beside each other
-        interval(axes, places, part, "metric", colour, f"{marker}-", name)
-    axes.set(xscale="log", xlabel="rate (fraction of X that is kept)", ylabel="final metric, mean and 95 % over seeds")
-    plain_ticks(axes.xaxis)
-    legend_above(figure, axes)
+    tasks = list(dict.fromkeys(tables["task"]))
+    looks = look([name for name in dict.fromkeys(tables["estimator"]) if name != "exact"])
+    size = (max(COLUMN * 1.4, PAGE * len(tasks) / 2.2), 3)
+    figure, panels = plt.subplots(1, len(tasks), figsize=size, squeeze=False, layout="constrained")
+    for axes, task in zip(panels[0], tasks, strict=True):
+        table = tables[tables["task"] == task]
+        plain = table[(table["estimator"] == "exact") & ~table["checkpointing"]]
+        exact = plain[plain["batch"] == plain["batch"].max()].iloc[0]
+        axes.axhspan(exact["metric_low"], exact["metric_high"], color="0.9", zorder=0)
+        axes.axhline(exact["metric"], color="black", linewidth=1, label="exact, 95 %")
+        for i, (name, (colour, marker)) in enumerate(looks.items()):
+            part = table[table["estimator"] == name].sort_values("rate")
+            places = part["rate"] * 1.03 ** (i - len(looks) / 2)  # intervals stay visible beside each other
+            interval(axes, places, part, "metric", colour, f"{marker}-", name)
+        axes.set(title=task, xscale="log", xlabel="rate (fraction of X that is kept)")
+        plain_ticks(axes.xaxis)
+    panels[0][0].set_ylabel("final metric, mean and 95 % over seeds")
+    legend_above(figure, panels[0][0])
     return figure
 
 
@@ -48,7 +52,7 @@ def matmuls(table: pd.DataFrame) -> Figure:
     """Score less that of exact training (× 100) and time over exact, ours with intervals beside the paper's one run."""
     style()
     ours = table[(table["estimator"] != "exact")]
-    names = [f"{e} {r:g}" for e, r in zip(ours["estimator"], ours["rate"], strict=True)]
+    names = [method(*pair) for pair in zip(ours["estimator"], ours["rate"], strict=True)]
     keys = ["estimator", "rate"]
     theirs = ours[keys].merge(MATMULS, how="left", on=keys)
     exact = MATMULS.iloc[0]
@@ -116,7 +120,7 @@ def differences(tables: pd.DataFrame) -> Figure:
         axes.errorbar(value, places, xerr=bars, fmt="o", capsize=2)
         axes.axvline(0, **ZERO)
         axes.set(title=task, xlabel="final loss − exact, paired, 95 %")
-    panels[0][0].set(yticks=range(len(names)), yticklabels=[f"{e} {r:g}" for e, r in names])
+    panels[0][0].set(yticks=range(len(names)), yticklabels=[method(*pair) for pair in names])
     panels[0][0].invert_yaxis()
     return figure
 
@@ -130,7 +134,7 @@ def damage(table: pd.DataFrame) -> Figure:
     for i, (name, (colour, marker)) in enumerate(looks.items()):
         part = shown[shown["estimator"] == name]
         places = part["block"] + 0.1 * (i - (len(looks) - 1) / 2)
-        interval(axes, places, part, "validation_exact", colour, marker, f"{name} {part['rate'].iloc[0]:g}")
+        interval(axes, places, part, "validation_exact", colour, marker, method(name, part["rate"].iloc[0]))
     axes.axhline(0, **ZERO)
     axes.set(xlabel="the one block that is sketched, from the input", ylabel="final loss − exact,\npaired, 95 %")
     axes.set_xticks(sorted(set(shown["block"])))
