@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .DEFAULT_GOAL := study
 
 study: .venv/.study
-	$(BIN)/python -m analysis run $(ARGS)
+	$(BIN)/python -m sketchvar run $(ARGS)
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

@@ -1,6 +1,8 @@
 """The harness: measures the minibatch variance of real training and sets every estimator's variance beside it."""
 
-from analysis.probe import Layer, Probe
-from analysis.study import Study, run
+import lazy_loader
 
-__all__ = ["Layer", "Probe", "Study", "run"]
+if __name__ == "analysis":
+    raise ImportError("`analysis` is `sketchvar.analysis` now: import that, and run `python -m sketchvar`")
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

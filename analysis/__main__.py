@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from analysis.commands import (
+from sketchvar.analysis.commands import (
     bench,
     figures,
     frontier,

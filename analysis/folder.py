@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from analysis import records
-from analysis.compare import COLUMNS
+from sketchvar.analysis import records
+from sketchvar.analysis.noise.table import COLUMNS
 
 if TYPE_CHECKING:
-    from analysis.redraws import Redraws
-    from analysis.study import Study
+    from sketchvar.analysis.study.study import Study
+    from sketchvar.analysis.truth.redraws import Redraws
 
 LOSSES = ["step", "train", "validation", "metric"]
 

@@ -8,14 +8,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis import noise
-from analysis.probe import Layer, Probe
-from analysis.study import backward, update
-from analysis.tasks import Batch, Task, moved
-from estimators import Estimator, NormRows, OptimalRows, ScoredRows, UniformRows, counting, sketch_linears, unsketch
-from estimators.linear import Sketched
-from estimators.predicted import row_scores, with_scores
-from estimators.seeds import fold
+from sketchvar.analysis import noise
+from sketchvar.analysis.probe import Layer, Probe
+from sketchvar.analysis.study.study import backward, update
+from sketchvar.analysis.tasks import Batch, Task, moved
+from sketchvar.estimators import (
+    Estimator,
+    NormRows,
+    OptimalRows,
+    ScoredRows,
+    UniformRows,
+    counting,
+    sketch_linears,
+    unsketch,
+)
+from sketchvar.estimators.layers.linear import Sketched
+from sketchvar.estimators.layers.predicted import row_scores, with_scores
+from sketchvar.estimators.seeds import fold
 
 FLOOR = 0.1
 KEYS = ["layer", "estimator", "rate", "step"]

@@ -8,10 +8,10 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from analysis.study import layers_at
-from analysis.tasks import TASKS
-from estimators import Estimator, Moments, estimate, parse
-from estimators.seeds import fold, generator
+from sketchvar.analysis.study.study import layers_at
+from sketchvar.analysis.tasks import TASKS
+from sketchvar.estimators import Estimator, Moments, estimate, parse
+from sketchvar.estimators.seeds import fold, generator
 
 Pair = tuple[Tensor, Tensor]
 LEVEL = 1e-3  # joint: the chance that a whole run rejects anything where all is right

@@ -1,23 +1,23 @@
 """Randomized estimators of G = XᵀY that do not keep X, each with its exact variance."""
 
-from estimators.catalog import CATALOG, build
-from estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
-from estimators.combine import Centered, Then
-from estimators.convert import Conversion, sketch_linears, unsketch
-from estimators.countsketch import CountSketch, SparseSign
-from estimators.dense import Gaussian, Rademacher
-from estimators.empirical import Empirical, Measured, empirical
-from estimators.estimator import Compressed, Estimator, estimate
-from estimators.exact import Exact
-from estimators.feature import FeatureProjection
-from estimators.linear import SketchedConv2d, SketchedLinear
-from estimators.moments import Moments
-from estimators.orthogonal import SRHT, Haar, SubsampledDCT
-from estimators.predicted import counting
-from estimators.quantize import StochasticRounding
-from estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
-from estimators.sketch import RowSketch
-from estimators.spelling import parse, spell
+from sketchvar.estimators.catalog import CATALOG, build
+from sketchvar.estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from sketchvar.estimators.combine import Centered, Then
+from sketchvar.estimators.countsketch import CountSketch, SparseSign
+from sketchvar.estimators.dense import Gaussian, Rademacher
+from sketchvar.estimators.empirical import Empirical, Measured, empirical
+from sketchvar.estimators.estimator import Compressed, Estimator, estimate
+from sketchvar.estimators.exact import Exact
+from sketchvar.estimators.feature import FeatureProjection
+from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsketch
+from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
+from sketchvar.estimators.layers.predicted import counting
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.quantize import StochasticRounding
+from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
+from sketchvar.estimators.sketch import RowSketch
+from sketchvar.estimators.spelling import parse, spell
 
 __all__ = [
     "CATALOG",
@@ -58,3 +58,6 @@ __all__ = [
     "spell",
     "unsketch",
 ]
+
+if __name__ == "estimators":
+    raise ImportError("`estimators` is `sketchvar.estimators` now: import that")

@@ -6,16 +6,16 @@ from functools import partial
 
 from torch import Tensor
 
-from estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
-from estimators.combine import Centered, Then
-from estimators.countsketch import CountSketch, SparseSign
-from estimators.dense import Gaussian, Rademacher
-from estimators.estimator import Estimator
-from estimators.exact import Exact
-from estimators.feature import FeatureProjection
-from estimators.orthogonal import SRHT, Haar, SubsampledDCT
-from estimators.quantize import BITS, StochasticRounding
-from estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
+from sketchvar.estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from sketchvar.estimators.combine import Centered, Then
+from sketchvar.estimators.countsketch import CountSketch, SparseSign
+from sketchvar.estimators.dense import Gaussian, Rademacher
+from sketchvar.estimators.estimator import Estimator
+from sketchvar.estimators.exact import Exact
+from sketchvar.estimators.feature import FeatureProjection
+from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.quantize import BITS, StochasticRounding
+from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
 # Names are spellings (see spelling.py) with no rate: "gaussian" stands for gaussian:0.1, gaussian:0.2, ...
 CATALOG: dict[str, Callable[..., Estimator]] = {

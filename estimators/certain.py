@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from estimators.estimator import Traits
-from estimators.moments import Moments
-from estimators.sampling import Sample, SampledRows, choose, normalized
-from estimators.seeds import generator
+from sketchvar.estimators.estimator import Traits
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.sampling import Sample, SampledRows, choose, normalized
+from sketchvar.estimators.seeds import generator
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, Estimator, KeepsMatrix, KeepsRows
-from estimators.exact import Exact
-from estimators.moments import Moments, column_mean, wide
-from estimators.quantize import StochasticRounding
-from estimators.seeds import fold
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, KeepsMatrix, KeepsRows
+from sketchvar.estimators.exact import Exact
+from sketchvar.estimators.moments import Moments, column_mean, wide
+from sketchvar.estimators.quantize import StochasticRounding
+from sketchvar.estimators.seeds import fold
 
 
 @dataclass(frozen=True)

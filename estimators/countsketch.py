@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from estimators import counter
-from estimators.dense import signs
-from estimators.moments import Moments
-from estimators.seeds import generator
-from estimators.sketch import BlockSketch, RowSketch
+from sketchvar.estimators.dense import signs
+from sketchvar.estimators.kernels import counter
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.seeds import generator
+from sketchvar.estimators.sketch import BlockSketch, RowSketch
 
 
 class Buckets(NamedTuple):

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators import counter
-from estimators.moments import Moments
-from estimators.seeds import generator
-from estimators.sketch import RowSketch
+from sketchvar.estimators.kernels import counter
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.seeds import generator
+from sketchvar.estimators.sketch import RowSketch
 
 
 class Unmade(NamedTuple):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from estimators.estimator import Estimator, check_pair
-from estimators.moments import wide
-from estimators.seeds import fold
+from sketchvar.estimators.estimator import Estimator, check_pair
+from sketchvar.estimators.moments import wide
+from sketchvar.estimators.seeds import fold
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.moments import Moments
+from sketchvar.estimators.moments import Moments
 
 SEED_BYTES = 8
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, KeepsRows
-from estimators.moments import Moments
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, KeepsRows
+from sketchvar.estimators.moments import Moments
 
 
 @dataclass(frozen=True)

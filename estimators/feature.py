@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.dense import Gaussian
-from estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix, check_rate
-from estimators.moments import Moments
-from estimators.sketch import RowSketch
+from sketchvar.estimators.dense import Gaussian
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix, check_rate
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.sketch import RowSketch
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from estimators.quantize import StochasticRounding
+    from sketchvar.estimators.quantize import StochasticRounding
 
 CHUNK = 256  # rows at a time where a copy is made: it stays in the cache
 

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from estimators.cosine import cosine
-from estimators.dense import signs
-from estimators.estimator import Traits
-from estimators.hadamard import hadamard, padded
-from estimators.moments import Moments
-from estimators.sampling import choose_uniformly
-from estimators.seeds import generator
-from estimators.sketch import RowSketch
+from sketchvar.estimators.dense import signs
+from sketchvar.estimators.estimator import Traits
+from sketchvar.estimators.kernels.cosine import cosine
+from sketchvar.estimators.kernels.hadamard import hadamard, padded
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.sampling import choose_uniformly
+from sketchvar.estimators.seeds import generator
+from sketchvar.estimators.sketch import RowSketch
 
 
 class SignedRows(NamedTuple):

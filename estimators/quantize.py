@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from estimators import counter
-from estimators.dense import signs
-from estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
-from estimators.hadamard import matrix
-from estimators.moments import Moments, wide
-from estimators.seeds import generator
+from sketchvar.estimators.dense import signs
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
+from sketchvar.estimators.kernels import counter
+from sketchvar.estimators.kernels.hadamard import matrix
+from sketchvar.estimators.moments import Moments, wide
+from sketchvar.estimators.seeds import generator
 
 BITS = (1, 2, 4, 8)  # those that pack into bytes without a remainder
 CHUNK = 256  # rows at a time in the closed form: it stays in the cache

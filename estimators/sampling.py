@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, KeepsRows, Traits, check_rate, kept_count
-from estimators.moments import Moments, row_sq
-from estimators.seeds import generator
-from estimators.sketch import BlockSketch
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, KeepsRows, Traits, check_rate, kept_count
+from sketchvar.estimators.moments import Moments, row_sq
+from sketchvar.estimators.seeds import generator
+from sketchvar.estimators.sketch import BlockSketch
 
 INDEX = torch.int32  # how the number of a row is kept
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix, check_rate, kept_count
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix, check_rate, kept_count
 
 Draw = TypeVar("Draw")  # how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
 

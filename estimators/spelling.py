@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estimators.catalog import CATALOG, ORACLES, known_rows, nearest
-from estimators.combine import Centered, Then, check_then
-from estimators.estimator import Estimator, Traits
-from estimators.quantize import StochasticRounding
+from sketchvar.estimators.catalog import CATALOG, ORACLES, known_rows, nearest
+from sketchvar.estimators.combine import Centered, Then, check_then
+from sketchvar.estimators.estimator import Estimator, Traits
+from sketchvar.estimators.quantize import StochasticRounding
 
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},

@@ -6,7 +6,7 @@ from jaxtyping import config, install_import_hook
 
 torch.set_num_threads(1)  # matrices are small here, and the tests run beside each other
 if not config.jaxtyping_disable:  # JAXTYPING_DISABLE=1
-    hook = install_import_hook("estimators", "beartype.beartype")
+    hook = install_import_hook("sketchvar.estimators", "beartype.beartype")
     hook.__enter__()  # stays for the whole session: test modules import estimators after this file
 
 
@@ -22,4 +22,4 @@ def unchecked():
 @pytest.fixture(params=[False, True], ids=["gram", "fused"])
 def both_ways(request, monkeypatch):
     """The two ways in which a probe has the norms of per-example gradients, whichever is the faster one."""
-    monkeypatch.setattr("analysis.probe.observer.pays", lambda *sizes: request.param)
+    monkeypatch.setattr("sketchvar.analysis.probe.observer.pays", lambda *sizes: request.param)

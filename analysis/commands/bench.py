@@ -11,9 +11,13 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from analysis import bench, bench_layer, bench_memory, figures, records
-from analysis.commands import Help
-from analysis.commands.run import device
+from sketchvar.analysis import records
+from sketchvar.analysis import style as figures
+from sketchvar.analysis.bench import layer as bench_layer
+from sketchvar.analysis.bench import memory as bench_memory
+from sketchvar.analysis.bench import probe as bench
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.commands.run import device
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

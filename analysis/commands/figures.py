@@ -9,11 +9,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis import figures, records
-from analysis.compare import at_rate, by_unit
-from analysis.figures_noise import noise_scale_through_training
-from analysis.folder import Folder, rows_of
-from analysis.noise_scale import TOTAL, batch_fraction, noise_scale
+from sketchvar.analysis import records
+from sketchvar.analysis import style as figures
+from sketchvar.analysis.folder import Folder, rows_of
+from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
+from sketchvar.analysis.noise.table import at_rate, by_unit
+from sketchvar.analysis.study import figures as pictures
+from sketchvar.analysis.study.figures import noise_scale_through_training
 
 CAPTION = """\
 1 = as noisy as the minibatch itself; below 1 = less noisy. B: gradient noise scale in examples, from this step alone;
@@ -43,7 +45,7 @@ def draw(run: Path, rate: float | None = None) -> None:
     mpl.use("agg")
     draws = records.read_rows(folder.draws) if folder.draws.exists() else None
     console.print("\nFigures (PNG, and PDF beside each):")
-    drawn = figures.of_run(rows, draws, by_unit(rows), rate)
+    drawn = pictures.of_run(rows, draws, by_unit(rows), rate)
     drawn["noise_scale"] = noise_scale_through_training(noise_scale(rows, decay=0), int(rows["examples"].max()))
     for name, figure in drawn.items():
         console.print(f"  {figures.save(figure, run / name)[0]}", soft_wrap=True)

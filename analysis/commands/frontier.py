@@ -14,17 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from analysis import frontier_figure, records
-from analysis.budgets import average, best, merged, of_run
-from analysis.commands import Help
-from analysis.commands.run import add_task, device, options_of
-from analysis.figures import save
-from analysis.folder import Folder
-from analysis.frontier import BASELINE, BUDGETS, DRAWS, ESTIMATORS, FRACTIONS, frontier, pair_layer
-from analysis.probe import Probe
-from analysis.study import dtype_of, joined, layers_at, task_of
-from analysis.tasks import Task, named
-from estimators.spelling import EXAMPLES, split_rate
+from sketchvar.analysis import records
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.commands.run import add_task, device, options_of
+from sketchvar.analysis.folder import Folder
+from sketchvar.analysis.frontier import figure as frontier_figure
+from sketchvar.analysis.frontier.best import average, best, merged, of_run
+from sketchvar.analysis.frontier.rows import BASELINE, BUDGETS, DRAWS, ESTIMATORS, FRACTIONS, frontier
+from sketchvar.analysis.noise.layer import pair_layer
+from sketchvar.analysis.probe import Probe
+from sketchvar.analysis.study.study import dtype_of, joined, layers_at, task_of
+from sketchvar.analysis.style import save
+from sketchvar.analysis.tasks import Task, named
+from sketchvar.estimators.spelling import EXAMPLES, split_rate
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

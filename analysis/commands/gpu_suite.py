@@ -10,12 +10,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from analysis import suite_figures
-from analysis.commands import Help
-from analysis.commands.run import device
-from analysis.suite import FULL, TINY, numbers, suite
-from analysis.suite_parts import PARTS
-from estimators.catalog import check_known
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.commands.run import device
+from sketchvar.analysis.gpu import figures as suite_figures
+from sketchvar.analysis.gpu.parts import PARTS
+from sketchvar.analysis.gpu.suite import FULL, TINY, numbers, suite
+from sketchvar.estimators.catalog import check_known
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

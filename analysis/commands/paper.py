@@ -12,10 +12,14 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import bench_layer, bench_memory, figures, records, training_figures
-from analysis.commands import Help, bench, train
-from analysis.commands import paper_rows as made
-from analysis.paper import averaging, memory, probed, throughput, trained, variance
+from sketchvar.analysis import records
+from sketchvar.analysis import style as figures
+from sketchvar.analysis.bench import layer as bench_layer
+from sketchvar.analysis.bench import memory as bench_memory
+from sketchvar.analysis.commands import Help, bench, train
+from sketchvar.analysis.paper import averaging, memory, probed, throughput, trained, variance
+from sketchvar.analysis.paper import rows as made
+from sketchvar.analysis.sweep import figures as training_figures
 
 MATMULS = ["gaussian", "rademacher", "dct"]
 BATCH_OR_FEATURE = ["uniform-rows", "countsketch", "gaussian", "feature-columns", "feature-rademacher"]

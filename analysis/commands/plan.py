@@ -9,14 +9,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from analysis import records
-from analysis.commands import Help
-from analysis.figures import save
-from analysis.folder import Folder, rows_of
-from analysis.plan import COPY, Totals, candidates, inputs, least_bytes, least_noise, save_plan, totals
-from analysis.plan_baselines import Single, Uniform, best_single, curves, singles
-from analysis.plan_figure import ratio_by_memory
-from analysis.study import dtype_of, task_of
+from sketchvar.analysis import records
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.folder import Folder, rows_of
+from sketchvar.analysis.plan.baselines import Single, Uniform, best_single, curves, singles
+from sketchvar.analysis.plan.figure import ratio_by_memory
+from sketchvar.analysis.plan.plan import COPY, Totals, candidates, inputs, least_bytes, least_noise, save_plan, totals
+from sketchvar.analysis.study.study import dtype_of, task_of
+from sketchvar.analysis.style import save
 
 CAPTION = """\
 Share: of the bytes that exact training keeps of X. Ratio: variance / minibatch variance (by example).

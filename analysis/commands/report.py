@@ -5,9 +5,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from analysis import records
-from analysis.commands import Help
-from analysis.report import report
+from sketchvar.analysis import records
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.report.page import report
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

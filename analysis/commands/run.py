@@ -8,11 +8,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from analysis.commands import Help, figures
-from analysis.study import Study, run
-from analysis.tasks import TASKS, Options, named
-from estimators.catalog import CATALOG, check_known
-from estimators.spelling import EXAMPLES, traits_of
+from sketchvar.analysis.commands import Help, figures
+from sketchvar.analysis.study.study import Study, run
+from sketchvar.analysis.tasks import TASKS, Options, named
+from sketchvar.estimators.catalog import CATALOG, check_known
+from sketchvar.estimators.spelling import EXAMPLES, traits_of
 
 # one of each kind; whatever is spelled and has a closed form can be given
 ESTIMATORS = ["gaussian", "rademacher", "countsketch", "srht", "uniform-rows", "norm-rows", "optimal-rows"]

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from analysis import figures, records
-from analysis.commands import Help
-from analysis.commands.run import add_task, device, options_of
-from analysis.scores import scores
-from analysis.tasks import named
+from sketchvar.analysis import records
+from sketchvar.analysis import style as figures
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.commands.run import add_task, device, options_of
+from sketchvar.analysis.scores import scores
+from sketchvar.analysis.study import figures as pictures
+from sketchvar.analysis.tasks import named
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -68,5 +70,5 @@ def main(arguments: argparse.Namespace) -> None:
     console = Console()
     console.print(grid)
     mpl.use("agg")
-    picture = figures.save(figures.ratio_by_layer(rows, a.steps, a.rate), a.out / "scores")[0]
+    picture = figures.save(pictures.ratio_by_layer(rows, a.steps, a.rate), a.out / "scores")[0]
     console.print(f"\n{a.out / 'scores.parquet'}\n{picture}", soft_wrap=True)

@@ -10,14 +10,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from analysis import figures, records, training_figures
-from analysis.commands import Help
-from analysis.commands.run import add_task, device, options_of
-from analysis.grid import Grid
-from analysis.outcome import summary
-from analysis.prediction import predictions
-from analysis.sweep import BACKENDS, Sweep, sweep
-from analysis.tasks import named
+from sketchvar.analysis import records
+from sketchvar.analysis import style as figures
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.commands.run import add_task, device, options_of
+from sketchvar.analysis.sweep import figures as training_figures
+from sketchvar.analysis.sweep.grid import Grid
+from sketchvar.analysis.sweep.outcome import summary
+from sketchvar.analysis.sweep.prediction import predictions
+from sketchvar.analysis.sweep.run import BACKENDS, Sweep, sweep
+from sketchvar.analysis.tasks import named
 
 ESTIMATORS = ["gaussian", "countsketch", "centered(countsketch)", "uniform-rows", "rounding:2"]
 

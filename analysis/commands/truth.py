@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from analysis import figures, records
-from analysis.commands import Help
-from analysis.commands.run import add_task, device, options_of
-from analysis.figures_noise import closed_forms_and_truth
-from analysis.redraws import Redraws, run
-from analysis.tasks import named
-from analysis.truth import bound
+from sketchvar.analysis import records
+from sketchvar.analysis import style as figures
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.commands.run import add_task, device, options_of
+from sketchvar.analysis.tasks import named
+from sketchvar.analysis.truth.figure import closed_forms_and_truth
+from sketchvar.analysis.truth.redraws import Redraws, run
+from sketchvar.analysis.truth.rows import bound
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

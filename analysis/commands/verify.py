@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from analysis.commands import Help
-from analysis.verify import LEVEL, Verdict, bound, pairs, spelled, verify
-from estimators.catalog import CATALOG
-from estimators.spelling import EXAMPLES
+from sketchvar.analysis.commands import Help
+from sketchvar.analysis.verify import LEVEL, Verdict, bound, pairs, spelled, verify
+from sketchvar.estimators.catalog import CATALOG
+from sketchvar.estimators.spelling import EXAMPLES
 
 BUDGET = 60.0
 POWER = 3.1  # standard errors beyond the bound at which an error is seen with probability 0.999

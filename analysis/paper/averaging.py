@@ -8,12 +8,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from analysis.figures import COLUMN, legend_above, look, plain_ticks, style
-from analysis.probe import Layer
-from estimators import Estimator, build, estimate
-from estimators.empirical import Measured
-from estimators.moments import wide
-from estimators.seeds import fold
+from sketchvar.analysis.probe import Layer
+from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, style
+from sketchvar.estimators import Estimator, build, estimate
+from sketchvar.estimators.empirical import Measured
+from sketchvar.estimators.moments import wide
+from sketchvar.estimators.seeds import fold
 
 COLUMNS = ["layer", "estimator", "rate", "count", "variance", "stderr", "draws", "one", "single"]
 

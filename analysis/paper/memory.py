@@ -5,8 +5,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from analysis.figures import COLUMN, plain_ticks, style
-from analysis.paper.recorded import MEMORY
+from sketchvar.analysis.paper.recorded import MEMORY
+from sketchvar.analysis.style import COLUMN, plain_ticks, style
 
 
 def figure(rows: pd.DataFrame) -> Figure:

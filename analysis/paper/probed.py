@@ -7,8 +7,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from analysis.compare import at_rate
-from analysis.figures import COLUMN, PAGE, UNIT_LINE, legend_above, look, plain_ticks, style
+from sketchvar.analysis.noise.table import at_rate
+from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, legend_above, look, plain_ticks, style
 
 RATIO = "estimator variance /\nminibatch variance (example)"
 

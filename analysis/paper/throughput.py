@@ -7,13 +7,13 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from analysis.bench_layer import paired, seconds
-from analysis.compare import choices
-from analysis.figures import COLUMN, legend_above, look, plain_ticks, style
-from analysis.paper.recorded import MATMULS
-from analysis.study import backward, update
-from analysis.tasks import Task, moved
-from estimators import Estimator, build, sketch_linears
+from sketchvar.analysis.bench.layer import paired, seconds
+from sketchvar.analysis.noise.table import choices
+from sketchvar.analysis.paper.recorded import MATMULS
+from sketchvar.analysis.study.study import backward, update
+from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, style
+from sketchvar.analysis.tasks import Task, moved
+from sketchvar.estimators import Estimator, build, sketch_linears
 
 COLUMNS = ["task", "device", "threads", "batch", "estimator", "rate", "ratio", "low", "high", "plain", "repeats"]
 

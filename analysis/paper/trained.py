@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import COLUMN, PAGE, legend_above, look, method, plain_ticks, style
-from analysis.paper.recorded import MATMULS
+from sketchvar.analysis.paper.recorded import MATMULS
+from sketchvar.analysis.style import COLUMN, PAGE, legend_above, look, method, plain_ticks, style
 
 ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": "--", "zorder": 1}
 

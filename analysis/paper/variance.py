@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import PAGE, UNIT_LINE, plain_ticks, style
-from estimators import Gaussian
+from sketchvar.analysis.style import PAGE, UNIT_LINE, plain_ticks, style
+from sketchvar.estimators import Gaussian
 
 CURVES = {  # column -> how it is drawn
     "d_sgd": ("D²_SGD, rows as if independent (paper)", "C0", "o", "-"),

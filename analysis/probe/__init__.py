@@ -1,7 +1,5 @@
 """Per-layer statistics of an unmodified model while it trains; start with probe.py."""
 
-from analysis.probe.layer import Layer
-from analysis.probe.probe import Probe
-from analysis.probe.units import not_padding
+import lazy_loader
 
-__all__ = ["Layer", "Probe", "not_padding"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

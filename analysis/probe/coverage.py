@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 from torch import nn
 
-from analysis.probe.kinds import Kind, kind_of
-from analysis.probe.layer import Watch
+from sketchvar.analysis.probe.kinds import Kind, kind_of
+from sketchvar.analysis.probe.watch import Watch
 
 COLUMNS = ["parameter", "module", "share", "measured", "reason", "not_finite"]
 

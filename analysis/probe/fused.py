@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.forms import Form
-from estimators.moments import norm, wide
+from sketchvar.estimators.layers.forms import Form
+from sketchvar.estimators.moments import norm, wide
 
 OnBackward = Callable[[Tensor, Tensor, Tensor | None], None]
 

@@ -9,8 +9,8 @@ from unittest.mock import patch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from estimators.forms import Conv1DForm, Form, LinearForm, conv2d_form
-from estimators.linear import base_of
+from sketchvar.estimators.layers.forms import Conv1DForm, Form, LinearForm, conv2d_form
+from sketchvar.estimators.layers.linear import base_of
 
 
 class See(Protocol):

@@ -4,8 +4,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from analysis.probe.probe import Probe
-from analysis.probe.ranks import world
+from sketchvar.analysis.probe.probe import Probe
+from sketchvar.analysis.probe.ranks import world
 
 
 class ProbeCallback(Callback):

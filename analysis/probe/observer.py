@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
 
-from analysis.probe.fused import FusedLinear, pays
-from analysis.probe.kinds import Kind, kind_of
-from analysis.probe.layer import Use, Watch
-from analysis.probe.units import Examples, Unit, unit_of
-from estimators.forms import Conv2dForm, Form
+from sketchvar.analysis.probe.fused import FusedLinear, pays
+from sketchvar.analysis.probe.kinds import Kind, kind_of
+from sketchvar.analysis.probe.units import Examples, Unit, unit_of
+from sketchvar.analysis.probe.watch import Use, Watch
+from sketchvar.estimators.layers.forms import Conv2dForm, Form
 
 OBSERVED: weakref.WeakKeyDictionary[nn.Module, "Observer"] = weakref.WeakKeyDictionary()
 

@@ -12,15 +12,16 @@ import pandas as pd
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from analysis import records
-from analysis.compare import COLUMNS, check_choices, compared
-from analysis.probe.coverage import coverage
-from analysis.probe.layer import NOT_FINITE, Layer, layers
-from analysis.probe.observer import Observer
-from analysis.probe.ranks import Ranks
-from analysis.probe.scalars import write_scalars
-from analysis.probe.units import Examples
-from estimators.spelling import traits_of
+from sketchvar.analysis import records
+from sketchvar.analysis.noise.layer import Layer
+from sketchvar.analysis.noise.table import COLUMNS, check_choices, compared
+from sketchvar.analysis.probe.coverage import coverage
+from sketchvar.analysis.probe.observer import Observer
+from sketchvar.analysis.probe.ranks import Ranks
+from sketchvar.analysis.probe.scalars import write_scalars
+from sketchvar.analysis.probe.units import Examples
+from sketchvar.analysis.probe.watch import NOT_FINITE, layers
+from sketchvar.estimators.spelling import traits_of
 
 
 class Probe:

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis import noise
-from analysis.probe.units import Unit
-from estimators.forms import Form
+from sketchvar.analysis import noise
+from sketchvar.analysis.probe.units import Unit
+from sketchvar.estimators.layers.forms import Form
 
 
 class Product(NamedTuple):

@@ -4,8 +4,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from analysis.probe.probe import Probe
-from analysis.probe.ranks import world
+from sketchvar.analysis.probe.probe import Probe
+from sketchvar.analysis.probe.ranks import world
 
 
 class ProbeCallback(TrainerCallback):

@@ -2,12 +2,12 @@
 
 from dataclasses import fields, replace
 
-from analysis.tasks.cifar10 import CifarConv, CifarViT
-from analysis.tasks.digits_mlp import DigitsMLP
-from analysis.tasks.glue import GLUE
-from analysis.tasks.stdlib_lm import StdlibLM
-from analysis.tasks.task import Batch, Task, Validation, moved
-from estimators.catalog import check_known
+from sketchvar.analysis.tasks.cifar10 import CifarConv, CifarViT
+from sketchvar.analysis.tasks.digits_mlp import DigitsMLP
+from sketchvar.analysis.tasks.glue import GLUE
+from sketchvar.analysis.tasks.stdlib_lm import StdlibLM
+from sketchvar.analysis.tasks.task import Batch, Task, Validation, moved
+from sketchvar.estimators.catalog import check_known
 
 LARGE = StdlibLM(
     steps=1000,

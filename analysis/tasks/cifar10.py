@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.tasks.cifar10_data import images
-from analysis.tasks.task import Batch, Task, Validation, accuracy, epoch_places
-from estimators.seeds import fold, generator
+from sketchvar.analysis.tasks.cifar10_data import images
+from sketchvar.analysis.tasks.task import Batch, Task, Validation, accuracy, epoch_places
+from sketchvar.estimators.seeds import fold, generator
 
 
 @dataclass(frozen=True)

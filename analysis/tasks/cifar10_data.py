@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from analysis.tasks.glue_data import DATASETS, first_line
+from sketchvar.analysis.tasks.glue_data import DATASETS, first_line
 
 RECORD = 1 + 3 * 32 * 32  # bytes of an image in CIFAR-10's binary files: its label, then three planes
 REMEDY = "--data-dir needs CIFAR-10's binary files (data_batch_1.bin, ..., test_batch.bin) or an .npz of JPEG files"

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.tasks.task import Batch, Task, Validation, accuracy, epoch_places
+from sketchvar.analysis.tasks.task import Batch, Task, Validation, accuracy, epoch_places
 
 HELD_OUT = 297  # of 1797 images
 

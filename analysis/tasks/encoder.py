@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from analysis.tasks.glue_data import first_line
+from sketchvar.analysis.tasks.glue_data import first_line
 
 REMEDY = "--model needs an encoder: a directory with config.json, tokenizer files and model.safetensors, or a hub name"
 

@@ -8,10 +8,10 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.tasks.encoder import classifier, tokenizer
-from analysis.tasks.glue_data import SOURCES, Examples, examples
-from analysis.tasks.task import Batch, Inputs, Task, Validation, epoch_places
-from estimators.catalog import check_known
+from sketchvar.analysis.tasks.encoder import classifier, tokenizer
+from sketchvar.analysis.tasks.glue_data import SOURCES, Examples, examples
+from sketchvar.analysis.tasks.task import Batch, Inputs, Task, Validation, epoch_places
+from sketchvar.estimators.catalog import check_known
 
 
 def mean_f1_accuracy(guesses: Tensor, labels: Tensor) -> float:

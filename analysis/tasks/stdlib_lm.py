@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.tasks.task import Batch, Task, Validation, accuracy
-from estimators.seeds import fold, generator
+from sketchvar.analysis.tasks.task import Batch, Task, Validation, accuracy
+from sketchvar.estimators.seeds import fold, generator
 
 HELD_OUT = 10  # one file in so many is for validation
 BYTES = 256

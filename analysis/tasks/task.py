@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from estimators.seeds import fold, generator
+from sketchvar.estimators.seeds import fold, generator
 
 Inputs = Tensor | dict[str, Tensor]
 Batch = tuple[Inputs, Tensor]  # inputs and targets; the first dimension counts examples

@@ -1,0 +1,1 @@
+"""Bench: what things cost in time and memory, as ratios inside one process."""

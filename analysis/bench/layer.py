@@ -1,0 +1,165 @@
+"""What a sketched layer costs: paired ratios of forward and backward time to ``nn.Linear``, in one process."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from sketchvar.analysis import style as figures
+from sketchvar.analysis.bench import probe as bench
+from sketchvar.analysis.noise.table import choices
+from sketchvar.estimators import SketchedLinear, parse
+from sketchvar.estimators.catalog import CATALOG, ORACLES
+from sketchvar.estimators.spelling import EXAMPLES
+
+SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
+RATES = (0.5, 0.1)
+COLUMNS = ["device", "threads", "dtype", "rows", "p", "q", "mode", "estimator", "rate"]
+COLUMNS += ["ratio", "low", "high", "theory", "kept", "repeats"]
+
+
+def layer(
+    estimators: Sequence[str] = (),
+    rates: Sequence[float] = RATES,
+    shapes: Sequence[tuple[int, int, int]] = SHAPES,
+    repeats: int = 15,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[pd.DataFrame]:
+    """The table as it grows, a row per shape (rows, p, q), estimator (all that a layer can use, unless named) and rate.
+
+    ``ratio`` is the median over ``repeats`` of paired ratios to ``nn.Linear``, forward and backward, ``low`` and
+    ``high`` their quartiles; the two layers of a pair run one after the other. Time is CPU time of the process, or on
+    a GPU wall time between synchronisations. ``theory`` counts multiplications, (4 + 2·rate)/6; ``kept`` is kept bytes
+    over the bytes of X. The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
+    """
+    names = list(estimators) or [name for name in CATALOG if name not in ORACLES | {"exact"}]
+    compared = choices(names, rates)
+    rows: list[tuple[Any, ...]] = []
+    for n, p, q in shapes:
+        x = torch.randn(n, p, device=device, dtype=dtype, requires_grad=True)
+        y = torch.randn(n, q, device=device, dtype=dtype)
+        plain = nn.Linear(p, q, device=device, dtype=dtype)
+        where = (device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q)
+        for name, rate in compared:
+            estimator = parse(name, rate)
+            sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
+            ratios = paired(partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats)
+            kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
+            rows.append((*where, "train", name, rate, *ratios, theory(rate), kept, repeats))
+            yield pd.DataFrame(rows, columns=COLUMNS)
+        for mode in ("eval", "no_grad"):
+            idle = SketchedLinear(p, q, parse(*compared[0]), device=device, dtype=dtype)
+            both = [module.train(mode == "no_grad") for module in (plain, idle)]
+            with torch.set_grad_enabled(mode == "eval"):
+                ratios = paired(partial(both[0], x), partial(both[1], x), device, repeats)
+            rows.append((*where, mode, *compared[0], *ratios, 1.0, 1.0, repeats))
+            plain.train()
+        yield pd.DataFrame(rows, columns=COLUMNS)
+
+
+def theory(rate: float) -> float:
+    """Multiplications of forward, input gradient and sketched weight gradient, over those of the plain layer."""
+    return (4 + 2 * rate) / 6
+
+
+def step(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Forward and backward as in training: gradients are made anew."""
+    module.zero_grad()
+    x.grad = None
+    module(x).backward(y)
+
+
+def paired(
+    plain: Callable[[], object], other: Callable[[], object], device: str, repeats: int
+) -> tuple[float, float, float]:
+    """Median and quartiles of other / plain over interleaved repeats, the order alternating; one warm-up each."""
+    seconds(plain, device), seconds(other, device)
+    ratios = []
+    for i in range(repeats):
+        first, second = (plain, other) if i % 2 else (other, plain)
+        a, b = seconds(first, device), seconds(second, device)
+        ratios.append(b / a if i % 2 else a / b)
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return float(middle), float(low), float(high)
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """CPU time of this process, or wall time of a GPU between synchronisations."""
+    if device == "cpu":
+        return bench.seconds(work)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Time over nn.Linear's by estimator, one panel per shape, a colour per rate with its theory as a line."""
+    figures.style()
+    train = rows[rows["mode"] == "train"]
+    names = list(train.groupby("estimator")["ratio"].min().sort_values().index)
+    shapes = list(train.groupby(["rows", "p", "q"], sort=False))
+    rates = sorted(set(train["rate"]))
+    size = (figures.PAGE, 1.2 + 0.16 * len(names))
+    picture, grid = plt.subplots(1, len(shapes), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axes, (shape, group) in zip(grid[0], shapes, strict=True):
+        for rate, colour in zip(rates, sns.color_palette("colorblind"), strict=False):
+            part = group[group["rate"] == rate]
+            bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
+            places = [names.index(name) for name in part["estimator"]]
+            points = {"fmt": "o", "color": colour, "markersize": 3, "elinewidth": 0.8}
+            axes.errorbar(part["ratio"], places, xerr=bars, label=f"rate {rate:g}, theory as a line", **points)
+            axes.axvline(theory(rate), color=colour, linewidth=0.8)
+        axes.set(title="{} × {} → {}".format(*shape), xscale="log", yticks=range(len(names)), yticklabels=names)
+        figures.plain_ticks(axes.xaxis)
+    grid[0, 0].invert_yaxis()
+    picture.supxlabel("time of forward and backward / nn.Linear (median, quartiles)", fontsize=8)
+    figures.legend_above(picture, grid[0, 0])
+    return picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``bench layer`` on the command line."""
+    parser.add_argument(
+        "--estimators",
+        nargs="+",
+        default=(),
+        metavar="E",
+        help=f"as in {EXAMPLES} (default: all that a layer can take)",
+    )
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, metavar="R", help="fractions of X to keep")
+    typed = " ".join(",".join(map(str, sizes)) for sizes in SHAPES)
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=shape,
+        default=SHAPES,
+        metavar="N,P,Q",
+        help=f"rows, inputs, outputs of a layer (default: {typed})",
+    )
+    parser.add_argument("--repeats", type=int, default=15, metavar="N", help="interleaved pairs for each median")
+    parser.add_argument("--device", default="cpu", metavar="D", help="auto, cpu, cuda or cuda:N")
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    """Rows, p and q of "8192,768,3072"."""
+    try:
+        n, p, q = map(int, text.split(","))
+    except ValueError:
+        n = p = q = 0
+    if min(n, p, q) < 1:
+        raise argparse.ArgumentTypeError(
+            f"a shape is three numbers, rows,inputs,outputs as in 8192,768,3072; got {text}"
+        )
+    return n, p, q

@@ -1,0 +1,5 @@
+"""Frontier: the least variance for the bytes that can be spent."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+"""All that is claimed of a GPU, measured on one within a time limit."""

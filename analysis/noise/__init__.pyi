@@ -1,0 +1,27 @@
+from .closed import by_example, by_row, example_sq
+from .layer import Layer, pair_layer
+from .scale import TOTAL, batch_fraction, noise_scale
+from .spread import Loss, Spread, backward, exactly, random_kept, redraw, unchanged
+from .table import COLUMNS, at_rate, by_unit, compare
+
+__all__ = [
+    "COLUMNS",
+    "TOTAL",
+    "Layer",
+    "Loss",
+    "Spread",
+    "at_rate",
+    "backward",
+    "batch_fraction",
+    "by_example",
+    "by_row",
+    "by_unit",
+    "compare",
+    "exactly",
+    "example_sq",
+    "noise_scale",
+    "pair_layer",
+    "random_kept",
+    "redraw",
+    "unchanged",
+]

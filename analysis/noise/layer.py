@@ -1,0 +1,52 @@
+"""Layer: what a step told of one weight matrix, and a pair (X, Y) as such a layer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sketchvar.analysis.noise.closed import example_sq
+from sketchvar.estimators import Moments
+from sketchvar.estimators.estimator import check_pair
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one step told of one weight matrix: all its uses, in all backward passes that made its gradient.
+
+    ``moments`` is of X (rows of inputs) and Y (rows of output gradients), padding included, as the layer saw them;
+    ``rows`` is the number of rows that are data, as far as the probe's ``examples`` says which are padding.
+    ``examples`` is the number of examples and ``example_sq`` holds ‖X_sᵀY_s‖² of each, None for a probe by row.
+    All is in the scale of the gradient that autograd produced (under a GradScaler, unscaled); ``dtype`` is the
+    product's. ``input_of`` is the first layer that read the same X, as the query is of its key and value, which a
+    compressed copy would serve together; its own name where no other read it before.
+    """
+
+    name: str
+    moments: Moments
+    examples: int
+    example_sq: Tensor | None
+    rows: int
+    dtype: torch.dtype
+    input_of: str
+
+
+def pair_layer(x: Tensor, y: Tensor) -> Layer:
+    """A pair as a layer: X (n × p) and Y (n × q) of n examples, or X (S × T × p) and Y (S × T × q) of S examples.
+
+    Raises ValueError for shapes that do not fit or fewer than two examples, which have no minibatch variance.
+    """
+    if x.ndim != y.ndim or x.shape[:-1] != y.shape[:-1] or x.ndim not in (2, 3):
+        raise ValueError(
+            "X and Y must be n × p and n × q, or S × T × p and S × T × q for S examples of T rows, "
+            f"got shapes {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if len(x) < 2:
+        raise ValueError(
+            f"a minibatch variance needs at least 2 examples, got {len(x)}; give X and Y as rows, n × p and n × q"
+        )
+    rows = x.flatten(0, -2), y.flatten(0, -2)
+    check_pair(*rows)
+    m = Moments.of(*rows)
+    squares = m.x_sq * m.y_sq if x.ndim == 2 else example_sq(x, y)
+    return Layer("pair", m, len(x), squares, m.n, x.dtype, "pair")

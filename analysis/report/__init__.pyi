@@ -1,0 +1,5 @@
+from .page import report
+
+__all__ = [
+    "report",
+]

@@ -1,0 +1,7 @@
+from .study import Study, layers_at, run
+
+__all__ = [
+    "Study",
+    "layers_at",
+    "run",
+]

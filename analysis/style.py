@@ -1,0 +1,84 @@
+"""Rows in, matplotlib Figure out; no statistics here beyond the medians and bands that seaborn draws."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from sketchvar.estimators.spelling import takes_rate
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column and both columns of a paper
+STYLE = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "lines.markersize": 4,
+    "grid.linewidth": 0.5,
+    "pdf.fonttype": 42,
+}
+UNIT_LINE: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": "--", "zorder": 1}  # ratio 1
+MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8"]
+
+
+def style() -> None:
+    """Fonts and grid for a paper; seaborn's colour-blind palette, with a marker of its own for every estimator."""
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", rc=STYLE)
+
+
+def look(names: list[str]) -> dict[str, tuple[object, str]]:
+    """Colour and marker of every estimator, the same in all figures of a run."""
+    palette = sns.color_palette("colorblind", 10)
+    colours = [palette[i] for i in (0, 1, 2, 3, 4, 9, 7, 5, 8, 6)]  # the two palest come last
+    return {name: (colours[i % 10], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+
+
+def method(estimator: str, rate: float) -> str:
+    """As a label: an estimator with its rate, where it takes one."""
+    return f"{estimator} {rate:g}" if rate < 1 else estimator
+
+
+def plain_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10, ... on a logarithmic axis, written out; only powers of ten where more would not fit side by side."""
+    low, high = axis.get_view_interval()
+    crowded = isinstance(axis, XAxis) and high > 1000 * low
+    axis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """One legend for the whole figure, above it, so that it hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    for columns in range(min(len(labels), 4), 0, -1):  # as many as fit side by side
+        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write PNG (200 dpi) and PDF beside each other; ``path`` has no suffix."""
+    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
+    for file in files:
+        figure.savefig(file, dpi=200)
+    plt.close(figure)
+    return files
+
+
+def rate_shown(rows: pd.DataFrame, rate: float | None) -> float:
+    """The rate of the figures at one rate: 0.1, or the smallest, unless given. Raises ValueError if not measured."""
+    rates = sorted(set(rows.loc[rows["estimator"].map(takes_rate).astype(bool), "rate"])) or [1.0]
+    rate = (0.1 if 0.1 in rates else rates[0]) if rate is None else rate
+    if rate not in rates:
+        raise ValueError(f"no rows at rate {rate:g}; measured were {', '.join(f'{r:g}' for r in rates)}")
+    return rate

@@ -1,0 +1,140 @@
+"""sweep(): train the cells of a grid by joblib, on processes or on Ray; every finished cell is a file."""
+
+import hashlib
+import json
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import torch
+
+from sketchvar.analysis import records
+from sketchvar.analysis.sweep.cell import COLUMNS, Cell, train
+from sketchvar.analysis.sweep.grid import Grid
+from sketchvar.analysis.tasks import named
+
+BACKENDS = ("processes", "ray")
+
+
+class Sweep:
+    """The folder of a sweep: cells/<cell>.parquet for what is finished, failed/<cell>.json for what is not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.cells, self.failed = path, path / "cells", path / "failed"
+        self.provenance = path / "sweep.json"
+
+    def open(self) -> None:
+        """Make the folders. Raises ValueError where they cannot be written to."""
+        try:
+            for folder in (self.cells, self.failed):
+                folder.mkdir(parents=True, exist_ok=True)
+            records.atomically(self.path / "writable", lambda part: part.touch())
+            (self.path / "writable").unlink()
+        except OSError as error:
+            raise ValueError(f"cannot write to {self.path} ({error.strerror}); choose another --out") from None
+
+    def describe(self, grid: Grid) -> None:
+        """Write sweep.json: the grid, and where and with what it is trained."""
+        origin = records.provenance(torch.device(grid.device)) | named(grid.task, grid.options).provenance()
+        records.write_json(self.provenance, {"grid": asdict(grid), **origin})
+
+    def activations(self, grid: Grid) -> pd.DataFrame:
+        """``grid.activations()``, measured once and kept in memory-<...>.parquet."""
+        fields = {k: v for k, v in asdict(grid).items() if k not in ("seeds", "steps", "evaluations", "fractions")}
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        path = self.path / f"memory-{digest[:10]}.parquet"
+        if not path.exists():
+            records.write_rows(path, grid.activations())
+        return records.read_rows(path)
+
+    def rows_of(self, cell: Cell) -> Path:
+        return self.cells / f"{cell.name}.parquet"
+
+    def error_of(self, cell: Cell) -> Path:
+        return self.failed / f"{cell.name}.json"
+
+    def finished(self, cells: Sequence[Cell]) -> int:
+        """How many of these cells are trained."""
+        return sum(self.rows_of(cell).exists() for cell in cells)
+
+    def table(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """The rows of all finished ones of these cells, in the order of the cells."""
+        parts = [records.read_rows(self.rows_of(cell)) for cell in cells if self.rows_of(cell).exists()]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+    def errors(self, cells: Sequence[Cell]) -> dict[str, str]:
+        """Name -> error of the cells that failed."""
+        return {c.name: records.read_json(self.error_of(c))["error"] for c in cells if self.error_of(c).exists()}
+
+
+def sweep(
+    cells: Sequence[Cell],
+    folder: Sweep,
+    jobs: int = 1,
+    backend: str = "processes",
+    retry: bool = False,
+    progress: Callable[[], object] | None = None,
+) -> pd.DataFrame:
+    """Train every cell that is not finished, ``jobs`` at a time; returns the rows of all finished cells.
+
+    A sweep stopped at any moment goes on where it was, with any number of jobs: what is finished is a whole file, what
+    is not is trained again from its start. Cells that failed are left alone unless ``retry``; their errors are files
+    too. ``progress`` is called after every cell. Raises ValueError where a file cannot be written or Ray is missing.
+    """
+    folder.open()
+    for file in (path for cell in cells if (path := folder.rows_of(cell)).exists()):
+        records.read_rows(file)  # a file cut short is an error now, not after hours
+    left = [c for c in cells if not folder.rows_of(c).exists() and (retry or not folder.error_of(c).exists())]
+    with on(backend):
+        work = (joblib.delayed(finish)(cell, folder.path) for cell in left)
+        streams = {} if backend == "ray" else {"return_as": "generator_unordered"}
+        try:
+            for _ in joblib.Parallel(n_jobs=jobs, **streams)(work):
+                if progress is not None:
+                    progress()
+        except BrokenExecutor:
+            raise ValueError(
+                "a worker was killed, perhaps for its memory; finished cells are kept: give the same command again, "
+                "with fewer --jobs"
+            ) from None
+    return folder.table(cells)
+
+
+def finish(cell: Cell, path: Path) -> None:
+    """Train one cell and write its file, or its error's. Raises ValueError where neither can be written."""
+    folder = Sweep(path)
+    try:
+        try:
+            rows = train(cell)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            report = {"error": what, "cell": asdict(cell), "traceback": traceback.format_exc()}
+            records.write_json(folder.error_of(cell), report)
+        else:
+            records.write_rows(folder.rows_of(cell), rows)
+            folder.error_of(cell).unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {cell.name} to {path} ({error.strerror}); free some space and give the same command again: "
+            "finished cells are kept"
+        ) from None
+
+
+def on(backend: str) -> AbstractContextManager[Any]:
+    """joblib's backend: processes of this machine, or the Ray cluster that RAY_ADDRESS names (else a local one)."""
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; known are {', '.join(BACKENDS)}")
+    if backend == "processes":
+        return joblib.parallel_config(backend="loky")
+    try:
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise ValueError('--backend ray needs: pip install "sketchvar[cluster]"') from None
+    register_ray()
+    return joblib.parallel_config(backend="ray")

@@ -1,0 +1,63 @@
+"""The fast Walsh–Hadamard transform of the rows of a matrix."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sketchvar.estimators.kernels import counter
+
+BLOCK = 5  # H is a chain of products with matrices of at most 2⁵ × 2⁵: few passes over memory, each at GEMM speed
+TILE = 2**20  # bytes of one product on a CPU, which so writes what is still in the cache
+
+
+def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
+    """H·X for the N × N Walsh–Hadamard matrix (entries ±1, natural order), X padded by zero rows to N = ``padded(n)``.
+
+    H is not normalised: HᵀH = N·I. Takes N·d·Σ 2^b operations over blocks of b ≤ 5 bits, and works in the dtype of X.
+    Source: Fino and Algazi 1976, https://doi.org/10.1109/TC.1976.1674569.
+    """
+    n, d = x.shape
+    size, fast = padded(n), counter.kernels(x.device)
+    if fast is not None and size >= 16 and x.dtype in fast.DTYPES:
+        return fast.hadamard(x, size)
+    if size > n:
+        x = torch.cat([x, x.new_zeros(size - n, d)])
+    out = x.new_empty(size, d)
+    transform(x.contiguous(), out, matrix(2**BLOCK, x.dtype, x.device))
+    return out
+
+
+def transform(x: Float[Tensor, "size d"], out: Float[Tensor, "size d"], h: Float[Tensor, "b b"]) -> None:
+    """H·X into ``out``, which may be X: H_high ⊗ I after I ⊗ H_low, in either order, all of them corners of ``h``."""
+    size, d = x.shape
+    bits = size.bit_length() - 1
+    passes = -(-bits // BLOCK)
+    high = 2 ** (bits // max(passes, 2))
+    low = size // high
+    outer = h[:high, :high]
+    if passes > 2:  # over all rows once, then over as many as stay in the cache
+        width = low * d if x.is_cuda else max(TILE // (high * x.element_size()), 1)
+        for columns, result in zip(x.view(high, -1).split(width, 1), out.view(high, -1).split(width, 1), strict=True):
+            if x is out:
+                result.copy_(outer @ columns)
+            else:
+                torch.mm(outer, columns, out=result)
+        for rows in out.view(high, low, d):
+            transform(rows, rows, h)
+    else:
+        once = outer @ x.view(high, -1)
+        inner = h[:low, :low].expand(high, low, low)
+        torch.bmm(inner, once.view(high, low, d), out=out.view(high, low, d))
+
+
+def padded(n: int) -> int:
+    """The least power of two that is at least n, and at least 1."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def matrix(size: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "size size"]:
+    """The Walsh–Hadamard matrix itself, for a power of two: H_ij = (−1)^popcount(i & j)."""
+    h = torch.ones(1, 1, dtype=dtype, device=device)
+    while h.shape[0] < size:
+        h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
+    return h

@@ -1,0 +1,70 @@
+from . import analysis, estimators, noise
+from .analysis.noise import noise_scale
+from .analysis.plan import load_plan
+from .analysis.probe import Probe, not_padding
+from .estimators.catalog import CATALOG, build
+from .estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from .estimators.combine import Centered, Then
+from .estimators.countsketch import CountSketch, SparseSign
+from .estimators.dense import Gaussian, Rademacher
+from .estimators.empirical import Empirical, Measured, empirical
+from .estimators.estimator import Compressed, Estimator, estimate
+from .estimators.exact import Exact
+from .estimators.feature import FeatureProjection
+from .estimators.layers.convert import Conversion, sketch_linears, unsketch
+from .estimators.layers.linear import SketchedConv2d, SketchedLinear
+from .estimators.layers.predicted import counting
+from .estimators.moments import Moments
+from .estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from .estimators.quantize import StochasticRounding
+from .estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
+from .estimators.sketch import RowSketch
+from .estimators.spelling import parse, spell
+
+__version__: str
+__all__ = [
+    "CATALOG",
+    "SRHT",
+    "BernoulliRows",
+    "Centered",
+    "Compressed",
+    "Conversion",
+    "CountSketch",
+    "Empirical",
+    "Estimator",
+    "Exact",
+    "FeatureProjection",
+    "Gaussian",
+    "Haar",
+    "Measured",
+    "Moments",
+    "NormRows",
+    "OptimalRows",
+    "Probe",
+    "Rademacher",
+    "RowSketch",
+    "ScoredRows",
+    "SketchedConv2d",
+    "SketchedLinear",
+    "SparseSign",
+    "StochasticRounding",
+    "SubsampledDCT",
+    "Then",
+    "TopRows",
+    "UniformRows",
+    "WinnerTakeAllRows",
+    "analysis",
+    "build",
+    "counting",
+    "empirical",
+    "estimate",
+    "estimators",
+    "load_plan",
+    "noise",
+    "noise_scale",
+    "not_padding",
+    "parse",
+    "sketch_linears",
+    "spell",
+    "unsketch",
+]

@@ -1,0 +1,209 @@
+"""Training runs: their rows, their baselines, what came of them over seeds, and the prediction."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from sketchvar.analysis.sweep.cell import COLUMNS, TIMED, Cell, train
+from sketchvar.analysis.sweep.grid import Grid, held
+from sketchvar.analysis.sweep.outcome import final, interval, paired, summary
+from sketchvar.analysis.sweep.prediction import predictions, steps_to
+from sketchvar.analysis.tasks import TASKS, named
+from sketchvar.estimators.seeds import fold
+
+SMALL = Cell("digits-mlp", (("width", 16),), "exact", 1.0, 50, False, seed=3, steps=6, evaluate_at=(0, 3, 6))
+LM = (("width", 24), ("depth", 1), ("heads", 2), ("length", 16), ("batch_size", 12))
+
+
+def lasting(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop(columns=TIMED)
+
+
+def test_exact_rows_are_those_of_a_plain_training_loop():
+    rows = train(SMALL)
+    assert list(rows.columns) == COLUMNS
+    task = named("digits-mlp", (("width", 16), ("batch_size", 50)))
+    torch.manual_seed(fold(3, "model"))
+    model = task.model()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.95), weight_decay=0.1, fused=True)
+    losses = []
+    for step in range(6):
+        loss = task.loss(model, task.batch(step, 3))
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert rows["train"].tolist()[1:] == [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
+    assert math.isnan(rows["train"][0])
+    assert (rows["validation"].iloc[-1], rows["metric"].iloc[-1]) == task.validate(model, torch.device("cpu"))
+    assert (rows["ratio"] == 0).all()
+    assert rows["seconds"].is_monotonic_increasing and rows["seconds"][0] == 0 and rows["peak"][0] > 0
+
+
+@pytest.mark.parametrize("estimator", ["gaussian", "centered(countsketch)", "rounding:2"])
+def test_equal_cells_give_equal_rows_and_measuring_changes_nothing(estimator):
+    cell = replace(SMALL, estimator=estimator, rate=0.2)
+    rows = train(cell)
+    pd.testing.assert_frame_equal(lasting(rows), lasting(train(cell)), check_exact=True)
+    once = train(replace(cell, evaluate_at=(6,)))
+    assert once["validation"].iloc[-1] == rows["validation"].iloc[-1]
+    assert train(replace(cell, seed=4))["validation"].iloc[-1] != rows["validation"].iloc[-1]
+    assert rows["validation"].iloc[-1] != train(SMALL)["validation"].iloc[-1]
+
+
+def test_the_ratio_of_uniform_rows_is_that_of_a_smaller_batch():
+    rows = train(replace(SMALL, estimator="uniform-rows", rate=0.2))
+    assert rows["ratio"].tolist() == pytest.approx([4] * 3)  # (n − k) / k, in every layer and step
+    assert rows["ratio_median"].tolist() == pytest.approx([4] * 3)
+    assert final(rows)["fraction"].item() == pytest.approx(0.2)
+
+
+def test_an_estimator_without_a_closed_form_has_no_ratio_and_trains():
+    rows = train(replace(SMALL, estimator="countsketch+rounding:4", rate=0.5))
+    assert rows["ratio"].isna().all()
+    assert rows["validation"].iloc[-1] < rows["validation"].iloc[0]
+
+
+def test_checkpointing_computes_the_same_and_leaves_less_for_backward():
+    grid = Grid("stdlib-lm", LM, ("uniform-rows",), (0.25,), (0,), steps=2, evaluations=1)
+    plain = grid.exact()
+    again = replace(plain, checkpointing=True)
+    same = [c for c in COLUMNS if c not in (*TIMED, "cell", "checkpointing")]
+    pd.testing.assert_frame_equal(train(plain)[same], train(again)[same], check_exact=True)
+    assert held(again, 12) < held(plain, 12)
+
+
+def test_the_smaller_batch_is_the_largest_that_leaves_no_more_bytes():
+    grid = Grid("stdlib-lm", LM, ("uniform-rows", "rounding:2"), (0.5, 0.1), (0, 1), 2, 1, fractions=(0.5,))
+    memory = grid.activations()
+    plain = grid.exact()
+    assert list(zip(memory["estimator"], memory["rate"], strict=True)) == [
+        ("uniform-rows", 0.5), ("uniform-rows", 0.1), ("rounding:2", 1.0), ("checkpointing", 1.0)
+    ]  # fmt: skip
+    for _, line in memory.iloc[:3].iterrows():
+        batch = int(line["same_memory_batch"])
+        assert 1 < batch < 12
+        assert held(plain, batch) <= line["activations"] < held(plain, batch + 1)
+    cells = grid.cells(memory)
+    assert len({c.name for c in cells}) == len(cells)
+    assert [c.seed for c in cells] == [0] * (len(cells) // 2 + 1) + [1] * (len(cells) // 2)
+    assert [c.seed for c in cells if c.checkpointing] == [0]
+    exact = {c.batch for c in cells if c.estimator == "exact"}
+    assert exact == {12, 6, *memory["same_memory_batch"]}
+
+
+def test_only_the_layers_that_match_are_sketched():
+    one = replace(SMALL, estimator="gaussian", rate=0.1, layers="2")
+    assert train(one)["validation"].iloc[-1] != train(replace(one, layers="*"))["validation"].iloc[-1]
+    with pytest.raises(ValueError, match=r"'9' matches no layer"):
+        train(replace(one, layers="9"))
+    embedding = Cell("stdlib-lm", LM, "gaussian", 0.5, 2, False, 0, 2, (2,), layers="bytes")
+    with pytest.raises(ValueError, match=r"no layer of stdlib-lm matches 'bytes' and can be sketched"):
+        train(embedding)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(monkeypatch):
+    monkeypatch.setitem(TASKS, "digits-mlp", replace(TASKS["digits-mlp"], learning_rate=1e30))
+    threads = torch.get_num_threads()
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step \d of digits-mlp-exact"):
+        train(replace(SMALL, threads=threads + 1))
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"estimators": ("gausian",)}, r"unknown estimator 'gausian'"),
+        ({"estimators": ("optimal-rows",)}, r"y_sq"),
+        ({"rates": (1.5,)}, r"0 < rate <= 1, got rate=1.5"),
+        ({"fractions": (0.0,)}, r"0 < rate <= 1, got rate=0.0"),
+        ({"seeds": (1, 1)}, r"seeds must be different, got 1 1"),
+        ({"steps": 1}, r"needs 2 steps or more"),
+        ({"evaluations": 0}, r"1 to 6 evaluations"),
+        ({"task": "digit-mlp"}, r"unknown task 'digit-mlp'"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(change, says):
+    good = {
+        "task": "digits-mlp",
+        "options": (),
+        "estimators": ("gaussian",),
+        "rates": (0.5,),
+        "seeds": (0,),
+        "steps": 6,
+    }
+    with pytest.raises(ValueError, match=says):
+        Grid(**(good | {"evaluations": 2} | change))
+
+
+def table(losses: dict[tuple[str, float, int, float], list[float]], noise: list[float]) -> pd.DataFrame:
+    """Rows as if trained: (estimator, rate, batch, ratio) -> loss at each of two steps; ``noise`` is added by seed."""
+    lines = []
+    for (estimator, rate, batch, ratio), values in losses.items():
+        for seed, shift in enumerate(noise):
+            for step, loss in enumerate(values):
+                cell = f"{estimator}{rate}{batch}{seed}"
+                lines.append(
+                    (cell, estimator, rate, batch, False, "*", seed, 10 * step, loss + shift, loss, ratio, 1.0, 1)
+                )
+    names = ["cell", "estimator", "rate", "batch", "checkpointing", "layers", "seed", "step", "validation", "metric"]
+    return pd.DataFrame(lines, columns=[*names, "ratio", "seconds", "peak"]).assign(task="digits-mlp")
+
+
+def test_an_interval_is_student_s_and_covers_the_mean_as_often_as_it_says():
+    values = [1.0, 2.0, 4.0]
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert interval(values)[1:] == pytest.approx(tuple(expected))
+    assert interval([2.0])[0] == 2 and math.isnan(interval([2.0])[1])
+    draws = np.random.default_rng(0).normal(size=(4000, 3))
+    covered = np.mean([low <= 0 <= high for _, low, high in map(interval, draws)])
+    error = 4.5 * math.sqrt(0.95 * 0.05 / 4000)  # a false alarm in 150,000
+    assert abs(covered - 0.95) < error
+    normal = np.mean([abs(d.mean()) <= 1.96 * d.std(ddof=1) / math.sqrt(3) for d in draws])
+    assert abs(normal - 0.95) > error  # must fail: the normal interval
+
+
+def test_pairing_by_seed_takes_away_what_the_seeds_share():
+    noise = [0.0, 5.0, -3.0]
+    rows = table({("exact", 1.0, 32, 0.0): [3.0, 1.0], ("gaussian", 0.1, 32, 9.0): [3.0, 1.5]}, noise)
+    last = final(rows)
+    exact, sketched = (last[last["estimator"] == name] for name in ("exact", "gaussian"))
+    assert paired(sketched, exact, "validation") == pytest.approx((0.5, 0.5, 0.5, 3))
+    assert interval(sketched["validation"])[2] - interval(sketched["validation"])[1] > 10  # unpaired
+    memory = pd.DataFrame({"estimator": ["gaussian"], "rate": [0.1], "same_memory_batch": [8]})
+    smaller = table({("exact", 1.0, 8, 0.0): [3.0, 1.2]}, noise)
+    line = summary(pd.concat([rows, smaller]), memory).set_index("estimator").loc["gaussian"]
+    assert line["validation_exact"] == pytest.approx(0.5) and line["validation_smaller"] == pytest.approx(0.3)
+    assert line["fraction"] == pytest.approx(0.1) and line["seeds"] == 3
+
+
+def test_a_prediction_is_exact_training_on_the_effective_batch():
+    plain = {("exact", 1.0, b, 0.0): [4.0, 3 - 0.2 * math.log(b)] for b in (4, 8, 16, 32, 64)}
+    as_predicted = {("gaussian", 0.1, 64, 3.0): [4.0, 3 - 0.2 * math.log(16)]}
+    worse = {("countsketch", 0.1, 64, 3.0): [4.0, 1.05 * (3 - 0.2 * math.log(16))]}
+    too_small = {("haar", 0.01, 64, 63.0): [4.0, 3.0]}
+    rows = table(plain | as_predicted | worse | too_small, [0.0, 0.3, -0.2])
+    found = predictions(rows).set_index("estimator")
+    assert found.loc["gaussian", "effective_batch"] == pytest.approx(16)
+    assert found.loc["gaussian", ["error", "error_low", "error_high"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+    assert found.loc["countsketch", "error_low"] > 0.1
+    assert found["inside"].to_dict() == {"gaussian": True, "countsketch": True, "haar": False}
+    # the slowest run ends at 4 → 3: every run passes 3, the exact ones at batch b after 10 / (1 + 0.2 log b) updates
+    steps = predictions(table(plain | as_predicted | too_small, [0.0, 0.0]), "steps").set_index("estimator")
+    assert steps.loc["gaussian", "error"] == pytest.approx(0, abs=1e-9)
+    assert steps.loc["gaussian", "observed"] == pytest.approx(10 / (1 + 0.2 * math.log(16)))
+    with pytest.raises(ValueError, match="needs exact training on two batches or more; give --fractions"):
+        predictions(table(as_predicted | {("exact", 1.0, 64, 0.0): [4.0, 3.0]}, [0.0]))
+
+
+def test_steps_to_a_loss_lie_between_evaluations():
+    run = pd.DataFrame({"step": [0, 10, 20], "validation": [4.0, 2.0, 1.0]})
+    assert steps_to(run, 3.0) == 5
+    assert steps_to(run, 2.0) == 10
+    assert steps_to(run, 5.0) == 0
+    assert math.isnan(steps_to(run, 0.5))

@@ -1,0 +1,118 @@
+"""The Triton kernels give what their plain PyTorch paths give, run on a CPU by Triton's interpreter.
+
+Run by test_kernels.py in a process with TRITON_INTERPRET=1, which has to be set before triton is imported, and without
+the shape checks, which would wrap the kernels.
+"""
+
+import pytest
+import torch
+
+from sketchvar.estimators import SRHT, CountSketch, Gaussian, Rademacher, SketchedLinear, StochasticRounding, estimate
+from sketchvar.estimators.countsketch import Buckets, bucket_sums
+from sketchvar.estimators.kernels import counter
+from sketchvar.estimators.kernels.hadamard import hadamard, padded
+
+kernels = counter.triton_kernels()
+assert kernels is not None
+CPU = torch.device("cpu")
+LARGE = 2**62 + 12345
+
+
+def matrix(n, d, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """Estimators use the kernels, as they do on a CUDA device."""
+    monkeypatch.setattr(counter, "kernels", lambda device: kernels)
+
+
+@pytest.mark.parametrize(("n", "k", "seed"), [(60, 7, 3), (150, 150, LARGE)])
+def test_partition_to_the_bit(n, k, seed):
+    order, offsets, signs = kernels.partition(n, k, seed, CPU)
+    assert torch.equal(order.long(), counter.permutation(n, seed, CPU))
+    assert torch.equal(signs, counter.row_signs(n, seed, CPU))
+    assert torch.equal(offsets, CountSketch(k / n).draw(n, seed, CPU).offsets)
+    assert not torch.equal(order.long(), counter.permutation(n, seed + 1, CPU))  # must fail: another seed
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_bucket_sums(dtype):
+    x = matrix(60, 37).to(dtype)
+    s = Buckets(*kernels.partition(60, 7, 1, CPU))
+    sums, plain = kernels.bucket_sums(*s, x), bucket_sums(s, x.double())
+    assert sums.dtype == dtype
+    assert torch.allclose(sums.double(), plain, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+    assert torch.equal(kernels.bucket_sums(*s, x.T.contiguous().T), sums)  # columns first
+    assert kernels.bucket_sums(*s, x[:, :0]).shape == (7, 0)
+
+
+@pytest.mark.parametrize("entries", [counter.normals, counter.sign_matrix])
+@pytest.mark.parametrize("k", [5, 70])
+def test_products_with_a_matrix_never_stored(entries, k):
+    x = matrix(140, 70)
+    made = entries(140, k, LARGE, CPU)
+    product = kernels.product(entries, k, LARGE, x)
+    assert torch.allclose(product, made.T @ x * k**-0.5, rtol=1e-4, atol=2e-5)
+    assert torch.allclose(kernels.product(entries, k, LARGE, x.T.contiguous().T), product, atol=1e-6)
+    narrow = kernels.product(entries, k, LARGE, x.half())  # the interpreter cannot multiply bfloat16
+    assert narrow.dtype == torch.float16 and (narrow - product).norm() < 0.01 * product.norm()
+    assert (product - entries(140, k, LARGE + 1, CPU).T @ x * k**-0.5).norm() > product.norm() / 2  # must fail
+
+
+@pytest.mark.parametrize("n", [9, 100, 300])
+def test_hadamard(n):
+    x = matrix(n, 70)
+    transformed = kernels.hadamard(x, padded(n))
+    assert torch.allclose(transformed, hadamard(x), atol=1e-4)
+    assert not torch.allclose(transformed, hadamard(x.roll(1, 0)), atol=1)  # must fail
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("group", [None, 12])
+def test_rounding_and_packing_to_the_bit(bits, group):
+    x, e = matrix(5, 36), StochasticRounding(bits, group)
+    low, step, _ = e.grid(x)
+    plain = e.keep(x, counter.uniforms(5, 36, bits, 11, CPU), 11)
+    packed = kernels.round_and_pack(x, low, step, bits, 11)
+    assert torch.equal(packed, plain.tensors[0])
+    assert torch.equal(kernels.unpack_and_scale(packed, low, step, bits, 36, x.dtype), e.restore(plain, x.dtype))
+    assert not torch.equal(packed, kernels.round_and_pack(x, low, step, bits, 12))  # must fail: another seed
+
+
+def test_rounding_rows_that_do_not_fill_their_bytes():
+    x, e = matrix(3, 13), StochasticRounding(2)
+    low, step, _ = e.grid(x)
+    plain = e.keep(x, counter.uniforms(3, 13, 2, 1, CPU), 1)
+    assert torch.equal(kernels.round_and_pack(x, low, step, 2, 1), plain.tensors[0])
+
+
+USERS = [CountSketch(0.2), CountSketch(0.2, balanced=False), Gaussian(0.2), Rademacher(0.2), SRHT(0.2)]
+USERS += [StochasticRounding(4), StochasticRounding(2, group=8, rotate=True)]
+
+
+@pytest.mark.parametrize("estimator", USERS, ids=str)
+def test_layers_forget_all_but_the_seed(estimator, used):
+    """Backward, from seed and payload alone, makes the S that forward used: the estimate of the pair, bit by bit."""
+    n = 6 if isinstance(estimator, StochasticRounding) else 60  # a program per row, and the interpreter is slow
+    x, y = matrix(n, 16), matrix(n, 8, seed=1)
+    layer = SketchedLinear(16, 8, estimator)
+    torch.manual_seed(3)
+    layer(x.requires_grad_()).backward(y)
+    torch.manual_seed(3)
+    seed = int(torch.randint(2**63 - 1, ()))
+    assert torch.equal(layer.weight.grad.T, estimate(estimator, x.detach(), y, seed))
+    assert not torch.equal(layer.weight.grad.T, estimate(estimator, x.detach(), y, seed + 1))
+
+
+def test_estimators_use_the_numbers_of_the_counter(used):
+    x, y = matrix(60, 16), matrix(60, 8, seed=1)
+    s = counter.normals(60, 12, 5, CPU) * 12**-0.5
+    assert torch.allclose(estimate(Gaussian(0.2), x, y, 5), (s.T @ x).T @ (s.T @ y), atol=1e-3)
+    assert torch.allclose(
+        estimate(Gaussian(0.2), x.double(), y.double(), 5), (s.T @ x).double().T @ (s.T @ y).double(), atol=1e-3
+    )
+    order, signs = counter.permutation(60, 5, CPU), counter.row_signs(60, 5, CPU)
+    sx, sy = ((t[order] * signs[:, None]).unflatten(0, (12, 5)).sum(1) for t in (x, y))
+    assert torch.allclose(estimate(CountSketch(0.2), x, y, 5), sx.T @ sy, atol=1e-4)

@@ -1,0 +1,136 @@
+"""Run by torchrun from test_probe_ranks.py: two ranks tell what one process tells of the whole batch."""
+
+import os
+import sys
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+
+from sketchvar.analysis.probe import Probe, observer
+from sketchvar.analysis.tasks.stdlib_lm import Transformer
+
+B, STEPS, ACCUMULATED = 6, 3, 3
+
+
+def transformer(tied):
+    torch.manual_seed(0)
+    model = Transformer(width=16, depth=2, heads=2, length=5).double()  # the attention's own gradient is a difference
+    if tied:
+        model.head.weight = model.bytes.weight
+    return model
+
+
+def sharded(model):
+    for block in model.blocks:
+        fully_shard(block)
+    return fully_shard(model)
+
+
+def train(model, of_rank, passes, synchronised, **options):
+    """What the measured steps told of this rank's part of the batches, in so many passes."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    found = []
+    with Probe(model, estimators=["uniform-rows"], rates=[0.5], every=2, **options) as probe:
+        for step in range(STEPS):
+            tokens = torch.randint(256, (B, 5), generator=torch.Generator().manual_seed(step))[of_rank]
+            for i, part in enumerate(tokens.chunk(passes)):
+                wait = not synchronised and i < passes - 1
+                if hasattr(model, "set_requires_gradient_sync"):
+                    model.set_requires_gradient_sync(not wait)
+                with model.no_sync() if wait and isinstance(model, DistributedDataParallel) else nullcontext():
+                    (model(part).logsumexp(-1).square().mean() / passes).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if probe.attached:
+                found.append({name: facts(layer) for name, layer in probe.read().items()})
+            probe.step()
+    coverage = probe.coverage()
+    assert set(coverage.loc[~coverage["measured"], "module"]) == {"Embedding"}, coverage.to_string()
+    assert coverage["share"].sum() < 1
+    return found, probe.rows()
+
+
+def facts(layer):
+    m, count = layer.moments, torch.tensor([layer.examples, layer.rows])
+    return {"C": m.C, "x_sq": m.x_sq, "y_sq": m.y_sq, "g_s": layer.example_sq, "n": count}
+
+
+def same(found, expected):
+    """To 1e-5 of each vector's norm, and the rows to 1e-5."""
+    for one, other in zip(found[0], expected[0], strict=True):
+        for name in other:
+            for key, wanted in other[name].items():
+                error = torch.linalg.vector_norm((one[name][key] - wanted).double())
+                assert error <= 1e-5 * torch.linalg.vector_norm(wanted.double()), (name, key, one[name][key], wanted)
+    pd.testing.assert_frame_equal(found[1], expected[1], rtol=1e-5)
+
+
+def main(kind, out):
+    dist.init_process_group("gloo")
+    torch.set_num_threads(1)
+    wrap, rank = {"ddp": DistributedDataParallel, "fsdp2": sharded}[kind], dist.get_rank()
+    mine = slice(rank * B // 2, (rank + 1) * B // 2)
+    for tied in (False, True):
+        for fused in (False, True):
+            observer.pays = lambda *sizes, fused=fused: fused
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                expected = train(transformer(tied), slice(None), 1, True)
+            assert any("this model is not wrapped" in str(warning.message) for warning in said)
+            for passes, synchronised in ((1, True), (ACCUMULATED, True), (ACCUMULATED, False)):
+                options = {"out": out} if (tied, fused, passes) == (False, False, 1) else {}
+                found = train(wrap(transformer(tied)), mine, passes, synchronised, **options)
+                same(found, expected)
+                if options:
+                    dist.barrier()
+                    pd.testing.assert_frame_equal(pd.read_parquet(out), expected[1], rtol=1e-5)
+    one_rank_idle(wrap, rank)
+    tensor_parallel()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def one_rank_idle(wrap, rank):
+    """A layer that only one rank uses is reported, not mismeasured."""
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.a(x) + (self.b(x) if rank else 0 * self.b.weight.sum() + 0 * self.b.bias.sum())
+
+    torch.manual_seed(0)
+    model = Branches()
+    model = DistributedDataParallel(model) if wrap is DistributedDataParallel else fully_shard(model)
+    with Probe(model) as probe, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model(torch.randn(3, 4)).square().sum().backward()
+        assert set(probe.read()) == {"a"}
+    assert probe.coverage().set_index("parameter")["reason"]["b.weight"] == "it was measured on 1 of 2 ranks"
+
+
+def tensor_parallel():
+    """Not measured, and reported."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    parallelize_module(model, init_device_mesh("cpu", (2,)), {"0": ColwiseParallel(), "1": RowwiseParallel()})
+    with Probe(model) as probe, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model(torch.ones(3, 4)).square().sum().backward()
+        assert not probe.read()
+    assert probe.coverage()["reason"].str.contains("tensor parallelism").all()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
+    os._exit(0)  # gloo's threads may still be letting go of tensors, and abort where the interpreter has ended
