@@ -50,9 +50,24 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line; every module in ``analysis.commands`` adds its own."""
-    top = Parser(prog="sketchvar", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = Parser(
+        prog="sketchvar", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, train, paper, frontier, plan, figures, report, truth, verify, scores, bench, gpu_suite):
+    for command in (
+        run,
+        train,
+        paper,
+        frontier,
+        plan,
+        figures,
+        report,
+        truth,
+        verify,
+        scores,
+        bench,
+        gpu_suite,
+    ):
         command.add(commands)
     return top
 
@@ -65,7 +80,10 @@ def main(words: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"sketchvar {arguments.command}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"sketchvar {arguments.command}: interrupted; what was measured is kept", file=sys.stderr)
+        print(
+            f"sketchvar {arguments.command}: interrupted; what was measured is kept",
+            file=sys.stderr,
+        )
     return 2
 
 

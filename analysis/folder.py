@@ -20,26 +20,36 @@ LOSSES = ["step", "train", "validation", "metric"]
 
 
 class Folder:
-    """run.json (provenance), rows.parquet, losses.parquet, draws.parquet, coverage.parquet (which weights were measured
-    in the last measured step), checkpoint.pt, and figures beside them."""
+    """run.json (provenance), rows.parquet, losses.parquet, draws.parquet, coverage.parquet (which
+    weights were measured in the last measured step), checkpoint.pt, and figures beside them.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows, self.losses, self.draws = (path / f"{name}.parquet" for name in ("rows", "losses", "draws"))
+        self.rows, self.losses, self.draws = (
+            path / f"{name}.parquet" for name in ("rows", "losses", "draws")
+        )
         self.coverage = path / "coverage.parquet"
         self.provenance, self.checkpoint = path / "run.json", path / "checkpoint.pt"
 
     def claim(self, study: "Study | Redraws", resume: bool) -> None:
-        """Make the folder this study's. Raises ValueError where it is not writable or holds something else."""
+        """Make the folder this study's. Raises ValueError where it is not writable or holds
+        something else.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             records.atomically(self.path / "writable", lambda part: part.touch())
             (self.path / "writable").unlink()
         except OSError as error:
-            raise ValueError(f"cannot write to {self.path} ({error.strerror}); choose another --out") from None
+            raise ValueError(
+                f"cannot write to {self.path} ({error.strerror}); choose another --out"
+            ) from None
         if self.provenance.exists():
             if not resume:
-                raise ValueError(f"{self.path} holds another run; choose another --out, or go on with it by --resume")
+                raise ValueError(
+                    f"{self.path} holds another run; choose another --out, or go on with it by"
+                    " --resume"
+                )
             before = records.read_json(self.provenance)["study"]
             now = json.loads(json.dumps(asdict(study)))
             if different := [key for key in now if now[key] != before.get(key)]:
@@ -57,14 +67,18 @@ class Folder:
         records.write_json(self.provenance, content)
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Keep the state from which to go on at ``step``; the rows of earlier steps have to be written already."""
+        """Keep the state from which to go on at ``step``; the rows of earlier steps have to be
+        written already.
+        """
         state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
         records.atomically(self.checkpoint, lambda part: torch.save(state, part))
 
     def restore(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> tuple[int, pd.DataFrame, pd.DataFrame]:
-        """The step to go on from, with the rows and losses up to it; 0 and empty tables for a new run."""
+        """The step to go on from, with the rows and losses up to it; 0 and empty tables for a new
+        run.
+        """
         if not self.checkpoint.exists():
             return 0, pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=LOSSES)
         try:
@@ -87,7 +101,9 @@ def rows_of(run: Path) -> pd.DataFrame:
     """
     path = Folder(run).rows
     steps = [] if path.exists() else sorted(run.glob("step-*.parquet"))
-    rows = pd.concat([records.read_rows(step) for step in steps]) if steps else records.read_rows(path)
+    rows = (
+        pd.concat([records.read_rows(step) for step in steps]) if steps else records.read_rows(path)
+    )
     if rows.empty:
         raise ValueError(f"{path} holds no rows; the run stopped before its first measured step")
     return rows.reset_index(drop=True)

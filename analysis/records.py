@@ -1,4 +1,6 @@
-"""Rows in and out of Parquet, and a run's provenance in JSON; every write is whole or not at all."""
+"""Rows in and out of Parquet, and a run's provenance in JSON; every write is whole or not at
+all.
+"""
 
 import json
 import os
@@ -32,13 +34,17 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """A table written by ``write_rows``. Raises ValueError, naming the file, where it is missing or cut short."""
+    """A table written by ``write_rows``. Raises ValueError, naming the file, where it is missing or
+    cut short.
+    """
     try:
         return pd.read_parquet(path)
     except FileNotFoundError:
         raise ValueError(f"no file {path}; give the folder of a run, as in runs/<name>") from None
     except Exception as error:
-        raise ValueError(f"{path} is not a readable Parquet file ({error}); remove it or restore a copy") from None
+        raise ValueError(
+            f"{path} is not a readable Parquet file ({error}); remove it or restore a copy"
+        ) from None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -47,13 +53,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A dictionary written by ``write_json``. Raises ValueError, naming the file, where it is missing or cut short."""
+    """A dictionary written by ``write_json``. Raises ValueError, naming the file, where it is
+    missing or cut short.
+    """
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"no file {path}; give the folder of a run, as in runs/<name>") from None
     except ValueError as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); remove it or restore a copy") from None
+        raise ValueError(
+            f"{path} is not readable JSON ({error}); remove it or restore a copy"
+        ) from None
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -81,10 +91,14 @@ def package_version(name: str) -> str:
 
 
 def commit() -> str:
-    """The git commit of this code, "+" added where files differ from it; "unknown" outside a checkout."""
+    """The git commit of this code, "+" added where files differ from it; "unknown" outside a
+    checkout.
+    """
     root = Path(__file__).parent
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        )
         dirty = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no"],
             cwd=root,

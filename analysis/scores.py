@@ -1,4 +1,6 @@
-"""How close predicted scores come to the oracle: layers train with ScoredRows, then are compared on batches unseen."""
+"""How close predicted scores come to the oracle: layers train with ScoredRows, then are compared on
+batches unseen.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -39,16 +41,22 @@ def scores(
     seed: int = 0,
     progress: Callable[[int, float], object] | None = None,
 ) -> pd.DataFrame:
-    """Train ``task`` for ``steps`` with every linear layer on ``ScoredRows(rate)``, then compare on ``batches`` new
-    minibatches: uniform rows, norms of X alone, the scores each layer has learned, and the oracle.
+    """Train ``task`` for ``steps`` with every linear layer on ``ScoredRows(rate)``, then compare on
+    ``batches`` new minibatches: uniform rows, norms of X alone, the scores each layer has learned,
+    and the oracle.
 
-    One row per layer and estimator; ``variance`` and ``minibatch_example`` are means over batches, ``ratio`` is theirs.
-    ``gap_closed`` is the part of the way from norm-rows to optimal-rows that an estimator goes, 1 for the oracle, with
-    ``gap_stderr`` over the batches. Padding, where the task's inputs have an ``attention_mask``, gets no score.
+    One row per layer and estimator; ``variance`` and ``minibatch_example`` are means over batches,
+    ``ratio`` is theirs.
+    ``gap_closed`` is the part of the way from norm-rows to optimal-rows that an estimator goes, 1
+    for the oracle, with ``gap_stderr`` over the batches. Padding, where the task's inputs have an
+    ``attention_mask``, gets no score.
     Raises ValueError for fewer than one step or two batches.
     """
     if steps < 1 or batches < 2:
-        raise ValueError(f"scores need one step or more to learn and two batches to compare, got {steps}, {batches}")
+        raise ValueError(
+            f"scores need one step or more to learn and two batches to compare, got {steps},"
+            f" {batches}"
+        )
     where = torch.device(device)
     torch.manual_seed(fold(seed, "model"))
     model = task.model().to(where)
@@ -99,11 +107,15 @@ def candidates(layer: Layer, position_sq: Tensor, rate: float) -> dict[str, Esti
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over batches by layer and estimator, and how much of the gap each closes."""
-    by_name = rows.pivot_table(index=["layer", "batch"], columns="estimator", values="variance", sort=False)
+    by_name = rows.pivot_table(
+        index=["layer", "batch"], columns="estimator", values="variance", sort=False
+    )
     gap = by_name["norm-rows"] - by_name["optimal-rows"]
     closed = by_name.rsub(by_name["norm-rows"], axis=0).div(gap, axis=0).groupby("layer")
     means = rows.groupby(KEYS, sort=False)[["variance", "minibatch_example"]].mean().reset_index()
     means["ratio"] = means["variance"] / means["minibatch_example"]
     for column, table in (("gap_closed", closed.mean()), ("gap_stderr", closed.sem())):
-        means[column] = [table.loc[key] for key in zip(means["layer"], means["estimator"], strict=True)]
+        means[column] = [
+            table.loc[key] for key in zip(means["layer"], means["estimator"], strict=True)
+        ]
     return means

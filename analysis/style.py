@@ -1,4 +1,6 @@
-"""Rows in, matplotlib Figure out; no statistics here beyond the medians and bands that seaborn draws."""
+"""Rows in, matplotlib Figure out; no statistics here beyond the medians and bands that seaborn
+draws.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,19 @@ STYLE = {
     "grid.linewidth": 0.5,
     "pdf.fonttype": 42,
 }
-UNIT_LINE: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": "--", "zorder": 1}  # ratio 1
+UNIT_LINE: dict[str, Any] = {
+    "color": "black",
+    "linewidth": 0.8,
+    "linestyle": "--",
+    "zorder": 1,
+}  # ratio 1
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8"]
 
 
 def style() -> None:
-    """Fonts and grid for a paper; seaborn's colour-blind palette, with a marker of its own for every estimator."""
+    """Fonts and grid for a paper; seaborn's colour-blind palette, with a marker of its own for
+    every estimator.
+    """
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind", rc=STYLE)
 
 
@@ -48,7 +57,9 @@ def method(estimator: str, rate: float) -> str:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10, ... on a logarithmic axis, written out; only powers of ten where more would not fit side by side."""
+    """1, 2, 5, 10, ... on a logarithmic axis, written out; only powers of ten where more would not
+    fit side by side.
+    """
     low, high = axis.get_view_interval()
     crowded = isinstance(axis, XAxis) and high > 1000 * low
     axis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
@@ -60,7 +71,9 @@ def legend_above(figure: Figure, axes: Axes) -> None:
     """One legend for the whole figure, above it, so that it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
     for columns in range(min(len(labels), 4), 0, -1):  # as many as fit side by side
-        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+        legend = figure.legend(
+            handles, labels, loc="outside upper center", ncols=columns, frameon=False
+        )
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()
@@ -76,9 +89,13 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 
 def rate_shown(rows: pd.DataFrame, rate: float | None) -> float:
-    """The rate of the figures at one rate: 0.1, or the smallest, unless given. Raises ValueError if not measured."""
+    """The rate of the figures at one rate: 0.1, or the smallest, unless given. Raises ValueError if
+    not measured.
+    """
     rates = sorted(set(rows.loc[rows["estimator"].map(takes_rate).astype(bool), "rate"])) or [1.0]
     rate = (0.1 if 0.1 in rates else rates[0]) if rate is None else rate
     if rate not in rates:
-        raise ValueError(f"no rows at rate {rate:g}; measured were {', '.join(f'{r:g}' for r in rates)}")
+        raise ValueError(
+            f"no rows at rate {rate:g}; measured were {', '.join(f'{r:g}' for r in rates)}"
+        )
     return rate

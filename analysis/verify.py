@@ -1,4 +1,6 @@
-"""Verify: every estimator against repeated draws on several kinds of pairs, each difference as a z-score."""
+"""Verify: every estimator against repeated draws on several kinds of pairs, each difference as a
+z-score.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +19,19 @@ Pair = tuple[Tensor, Tensor]
 LEVEL = 1e-3  # joint: the chance that a whole run rejects anything where all is right
 RATE = 0.3  # of an estimator whose spelling leaves it open
 LEAST = 1000  # draws, whatever the budget: with fewer the tails of z are not normal
-WARM = 20  # draws that are timed, to share out a budget; they decide how many follow and nothing else
+WARM = (
+    20  # draws that are timed, to share out a budget; they decide how many follow and nothing else
+)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One estimator on one pair. ``means`` are z-scores of every entry of the mean and of its component along G.
+    """One estimator on one pair. ``means`` are z-scores of every entry of the mean and of its
+    component along G.
 
-    For a biased estimator ``means`` has one z-score instead, of ‖bias‖². ``variance`` is the closed form, None where
-    there is none, then without ``z``; ``measured`` and ``stderr`` are of ``draws`` draws.
+    For a biased estimator ``means`` has one z-score instead, of ‖bias‖². ``variance`` is the closed
+    form, None where there is none, then without ``z``; ``measured`` and ``stderr`` are of ``draws``
+    draws.
     """
 
     pair: str
@@ -39,7 +45,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks of one estimator, and of all pairs together: mean of measured over closed form, 1 if all is right."""
+    """All checks of one estimator, and of all pairs together: mean of measured over closed form, 1
+    if all is right.
+    """
 
     estimator: str
     checks: tuple[Check, ...]
@@ -53,11 +61,15 @@ class Verdict:
         others = [check.z for check in self.checks if check.variance is not None]
         if self.ratio == self.ratio:
             others.append(self.z)
-        return torch.cat([*(check.means for check in self.checks), torch.tensor(others, dtype=torch.float64)])
+        return torch.cat(
+            [*(check.means for check in self.checks), torch.tensor(others, dtype=torch.float64)]
+        )
 
 
 def pairs(seed: int) -> dict[str, Pair]:
-    """The kinds of pairs, small and in float64; no row is so large or so rarely kept that a few draws decide."""
+    """The kinds of pairs, small and in float64; no row is so large or so rarely kept that a few
+    draws decide.
+    """
     g = generator(fold(seed, "pairs"))
 
     def normal(*shape: int) -> Tensor:
@@ -88,10 +100,12 @@ def verify(
     budget: float | None = None,
     draws: int = LEAST,
 ) -> Iterator[Verdict]:
-    """The verdict on each estimator, made from the ‖yᵢ‖² of a pair (for oracles), as soon as it is there.
+    """The verdict on each estimator, made from the ‖yᵢ‖² of a pair (for oracles), as soon as it is
+    there.
 
-    ``draws`` draws on each pair; with a ``budget`` in seconds, as many as fit an equal share of it by the time that a
-    few draws of this estimator took, at least ``LEAST``: a number that is fixed before any result is seen.
+    ``draws`` draws on each pair; with a ``budget`` in seconds, as many as fit an equal share of it
+    by the time that a few draws of this estimator took, at least ``LEAST``: a number that is fixed
+    before any result is seen.
     """
     for name, make in estimators.items():
         made = {kind: (make(y.square().sum(1)), x, y) for kind, (x, y) in kinds.items()}
@@ -104,7 +118,9 @@ def verify(
         yield judge(name, made, draws, seed)
 
 
-def judge(name: str, made: Mapping[str, tuple[Estimator, Tensor, Tensor]], draws: int, seed: int) -> Verdict:
+def judge(
+    name: str, made: Mapping[str, tuple[Estimator, Tensor, Tensor]], draws: int, seed: int
+) -> Verdict:
     """All checks of one estimator."""
     checks, relative = [], []
     for kind, (estimator, x, y) in made.items():
@@ -114,7 +130,9 @@ def judge(name: str, made: Mapping[str, tuple[Estimator, Tensor, Tensor]], draws
         closed = None if estimator.traits.no_closed_form else estimator.variance(m)
         room = 1e-12 * m.n * m.Q  # for rounding in float64, which is no Monte Carlo error
         if estimator.traits.biased:  # of two independent draws E⟨error, error'⟩ = ‖bias‖²
-            products = (error[: draws // 2] * error[draws // 2 : draws // 2 * 2]).sum(1, keepdim=True)
+            products = (error[: draws // 2] * error[draws // 2 : draws // 2 * 2]).sum(
+                1, keepdim=True
+            )
             means = z_scores(products, estimator.bias_sq(m), room)  # type: ignore[attr-defined]
         else:
             along = error @ m.G.flatten() / m.C.sqrt().clamp(min=1e-300)
@@ -122,7 +140,15 @@ def judge(name: str, made: Mapping[str, tuple[Estimator, Tensor, Tensor]], draws
         z = float("nan") if closed is None else float(z_scores(squares[:, None], closed, room))
         stderr = float(squares.std() / draws**0.5)
         checks.append(
-            Check(kind, draws, means, closed if closed is None else float(closed), float(squares.mean()), stderr, z)
+            Check(
+                kind,
+                draws,
+                means,
+                closed if closed is None else float(closed),
+                float(squares.mean()),
+                stderr,
+                z,
+            )
         )
         if closed is not None and closed > room:
             relative.append(squares / closed)
@@ -130,7 +156,9 @@ def judge(name: str, made: Mapping[str, tuple[Estimator, Tensor, Tensor]], draws
         return Verdict(name, tuple(checks), float("nan"), float("nan"), float("nan"))
     together = torch.stack(relative).mean(0)
     z = float(z_scores(together[:, None], torch.ones(()), torch.tensor(1e-12)))
-    return Verdict(name, tuple(checks), float(together.mean()), float(together.std() / draws**0.5), z)
+    return Verdict(
+        name, tuple(checks), float(together.mean()), float(together.std() / draws**0.5), z
+    )
 
 
 def errors(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) -> Tensor:
@@ -140,11 +168,13 @@ def errors(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) ->
 
 
 def z_scores(samples: Tensor, expected: Tensor, room: Tensor) -> Tensor:
-    """How many standard errors each column's mean is from ``expected``, give or take ``room``; N(0, 1) if it is right.
+    """How many standard errors each column's mean is from ``expected``, give or take ``room``; N(0,
+    1) if it is right.
 
-    A plain t statistic of skewed numbers, as squares are, leans: large ones are few, and where they are missing the
-    spread looks small as well. Its skewness is removed by a monotone cubic of it and of the third moment, which leaves
-    errors of order 1/N. Source: Hall 1992, https://doi.org/10.1111/j.2517-6161.1992.tb01876.x.
+    A plain t statistic of skewed numbers, as squares are, leans: large ones are few, and where they
+    are missing the spread looks small as well. Its skewness is removed by a monotone cubic of it
+    and of the third moment, which leaves errors of order 1/N. Source: Hall 1992,
+    https://doi.org/10.1111/j.2517-6161.1992.tb01876.x.
     """
     n = samples.shape[0]
     centred = samples - samples.mean(0)
@@ -157,13 +187,17 @@ def z_scores(samples: Tensor, expected: Tensor, room: Tensor) -> Tensor:
 
 
 def bound(verdicts: Sequence[Verdict], level: float) -> tuple[float, int]:
-    """The |z| that all scores stay below with probability 1 − level or more if all is right, and their number."""
+    """The |z| that all scores stay below with probability 1 − level or more if all is right, and
+    their number.
+    """
     count = sum(len(v.scores) for v in verdicts)
     return float(norm.isf(level / 2 / max(count, 1))), count
 
 
 def spelled(texts: Sequence[str]) -> dict[str, Callable[[Tensor], Estimator]]:
-    """What ``verify`` takes, of spelled estimators; raises ValueError for one that cannot be read."""
+    """What ``verify`` takes, of spelled estimators; raises ValueError for one that cannot be
+    read.
+    """
     for text in texts:
         parse(text, RATE, torch.ones(1))
     return {text: lambda y_sq, text=text: parse(text, RATE, y_sq) for text in texts}  # type: ignore[misc]

@@ -1,4 +1,6 @@
-"""CATALOG: name -> what makes the estimator. Tests, studies, figures and the command line loop over it."""
+"""CATALOG: name -> what makes the estimator. Tests, studies, figures and the command line loop over
+it.
+"""
 
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
@@ -17,7 +19,8 @@ from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
 from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
-# Names are spellings (see spelling.py) with no rate: "gaussian" stands for gaussian:0.1, gaussian:0.2, ...
+# Names are spellings (see spelling.py) with no rate: "gaussian" stands for gaussian:0.1,
+# gaussian:0.2, ...
 CATALOG: dict[str, Callable[..., Estimator]] = {
     "exact": Exact,
     "gaussian": Gaussian,
@@ -49,16 +52,23 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "centered(countsketch)": lambda rate: Centered(CountSketch(rate)),
     "uniform-rows+rounding:4": lambda rate: Then(UniformRows(rate), StochasticRounding(4)),
     "countsketch+rounding:4": lambda rate: Then(CountSketch(rate), StochasticRounding(4)),
-    "feature-gaussian+rounding:2": lambda rate: Then(FeatureProjection(rate), StochasticRounding(2)),
+    "feature-gaussian+rounding:2": lambda rate: Then(
+        FeatureProjection(rate), StochasticRounding(2)
+    ),
 }
 WITHOUT_RATE = {"exact", *(f"rounding:{b}" for b in BITS), "rounding-rotated:2"}
-ORACLES = {"optimal-rows", "scored-rows"}  # are told about the rows of Y in advance, so no layer can take them by name
+ORACLES = {
+    "optimal-rows",
+    "scored-rows",
+}  # are told about the rows of Y in advance, so no layer can take them by name
 
 
 def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
-    """The estimator called ``name`` at ``rate``; an oracle takes the squared row norms ``y_sq`` of Y.
+    """The estimator called ``name`` at ``rate``; an oracle takes the squared row norms ``y_sq`` of
+    Y.
 
-    Raises ValueError for a name that is not in the catalog, a rate outside (0, 1], or an oracle without ``y_sq``.
+    Raises ValueError for a name that is not in the catalog, a rate outside (0, 1], or an oracle
+    without ``y_sq``.
     ``parse`` of ``estimators.spelling`` takes any spelling, with its own rate or bits.
     """
     check_name(name)
@@ -72,7 +82,9 @@ def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
 def known_rows(name: str, y_sq: Tensor | None) -> Tensor:
     """What the oracle ``name`` is told: ‖yᵢ‖² itself, or as the scores of ``scored-rows`` ‖yᵢ‖."""
     if y_sq is None:
-        raise ValueError(f"{name} is an oracle: it needs y_sq, the squared row norms of Y, in advance")
+        raise ValueError(
+            f"{name} is an oracle: it needs y_sq, the squared row norms of Y, in advance"
+        )
     return y_sq.sqrt() if name == "scored-rows" else y_sq
 
 
@@ -82,9 +94,13 @@ def check_name(name: str) -> None:
 
 
 def check_known(kind: str, name: str, known: Collection[str]) -> None:
-    """Raise ValueError, with the nearest name, unless ``name`` is one of ``known``; ``kind`` says what it names."""
+    """Raise ValueError, with the nearest name, unless ``name`` is one of ``known``; ``kind`` says
+    what it names.
+    """
     if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}; {nearest(name, known)}known are {', '.join(known)}")
+        raise ValueError(
+            f"unknown {kind} {name!r}; {nearest(name, known)}known are {', '.join(known)}"
+        )
 
 
 def nearest(name: str, known: Collection[str]) -> str:

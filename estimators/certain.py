@@ -14,12 +14,15 @@ from sketchvar.estimators.seeds import generator
 
 @dataclass(frozen=True)
 class BernoulliRows(SampledRows):
-    """Keeps row i, or not, by its own coin of probability πᵢ = min(1, c‖xᵢ‖), divided by πᵢ; c makes Σπᵢ = k exactly.
+    """Keeps row i, or not, by its own coin of probability πᵢ = min(1, c‖xᵢ‖), divided by πᵢ; c
+    makes Σπᵢ = k exactly.
 
-    The number of rows kept is random with mean k and variance Σπᵢ(1 − πᵢ) < k, and so are the bytes: ``kept_bytes`` is
-    their mean (less where fewer than k rows are not zero). Choosing them synchronises the device.
-    Variance: Σ (1/πᵢ − 1)‖xᵢ‖²‖yᵢ‖²; 0 at rate 1. Bytes: k(p + 4 bytes of row number) in the mean. Time: 2kpq and one
-    read of X. Source: Adelman, Levy, Hakimi, Silberstein 2021 (Bernoulli-CRS), https://arxiv.org/abs/1805.08079.
+    The number of rows kept is random with mean k and variance Σπᵢ(1 − πᵢ) < k, and so are the
+    bytes: ``kept_bytes`` is their mean (less where fewer than k rows are not zero). Choosing them
+    synchronises the device.
+    Variance: Σ (1/πᵢ − 1)‖xᵢ‖²‖yᵢ‖²; 0 at rate 1. Bytes: k(p + 4 bytes of row number) in the mean.
+    Time: 2kpq and one read of X. Source: Adelman, Levy, Hakimi, Silberstein 2021 (Bernoulli-CRS),
+    https://arxiv.org/abs/1805.08079.
     """
 
     traits = Traits(varying_size=True)
@@ -37,13 +40,17 @@ class BernoulliRows(SampledRows):
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi = self.inclusion(norms)
-        u = torch.rand(pi.shape[0], generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64)
+        u = torch.rand(
+            pi.shape[0], generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64
+        )
         rows = (~(u >= pi)).nonzero()[:, 0]  # a NaN is kept, so that it shows
         return Sample(rows, 1 / pi[rows])
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         products = m.x_sq * m.y_sq
-        return torch.where(products == 0, 0.0, products * (1 / self.inclusion(m.x_sq.sqrt()) - 1)).sum()
+        return torch.where(
+            products == 0, 0.0, products * (1 / self.inclusion(m.x_sq.sqrt()) - 1)
+        ).sum()
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return 1 / self.inclusion(norms)
@@ -51,11 +58,13 @@ class BernoulliRows(SampledRows):
 
 @dataclass(frozen=True)
 class WinnerTakeAllRows(SampledRows):
-    """Keeps the t rows of largest norm as they are, and k − t others drawn with replacement, ϖᵢ ∝ ‖xᵢ‖, over (k − t)ϖᵢ.
+    """Keeps the t rows of largest norm as they are, and k − t others drawn with replacement, ϖᵢ ∝
+    ‖xᵢ‖, over (k − t)ϖᵢ.
 
-    t makes Σ_others ‖xᵢ‖ / (k − t) least, the bound on the variance that forward can know; a row wins just where
-    ``BernoulliRows`` would keep it for certain. At rate 1 all win.
-    Variance: (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²) / (k − t). Bytes and time as ``NormRows``, and a sort of norms.
+    t makes Σ_others ‖xᵢ‖ / (k − t) least, the bound on the variance that forward can know; a row
+    wins just where ``BernoulliRows`` would keep it for certain. At rate 1 all win.
+    Variance: (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²) / (k − t). Bytes and time as ``NormRows``, and
+    a sort of norms.
     Source: Liu et al. 2023 (WTA-CRS), https://arxiv.org/abs/2305.15265.
     """
 
@@ -90,16 +99,21 @@ class WinnerTakeAllRows(SampledRows):
         order = descending(norms)
         others, t = split(norms[order], k)
         slot = torch.arange(norms.shape[0], device=norms.device)
-        return torch.empty_like(norms).index_copy_(0, order, torch.where(slot < t, 1.0, 1 / ((k - t) * others)))
+        return torch.empty_like(norms).index_copy_(
+            0, order, torch.where(slot < t, 1.0, 1 / ((k - t) * others))
+        )
 
 
 @dataclass(frozen=True)
 class TopRows(SampledRows):
-    """Keeps the k rows of largest norm as they are and forgets the rest: the same every time, and biased.
+    """Keeps the k rows of largest norm as they are and forgets the rest: the same every time, and
+    biased.
 
-    Variance: none, so E‖Ĝ − G‖² is all bias, ‖G_forgotten‖²: it does not average out over steps. 0 at rate 1.
+    Variance: none, so E‖Ĝ − G‖² is all bias, ‖G_forgotten‖²: it does not average out over steps. 0
+    at rate 1.
     Bytes and time as ``NormRows``.
-    Source: Adelman, Levy, Hakimi, Silberstein 2021 (top-k without scaling), https://arxiv.org/abs/1805.08079.
+    Source: Adelman, Levy, Hakimi, Silberstein 2021 (top-k without scaling),
+    https://arxiv.org/abs/1805.08079.
     """
 
     traits = Traits(biased=True, needs_pair=True)
@@ -121,7 +135,9 @@ class TopRows(SampledRows):
 
 
 def descending(norms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Row numbers from the largest norm to the least, ties in order of row, so that forward and variance agree."""
+    """Row numbers from the largest norm to the least, ties in order of row, so that forward and
+    variance agree.
+    """
     return norms.argsort(descending=True, stable=True)
 
 
@@ -131,9 +147,11 @@ def tail_sums(ordered: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def winners(ordered: Float[Tensor, " n"], k: int) -> Int[Tensor, ""]:
-    """How many rows to keep for certain, of descending norms aᵢ and for k < n rows in all; at most k − 1.
+    """How many rows to keep for certain, of descending norms aᵢ and for k < n rows in all; at most
+    k − 1.
 
-    Σ_{j ≥ t} aⱼ / (k − t) falls with t just as long as row t has (k − t)a_t ≥ Σ_{j ≥ t} aⱼ, then rises.
+    Σ_{j ≥ t} aⱼ / (k − t) falls with t just as long as row t has (k − t)a_t ≥ Σ_{j ≥ t} aⱼ, then
+    rises.
     """
     i = torch.arange(ordered.shape[0], device=ordered.device)
     wins = (i < k - 1) & (ordered * (k - i) >= tail_sums(ordered) * (1 - 1e-12))
@@ -141,6 +159,10 @@ def winners(ordered: Float[Tensor, " n"], k: int) -> Int[Tensor, ""]:
 
 
 def split(ordered: Float[Tensor, " n"], k: int) -> tuple[Float[Tensor, " n"], Int[Tensor, ""]]:
-    """ϖ of the rows that do not win (0 for those that do), from descending norms, and how many do."""
+    """ϖ of the rows that do not win (0 for those that do), from descending norms, and how many
+    do.
+    """
     t = winners(ordered, k)
-    return normalized(torch.where(torch.arange(ordered.shape[0], device=ordered.device) < t, 0.0, ordered)), t
+    return normalized(
+        torch.where(torch.arange(ordered.shape[0], device=ordered.device) < t, 0.0, ordered)
+    ), t

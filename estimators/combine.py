@@ -15,22 +15,29 @@ from sketchvar.estimators.seeds import fold
 
 @dataclass(frozen=True)
 class Centered(Estimator):
-    """Keeps the mean row x̄ and what ``inner`` keeps of X − 1x̄ᵀ: a control variate that costs one row.
+    """Keeps the mean row x̄ and what ``inner`` keeps of X − 1x̄ᵀ: a control variate that costs one
+    row.
 
-    XᵀY = n x̄ȳᵀ + (X − 1x̄ᵀ)ᵀ(Y − 1ȳᵀ) with ȳ the mean row of Y; the first term is exact, ``inner`` estimates the other.
+    XᵀY = n x̄ȳᵀ + (X − 1x̄ᵀ)ᵀ(Y − 1ȳᵀ) with ȳ the mean row of Y; the first term is exact, ``inner``
+    estimates the other.
     Variance: that of ``inner`` on the centred pair; far less where the rows share a large mean.
-    Bytes: those of ``inner`` and p in float32 (float64 for such an X). Time: that of ``inner`` and reads of X and Y.
-    Source: derived in this project; a control variate as in Owen 2013, https://artowen.su.domains/mc/, §8.9.
+    Bytes: those of ``inner`` and p in float32 (float64 for such an X). Time: that of ``inner`` and
+    reads of X and Y.
+    Source: derived in this project; a control variate as in Owen 2013,
+    https://artowen.su.domains/mc/, §8.9.
     """
 
     inner: Estimator
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Estimator):
-            raise TypeError(f"Centered needs an estimator, as in Centered(CountSketch(0.1)), got {self.inner!r}")
+            raise TypeError(
+                f"Centered needs an estimator, as in Centered(CountSketch(0.1)), got {self.inner!r}"
+            )
         if isinstance(self.inner, Exact | Centered):
             raise ValueError(
-                f"Centered({self.inner}) makes no sense: there is nothing left to centre; use {self.inner}"
+                f"Centered({self.inner}) makes no sense: there is nothing left to centre; use"
+                f" {self.inner}"
             )
         refuse_biased("Centered", self.inner)
         object.__setattr__(self, "traits", self.inner.traits._replace(needs_pair=True))
@@ -42,7 +49,9 @@ class Centered(Estimator):
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
         x_mean, y_mean = kept.tensors[0], column_mean(y)
-        rest = self.inner.contract(kept._replace(tensors=kept.tensors[1:]), (wide(y) - y_mean).to(y.dtype))
+        rest = self.inner.contract(
+            kept._replace(tensors=kept.tensors[1:]), (wide(y) - y_mean).to(y.dtype)
+        )
         return (torch.outer(y.shape[0] * x_mean, y_mean) + rest).to(y.dtype)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
@@ -54,14 +63,18 @@ class Centered(Estimator):
 
 @dataclass(frozen=True)
 class Then(Estimator):
-    """Keeps what ``first`` keeps, its matrix rounded by ``second``: a sketch, a sample or a projection in few bits.
+    """Keeps what ``first`` keeps, its matrix rounded by ``second``: a sketch, a sample or a
+    projection in few bits.
 
-    Unbiased, because contracting is linear in that matrix and rounding is unbiased. Groups are of the matrix's columns.
+    Unbiased, because contracting is linear in that matrix and rounding is unbiased. Groups are of
+    the matrix's columns.
     ``Then(FeatureProjection(1 / 8), StochasticRounding(2))`` is EXACT.
-    Variance: Var(first) + E[Σ_r ‖w_r‖² Σ_j Δ²f(1 − f)] over the rows r of the matrix and what multiplies them, w. Where
-    ``first`` keeps rows of X (``KeepsRows``) that is Var(first) + Σᵢ hᵢ‖yᵢ‖² Σⱼ Δ²f(1 − f) over the rows of X, hᵢ the
-    expected square of a row's weight, because the grid grows with the weight; else there is no closed form.
-    Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group. Time: that of both.
+    Variance: Var(first) + E[Σ_r ‖w_r‖² Σ_j Δ²f(1 − f)] over the rows r of the matrix and what
+    multiplies them, w. Where ``first`` keeps rows of X (``KeepsRows``) that is Var(first) + Σᵢ
+    hᵢ‖yᵢ‖² Σⱼ Δ²f(1 − f) over the rows of X, hᵢ the expected square of a row's weight, because the
+    grid grows with the weight; else there is no closed form.
+    Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group. Time: that of
+    both.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX.
     """
 
@@ -71,7 +84,9 @@ class Then(Estimator):
     def __post_init__(self) -> None:
         check_then(self.first, self.second)
         closed = isinstance(self.first, KeepsRows)
-        object.__setattr__(self, "traits", self.first.traits._replace(needs_pair=True, no_closed_form=not closed))
+        object.__setattr__(
+            self, "traits", self.first.traits._replace(needs_pair=True, no_closed_form=not closed)
+        )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         kept = self.first.compress(x, seed)
@@ -88,7 +103,8 @@ class Then(Estimator):
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         if not isinstance(self.first, KeepsRows):
             raise NotImplementedError(
-                f"{self} has no closed form of its variance; measure it by empirical(estimator, x, y, draws, seed)"
+                f"{self} has no closed form of its variance; measure it by empirical(estimator, x,"
+                " y, draws, seed)"
             )
         each = m.y_sq * m.row_errors(self.second)
         rounding = torch.where(each == 0, 0.0, each * self.first.weights_sq(m.x_sq.sqrt())).sum()
@@ -104,19 +120,23 @@ def check_then(first: Estimator, second: Estimator) -> None:
     """Raise ValueError unless ``Then(first, second)`` makes sense."""
     if not isinstance(second, StochasticRounding):
         raise ValueError(
-            "Then needs StochasticRounding second, as in Then(CountSketch(0.1), StochasticRounding(4)), "
-            f"got {second}; a sketch of a sketch is a worse sketch of the same size"
+            "Then needs StochasticRounding second, as in Then(CountSketch(0.1),"
+            f" StochasticRounding(4)), got {second}; a sketch of a sketch is a worse sketch of the"
+            " same size"
         )
     if not isinstance(first, KeepsMatrix):
         hint = "; centre first, as in Centered(Then(CountSketch(0.1), StochasticRounding(4)))"
         raise ValueError(
-            "Then needs first an estimator that keeps one matrix to round: a row sketch, sampled rows, a feature "
-            f"projection or Exact; got {first}{hint if isinstance(first, Centered) else ''}"
+            "Then needs first an estimator that keeps one matrix to round: a row sketch, sampled"
+            " rows, a feature projection or Exact; got"
+            f" {first}{hint if isinstance(first, Centered) else ''}"
         )
     refuse_biased("Then", first)
 
 
 def refuse_biased(outer: str, inner: Estimator) -> None:
-    """Raise ValueError where ``inner`` is biased: what is made of it would be neither that nor unbiased."""
+    """Raise ValueError where ``inner`` is biased: what is made of it would be neither that nor
+    unbiased.
+    """
     if inner.traits.biased:
         raise ValueError(f"{outer} needs an unbiased estimator inside, got {inner}")

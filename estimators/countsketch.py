@@ -17,7 +17,9 @@ from sketchvar.estimators.sketch import BlockSketch, RowSketch
 
 
 class Buckets(NamedTuple):
-    """Bucket j sums the rows ``order[offsets[j]:offsets[j + 1]]``, each times the sign at the same place."""
+    """Bucket j sums the rows ``order[offsets[j]:offsets[j + 1]]``, each times the sign at the same
+    place.
+    """
 
     order: Int[Tensor, " nonzeros"]
     offsets: Int[Tensor, " k"]
@@ -26,14 +28,17 @@ class Buckets(NamedTuple):
 
 @dataclass(frozen=True)
 class CountSketch(BlockSketch[Buckets]):
-    """Keeps k signed sums of rows: a random partition of the n rows into k buckets, sizes equal up to one.
+    """Keeps k signed sums of rows: a random partition of the n rows into k buckets, sizes equal up
+    to one.
 
     With ``balanced=False`` every row picks its bucket by itself, as in the source.
     S has one entry ±1 per row, so E[SSᵀ] = I with a diagonal that is exactly 1.
-    Variance: (Q + C − 2D) Σ_j b_j(b_j − 1) / (n(n − 1)) for bucket sizes b_j, 0 at rate 1; unbalanced (Q + C − 2D) / k.
+    Variance: (Q + C − 2D) Σ_j b_j(b_j − 1) / (n(n − 1)) for bucket sizes b_j, 0 at rate 1;
+    unbalanced (Q + C − 2D) / k.
     Bytes: k·p. Time: 2kpq and one read of X and of Y.
-    Source: Charikar, Chen, Farach-Colton 2002, https://doi.org/10.1007/3-540-45465-9_59; the balanced partition, which
-    removes the variance of the bucket sizes, is derived in this project's tests.
+    Source: Charikar, Chen, Farach-Colton 2002, https://doi.org/10.1007/3-540-45465-9_59; the
+    balanced partition, which removes the variance of the bucket sizes, is derived in this project's
+    tests.
     """
 
     balanced: bool = True
@@ -43,7 +48,9 @@ class CountSketch(BlockSketch[Buckets]):
         if self.balanced and fast is not None:
             return Buckets(*fast.partition(n, k, seed, device))
         if not self.balanced:
-            return grouped(torch.randint(max(k, 1), (n,), generator=g, device=device), k, signs((n,), g))
+            return grouped(
+                torch.randint(max(k, 1), (n,), generator=g, device=device), k, signs((n,), g)
+            )
         order = torch.randperm(n, generator=g, device=device, dtype=torch.int32)
         offsets = torch.arange(k, device=device, dtype=torch.int32) * (n // max(k, 1))
         offsets += torch.arange(k, device=device, dtype=torch.int32).clamp(max=n % max(k, 1))
@@ -70,10 +77,12 @@ class CountSketch(BlockSketch[Buckets]):
 
 @dataclass(frozen=True)
 class SparseSign(RowSketch[Buckets]):
-    """Keeps k sums to each of which few rows go: every row goes to s = min(``nonzeros``, k) distinct ones, as ±x/√s.
+    """Keeps k sums to each of which few rows go: every row goes to s = min(``nonzeros``, k)
+    distinct ones, as ±x/√s.
 
-    S has exactly s entries ±1/√s per row, so E[SSᵀ] = I with a diagonal that is exactly 1. More nonzeros make bad draws
-    rarer but not the variance smaller. s = 1 is ``CountSketch(balanced=False)``; s = k is ``Rademacher``.
+    S has exactly s entries ±1/√s per row, so E[SSᵀ] = I with a diagonal that is exactly 1. More
+    nonzeros make bad draws rarer but not the variance smaller. s = 1 is
+    ``CountSketch(balanced=False)``; s = k is ``Rademacher``.
     Variance: (Q + C − 2D) / k for any s. Bytes: k·p. Time: 2kpq and s reads of X and of Y.
     Source: Nelson and Nguyễn 2013 (OSNAP), https://arxiv.org/abs/1211.1002.
     """
@@ -82,14 +91,23 @@ class SparseSign(RowSketch[Buckets]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.nonzeros, bool) or not isinstance(self.nonzeros, int) or self.nonzeros < 1:
-            raise ValueError(f"SparseSign needs a whole number of nonzeros >= 1 per row, got nonzeros={self.nonzeros}")
+        if (
+            isinstance(self.nonzeros, bool)
+            or not isinstance(self.nonzeros, int)
+            or self.nonzeros < 1
+        ):
+            raise ValueError(
+                "SparseSign needs a whole number of nonzeros >= 1 per row, got"
+                f" nonzeros={self.nonzeros}"
+            )
 
     def draw(self, n: int, seed: int, device: torch.device) -> Buckets:
         g, k = generator(seed, device), self.k(n)
         s = min(self.nonzeros, k)
         chosen = torch.empty(n, 0, dtype=torch.int64, device=device)
-        for last in range(k - s, k):  # Floyd's sampling of s distinct numbers below k, for all rows at once
+        for last in range(
+            k - s, k
+        ):  # Floyd's sampling of s distinct numbers below k, for all rows at once
             pick = torch.randint(last + 1, (n, 1), generator=g, device=device)
             pick = pick.where((chosen != pick).all(1, keepdim=True), last)
             chosen = torch.cat([chosen, pick], 1)
@@ -104,7 +122,9 @@ class SparseSign(RowSketch[Buckets]):
         return (m.Q + m.C - 2 * m.D).clamp(min=0) / max(self.k(m.n), 1)
 
 
-def grouped(buckets: Int[Tensor, " nonzeros"], k: int, signs: Float[Tensor, " nonzeros"]) -> Buckets:
+def grouped(
+    buckets: Int[Tensor, " nonzeros"], k: int, signs: Float[Tensor, " nonzeros"]
+) -> Buckets:
     """What goes to each of k buckets, from the bucket of each. No device synchronisation."""
     sorted_buckets, order = buckets.sort(stable=True)
     offsets = torch.searchsorted(sorted_buckets, torch.arange(k, device=buckets.device))
@@ -112,10 +132,14 @@ def grouped(buckets: Int[Tensor, " nonzeros"], k: int, signs: Float[Tensor, " no
 
 
 def bucket_sums(s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-    """SᵀX by segmented sums: one pass over X at the speed of a copy, where gather, reshape and sum take five."""
+    """SᵀX by segmented sums: one pass over X at the speed of a copy, where gather, reshape and sum
+    take five.
+    """
     fast = counter.kernels(x.device)
     if fast is not None:
         return fast.bucket_sums(*s, x)
     if x.numel() == 0:
         return x.new_zeros(s.offsets.shape[0], x.shape[1])
-    return embedding_bag(s.order, x.contiguous(), s.offsets, mode="sum", per_sample_weights=s.signs.to(x.dtype))
+    return embedding_bag(
+        s.order, x.contiguous(), s.offsets, mode="sum", per_sample_weights=s.signs.to(x.dtype)
+    )

@@ -16,7 +16,9 @@ from sketchvar.estimators.sketch import RowSketch
 
 
 class Unmade(NamedTuple):
-    """√k·S that ``entries(n, k, seed, device)`` would make whole, and a GPU kernel makes in tiles as it multiplies."""
+    """√k·S that ``entries(n, k, seed, device)`` would make whole, and a GPU kernel makes in tiles
+    as it multiplies.
+    """
 
     entries: Callable[[int, int, int, torch.device], Tensor]
     k: int
@@ -25,9 +27,11 @@ class Unmade(NamedTuple):
 
 @dataclass(frozen=True)
 class Dense(RowSketch[Float[Tensor, "n k"] | Unmade]):
-    """√k·S has independent entries of mean 0, variance 1 and fourth moment ``kurtosis``; ``draw`` gives √k·S.
+    """√k·S has independent entries of mean 0, variance 1 and fourth moment ``kurtosis``; ``draw``
+    gives √k·S.
 
-    Var = (Q + C + (kurtosis − 3) D) / k, from E[s_a s_b s_c s_d] over one column, times 1/k for k independent columns.
+    Var = (Q + C + (kurtosis − 3) D) / k, from E[s_a s_b s_c s_d] over one column, times 1/k for k
+    independent columns.
     """
 
     @property
@@ -35,7 +39,9 @@ class Dense(RowSketch[Float[Tensor, "n k"] | Unmade]):
     def kurtosis(self) -> float:
         """Fourth moment of an entry of √k·S."""
 
-    def apply(self, s: Float[Tensor, "n k"] | Unmade, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+    def apply(
+        self, s: Float[Tensor, "n k"] | Unmade, x: Float[Tensor, "n d"]
+    ) -> Float[Tensor, "k d"]:
         if isinstance(s, Unmade):
             fast = counter.kernels(x.device)
             if fast is not None and x.dtype in fast.DTYPES:
@@ -68,7 +74,8 @@ class Gaussian(Dense):
 
 @dataclass(frozen=True)
 class Rademacher(Dense):
-    """Keeps SᵀX with S of independent ±1/√k entries, so E[SSᵀ] = I with a diagonal that is exactly 1.
+    """Keeps SᵀX with S of independent ±1/√k entries, so E[SSᵀ] = I with a diagonal that is exactly
+    1.
 
     Variance: (Q + C − 2D) / k. Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing nk signs twice.
     Source: Achlioptas 2003, https://doi.org/10.1016/S0022-0000(03)00025-4.

@@ -1,4 +1,6 @@
-"""What an estimator does, by repeated draws: its mean and its variance, each with a standard error."""
+"""What an estimator does, by repeated draws: its mean and its variance, each with a standard
+error.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +15,9 @@ from sketchvar.estimators.seeds import fold
 
 @dataclass(frozen=True)
 class Measured:
-    """A Monte Carlo number: the average of ``count`` independent draws and the standard error of that average."""
+    """A Monte Carlo number: the average of ``count`` independent draws and the standard error of
+    that average.
+    """
 
     value: Tensor
     stderr: Tensor
@@ -26,20 +30,26 @@ class Measured:
 
 
 class Empirical(NamedTuple):
-    """``mean`` is that of Ĝ, entry by entry (p × q); ``variance`` that of ‖Ĝ − G‖²_F (biased: the mean square)."""
+    """``mean`` is that of Ĝ, entry by entry (p × q); ``variance`` that of ‖Ĝ − G‖²_F (biased: the
+    mean square).
+    """
 
     mean: Measured
     variance: Measured
 
 
 def empirical(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) -> Empirical:
-    """Mean and variance of ``estimator`` on X (n × p), Y (n × q) over a fixed number of draws; sums in float64.
+    """Mean and variance of ``estimator`` on X (n × p), Y (n × q) over a fixed number of draws; sums
+    in float64.
 
-    Draw i uses the seed ``fold(seed, i)``. Raises ValueError for fewer than two draws, which have no standard error.
+    Draw i uses the seed ``fold(seed, i)``. Raises ValueError for fewer than two draws, which have
+    no standard error.
     """
     check_pair(x, y)
     if draws < 2:
-        raise ValueError(f"empirical needs at least 2 draws for a standard error, got draws={draws}")
+        raise ValueError(
+            f"empirical needs at least 2 draws for a standard error, got draws={draws}"
+        )
     exact = (wide(x).T @ wide(y)).double()
     total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
     errors = []

@@ -1,4 +1,6 @@
-"""START HERE: an estimator of G = XᵀY in two phases, forward (sees X, keeps little) and backward (sees Y)."""
+"""START HERE: an estimator of G = XᵀY in two phases, forward (sees X, keeps little) and backward
+(sees Y).
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +18,8 @@ SEED_BYTES = 8
 class Compressed(NamedTuple):
     """All that survives from forward to backward.
 
-    ``shape`` is that of X, (n, p); ``tensors`` is the payload and whatever else the backward phase cannot redraw.
+    ``shape`` is that of X, (n, p); ``tensors`` is the payload and whatever else the backward phase
+    cannot redraw.
     """
 
     seed: int
@@ -32,7 +35,9 @@ class Compressed(NamedTuple):
 class Traits(NamedTuple):
     """What a caller has to know of an estimator before trusting it with a task; false of most."""
 
-    biased: bool = False  # E Ĝ ≠ G: ``variance`` is the mean squared error and ``bias_sq`` its bias part
+    biased: bool = (
+        False  # E Ĝ ≠ G: ``variance`` is the mean squared error and ``bias_sq`` its bias part
+    )
     oracle: bool = False  # was told about Y in advance, so no layer can use it
     varying_size: bool = False  # keeps a random number of bytes: ``kept_bytes`` is the expected one
     needs_pair: bool = False  # the closed form needs X and Y themselves, not only row norms and C
@@ -42,7 +47,8 @@ class Traits(NamedTuple):
 class Estimator(ABC):
     """A randomized estimator of G = XᵀY that does not keep X (n × p) until Y (n × q) is known.
 
-    Concrete estimators are frozen dataclasses. Unless its card says otherwise an estimator is unbiased: E Ĝ = G.
+    Concrete estimators are frozen dataclasses. Unless its card says otherwise an estimator is
+    unbiased: E Ĝ = G.
     """
 
     traits: Traits = Traits()
@@ -57,7 +63,8 @@ class Estimator(ABC):
 
     @abstractmethod
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        """Exact E‖Ĝ − G‖²_F, the total over entries, in float64; never negative, although it is a difference.
+        """Exact E‖Ĝ − G‖²_F, the total over entries, in float64; never negative, although it is a
+        difference.
 
         Raises NotImplementedError, naming ``empirical``, where no closed form is known.
         """
@@ -66,7 +73,8 @@ class Estimator(ABC):
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         """``compress(x, seed).nbytes`` for an n × p input of this dtype, without the data.
 
-        Where ``traits.varying_size`` it is the expected number, for an X with at least k rows that are not zero.
+        Where ``traits.varying_size`` it is the expected number, for an X with at least k rows that
+        are not zero.
         """
 
 
@@ -82,7 +90,9 @@ class KeepsMatrix(Estimator):
 
 
 class KeepsRows(KeepsMatrix):
-    """An estimator whose matrix is rows of X, each times a weight: what rounding then adds has a closed form."""
+    """An estimator whose matrix is rows of X, each times a weight: what rounding then adds has a
+    closed form.
+    """
 
     @abstractmethod
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -93,28 +103,34 @@ class KeepsRows(KeepsMatrix):
 
 
 def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:
-    """Ĝ (p × q), an estimate of XᵀY from X (n × p) and Y (n × q); the same seed gives the same estimate.
+    """Ĝ (p × q), an estimate of XᵀY from X (n × p) and Y (n × q); the same seed gives the same
+    estimate.
 
-    Raises ValueError for shapes that do not fit, TypeError for tensors that are not of one floating dtype.
+    Raises ValueError for shapes that do not fit, TypeError for tensors that are not of one floating
+    dtype.
     """
     check_pair(x, y)
     return estimator.contract(estimator.compress(x, seed), y)
 
 
 def check_pair(x: Tensor, y: Tensor) -> None:
-    """Raise ValueError or TypeError unless X and Y are two floating matrices with the same rows, dtype and device."""
+    """Raise ValueError or TypeError unless X and Y are two floating matrices with the same rows,
+    dtype and device.
+    """
     if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
         raise ValueError(
-            f"X and Y must be matrices with the same number of rows, got shapes {tuple(x.shape)} and {tuple(y.shape)}; "
-            "flatten the leading dimensions first, as in x.flatten(0, -2)"
+            f"X and Y must be matrices with the same number of rows, got shapes {tuple(x.shape)}"
+            f" and {tuple(y.shape)}; flatten the leading dimensions first, as in x.flatten(0, -2)"
         )
     if not x.is_floating_point() or x.dtype != y.dtype:
         raise TypeError(
-            f"X and Y must have one floating dtype, got {x.dtype} and {y.dtype}; convert them, as in x.float()"
+            f"X and Y must have one floating dtype, got {x.dtype} and {y.dtype}; convert them, as"
+            " in x.float()"
         )
     if x.device != y.device:
         raise ValueError(
-            f"X and Y must be on one device, got {x.device} and {y.device}; move them, as in y.to(x.device)"
+            f"X and Y must be on one device, got {x.device} and {y.device}; move them, as in"
+            " y.to(x.device)"
         )
 
 
@@ -122,10 +138,13 @@ def check_rate(estimator: object, rate: float) -> None:
     """Raise ValueError unless 0 < rate <= 1; ``estimator`` is named in the message."""
     if not (isinstance(rate, (int, float)) and math.isfinite(rate) and 0 < rate <= 1):
         raise ValueError(
-            f"{type(estimator).__name__} needs 0 < rate <= 1, got rate={rate}; rate is the fraction of X that is kept"
+            f"{type(estimator).__name__} needs 0 < rate <= 1, got rate={rate}; rate is the fraction"
+            " of X that is kept"
         )
 
 
 def kept_count(rate: float, size: int) -> int:
-    """How many of ``size`` rows (or features) a rate keeps: max(1, round(rate · size)), and 0 of 0."""
+    """How many of ``size`` rows (or features) a rate keeps: max(1, round(rate · size)), and 0 of
+    0.
+    """
     return min(size, max(1, round(rate * size)))

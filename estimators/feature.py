@@ -17,12 +17,14 @@ from sketchvar.estimators.sketch import RowSketch
 class FeatureProjection(KeepsMatrix):
     """Keeps XR for a random R (p × r), E[RRᵀ] = I, r = max(1, round(rate · p)); Ĝ = R(XR)ᵀY.
 
-    R is drawn as any row sketch draws S, ``distribution`` being its class: Gaussian, Rademacher, UniformRows (which
-    keeps r columns of X), ...
-    Variance: (p + 1)C / r for Gaussian, (p − 1)C / r for Rademacher, (p/r − 1)C for columns; as Ĝ − G = (RRᵀ − I)G, it
-    is that of sketching the rows of the pair (I, G). Proportional to ‖G‖², it does not fall as the batch grows.
+    R is drawn as any row sketch draws S, ``distribution`` being its class: Gaussian, Rademacher,
+    UniformRows (which keeps r columns of X), ...
+    Variance: (p + 1)C / r for Gaussian, (p − 1)C / r for Rademacher, (p/r − 1)C for columns; as
+    Ĝ − G = (RRᵀ − I)G, it is that of sketching the rows of the pair (I, G). Proportional to ‖G‖²,
+    it does not fall as the batch grows.
     Bytes: n·r. Time: 2npr + 2nrq + 4p²r, less for a fast R.
-    Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX; the variance is derived here.
+    Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX; the variance is
+    derived here.
     """
 
     rate: float

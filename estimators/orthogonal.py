@@ -26,12 +26,15 @@ class SignedRows(NamedTuple):
 
 @dataclass(frozen=True)
 class SRHT(RowSketch[SignedRows]):
-    """Subsampled randomized Hadamard transform: keeps k rows of HDX, D random signs, H Walsh–Hadamard, n padded to N.
+    """Subsampled randomized Hadamard transform: keeps k rows of HDX, D random signs, H
+    Walsh–Hadamard, n padded to N.
 
     S = D Hᵀ P √(1/k) with P choosing k of N rows, so E[SSᵀ] = I with a diagonal that is exactly 1.
-    Variance: (Q + C − 2D)(N − k) / (k(N − 1)); at rate 1 it is 0 only where n is a power of two. With replacement
-    (Q + C − 2D) / k. Bytes: k·p. Time: 2kpq and two transforms of N log N per column.
-    Source: Ailon and Chazelle 2009, https://doi.org/10.1137/060673096; Tropp 2011, https://arxiv.org/abs/1011.1595.
+    Variance: (Q + C − 2D)(N − k) / (k(N − 1)); at rate 1 it is 0 only where n is a power of two.
+    With replacement (Q + C − 2D) / k. Bytes: k·p. Time: 2kpq and two transforms of N log N per
+    column.
+    Source: Ailon and Chazelle 2009, https://doi.org/10.1137/060673096; Tropp 2011,
+    https://arxiv.org/abs/1011.1595.
     """
 
     replacement: bool = False
@@ -43,7 +46,9 @@ class SRHT(RowSketch[SignedRows]):
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
         k = max(s.rows.shape[0], 1)
-        small = 0.5 ** (k.bit_length() // 2)  # close to √(1/k), exact in any dtype: float16 sums do not overflow
+        small = 0.5 ** (
+            k.bit_length() // 2
+        )  # close to √(1/k), exact in any dtype: float16 sums do not overflow
         return hadamard(x * (s.signs * small).to(x.dtype)[:, None])[s.rows] * (k**-0.5 / small)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
@@ -54,15 +59,19 @@ class SRHT(RowSketch[SignedRows]):
 
 @dataclass(frozen=True)
 class SubsampledDCT(RowSketch[SignedRows]):
-    """Subsampled randomized cosine transform: keeps k rows of UDX, D random signs, U the orthonormal DCT-II, any n.
+    """Subsampled randomized cosine transform: keeps k rows of UDX, D random signs, U the
+    orthonormal DCT-II, any n.
 
     S = D Uᵀ P √(n/k) with P choosing k of n rows, so E[SSᵀ] = I.
-    Variance: [(1 − 1/n)(Q + 2C − 3D) + (M + 3D + D_middle)/2 − D/n − C] / k; without replacement × (n − k)/(n − 1);
-    M = Σ_{a≠a'} ‖x_a‖²‖y_a'‖² + 2⟨x_a,x_a'⟩⟨y_a,y_a'⟩ over mirrored rows a' = n − 1 − a, and D_middle = ‖x_a‖²‖y_a‖² of
-    the row with a = a', if n is odd. Any orthonormal U has such a form in κ_ab = n Σ_j u²_ja u²_jb, over all pairs of
-    rows; here u²_ja = (1 + cos(π(2a + 1)j/n))/n for j > 0 sums to κ_ab = 1 − 1/n + [a = b]/2 + [a = b']/2.
+    Variance: [(1 − 1/n)(Q + 2C − 3D) + (M + 3D + D_middle)/2 − D/n − C] / k; without
+    replacement × (n − k)/(n − 1);
+    M = Σ_{a≠a'} ‖x_a‖²‖y_a'‖² + 2⟨x_a,x_a'⟩⟨y_a,y_a'⟩ over mirrored rows a' = n − 1 − a, and
+    D_middle = ‖x_a‖²‖y_a‖² of the row with a = a', if n is odd. Any orthonormal U has such a form
+    in κ_ab = n Σ_j u²_ja u²_jb, over all pairs of rows; here u²_ja = (1 + cos(π(2a + 1)j/n))/n for
+    j > 0 sums to κ_ab = 1 − 1/n + [a = b]/2 + [a = b']/2.
     Bytes: k·p. Time: 2kpq and two real FFTs of n log n per column.
-    Source: Avron, Maymounkov, Toledo 2010, https://doi.org/10.1137/090767911; the variance is derived in this project.
+    Source: Avron, Maymounkov, Toledo 2010, https://doi.org/10.1137/090767911; the variance is
+    derived in this project.
     """
 
     replacement: bool = False
@@ -74,28 +83,41 @@ class SubsampledDCT(RowSketch[SignedRows]):
         return SignedRows(signs((n,), g), rows)
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        return cosine(x * s.signs.to(x.dtype)[:, None], s.rows) * (x.shape[0] / max(s.rows.shape[0], 1)) ** 0.5
+        return (
+            cosine(x * s.signs.to(x.dtype)[:, None], s.rows)
+            * (x.shape[0] / max(s.rows.shape[0], 1)) ** 0.5
+        )
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         n, k = max(m.n, 1), max(self.k(m.n), 1)
         middle = (m.x_sq * m.y_sq)[m.n // 2 : m.n // 2 + m.n % 2].sum()
-        each = (1 - 1 / n) * (m.Q + 2 * m.C - 3 * m.D) + (m.mirrored + 3 * m.D + middle) / 2 - m.D / n - m.C
+        each = (
+            (1 - 1 / n) * (m.Q + 2 * m.C - 3 * m.D)
+            + (m.mirrored + 3 * m.D + middle) / 2
+            - m.D / n
+            - m.C
+        )
         return each.clamp(min=0) * ((1.0 if self.replacement else (n - k) / max(n - 1, 1)) / k)
 
 
 @dataclass(frozen=True)
 class Haar(RowSketch[Float[Tensor, "n k"]]):
-    """Keeps the coordinates of X in a uniformly distributed k-dimensional subspace of ℝⁿ, times √(n/k).
+    """Keeps the coordinates of X in a uniformly distributed k-dimensional subspace of ℝⁿ, times
+    √(n/k).
 
-    S is √(n/k) times k orthonormal columns, so E[SSᵀ] = I. The ideal of fast transforms, too dear for a layer.
+    S is √(n/k) times k orthonormal columns, so E[SSᵀ] = I. The ideal of fast transforms, too dear
+    for a layer.
     Variance: n[(n − k)Q + (nk + n − 2)C] / (k(n − 1)(n + 2)) − C; 0 at rate 1.
-    Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing and orthonormalising n × k numbers twice, 4nk² in float64.
-    Source: the moments of Haar measure, Collins and Śniady 2006, https://arxiv.org/abs/math-ph/0402073.
+    Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing and orthonormalising n × k numbers twice, 4nk²
+    in float64.
+    Source: the moments of Haar measure, Collins and Śniady 2006,
+    https://arxiv.org/abs/math-ph/0402073.
     """
 
     def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
         normal = torch.randn(n, self.k(n), generator=generator(seed, device), device=device)
-        # float64, so that rate 1 is exact. The signs of the columns, which QR does not draw, drop out of SSᵀ.
+        # float64, so that rate 1 is exact. The signs of the columns, which QR does not draw, drop
+        # out of SSᵀ.
         return torch.linalg.qr(normal.double()).Q
 
     def apply(self, s: Float[Tensor, "n k"], x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
@@ -106,4 +128,6 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
         n, k = m.n, self.k(m.n)
         if k == n:
             return torch.zeros_like(m.D)
-        return (((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2))) - m.C).clamp(min=0)
+        return (
+            ((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2))) - m.C
+        ).clamp(min=0)

@@ -1,4 +1,6 @@
-"""Column-row sampling: keeps some rows of X as they are, scaled so that the estimate is unbiased."""
+"""Column-row sampling: keeps some rows of X as they are, scaled so that the estimate is
+unbiased.
+"""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -9,7 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sketchvar.estimators.estimator import SEED_BYTES, Compressed, KeepsRows, Traits, check_rate, kept_count
+from sketchvar.estimators.estimator import (
+    SEED_BYTES,
+    Compressed,
+    KeepsRows,
+    Traits,
+    check_rate,
+    kept_count,
+)
 from sketchvar.estimators.moments import Moments, row_sq
 from sketchvar.estimators.seeds import generator
 from sketchvar.estimators.sketch import BlockSketch
@@ -22,10 +31,12 @@ class UniformRows(BlockSketch[Int[Tensor, " k"]], KeepsRows):
     """Keeps k rows chosen uniformly without replacement, or with it.
 
     S = √(n/k) times k unit vectors, distinct or independent, so E[SSᵀ] = I.
-    Variance: (nD − C)(n − k) / (k(n − 1)), which is (n − k)/k times the minibatch variance by row: a smaller batch in
-    row units, and so the baseline that every other estimator has to beat. With replacement (nD − C) / k.
+    Variance: (nD − C)(n − k) / (k(n − 1)), which is (n − k)/k times the minibatch variance by row:
+    a smaller batch in row units, and so the baseline that every other estimator has to beat. With
+    replacement (nD − C) / k.
     Bytes: k·p. Time: 2kpq.
-    Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684 (column-row sampling).
+    Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684 (column-row
+    sampling).
     """
 
     replacement: bool = False
@@ -57,7 +68,8 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class SampledRows(KeepsRows):
-    """Ĝ = Σ wᵢxᵢyᵢᵀ over rows chosen by looking at X: keeps k = max(1, round(rate · n)) rows wᵢxᵢ and their numbers.
+    """Ĝ = Σ wᵢxᵢyᵢᵀ over rows chosen by looking at X: keeps k = max(1, round(rate · n)) rows wᵢxᵢ
+    and their numbers.
 
     Splitting ``sample``, the only random step, from ``keep`` lets tests enumerate every outcome.
     """
@@ -69,14 +81,18 @@ class SampledRows(KeepsRows):
 
     @abstractmethod
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
-        """The rows to keep and their weights in float64, from the norms ‖xᵢ‖ in float64; NaN in, NaN weights out."""
+        """The rows to keep and their weights in float64, from the norms ‖xᵢ‖ in float64; NaN in,
+        NaN weights out.
+        """
 
     def k(self, n: int) -> int:
         """The number of rows kept of n."""
         return kept_count(self.rate, n)
 
     def keep(self, x: Float[Tensor, "n p"], sample: Sample, seed: int) -> Compressed:
-        """What is kept of X once the rows are chosen; the weights are taken in float64 and rounded once."""
+        """What is kept of X once the rows are chosen; the weights are taken in float64 and rounded
+        once.
+        """
         weighted = (x[sample.rows] * sample.weights[:, None]).to(x.dtype)
         return Compressed(seed, (x.shape[0], x.shape[1]), (weighted, sample.rows.to(INDEX)))
 
@@ -96,14 +112,17 @@ class SampledRows(KeepsRows):
 
 @dataclass(frozen=True)
 class ImportanceRows(SampledRows):
-    """Keeps k rows drawn independently with probabilities πᵢ, each divided by kπᵢ, and their numbers.
+    """Keeps k rows drawn independently with probabilities πᵢ, each divided by kπᵢ, and their
+    numbers.
 
     Unbiased wherever πᵢ > 0 for every row with xᵢyᵢᵀ ≠ 0. Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k.
     """
 
     @abstractmethod
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """π from the norms ‖xᵢ‖ (float64). Sums to one; NaN where the norms are not finite, so that it shows."""
+        """π from the norms ‖xᵢ‖ (float64). Sums to one; NaN where the norms are not finite, so that
+        it shows.
+        """
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi, k = self.probabilities(norms), self.k(norms.shape[0])
@@ -121,10 +140,13 @@ class ImportanceRows(SampledRows):
 
 @dataclass(frozen=True)
 class NormRows(ImportanceRows):
-    """Keeps k rows drawn with replacement, πᵢ ∝ ‖xᵢ‖: all that forward can know. A zero X falls back to uniform.
+    """Keeps k rows drawn with replacement, πᵢ ∝ ‖xᵢ‖: all that forward can know. A zero X falls
+    back to uniform.
 
-    Variance: (Σ‖xᵢ‖ · Σ‖xᵢ‖‖yᵢ‖² − C) / k. Bytes: k(p + 4 bytes of row number). Time: 2kpq and one read of X.
-    Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, §4, with ‖yᵢ‖ unknown.
+    Variance: (Σ‖xᵢ‖ · Σ‖xᵢ‖‖yᵢ‖² − C) / k. Bytes: k(p + 4 bytes of row number). Time: 2kpq and one
+    read of X.
+    Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, §4, with ‖yᵢ‖
+    unknown.
     """
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -133,12 +155,16 @@ class NormRows(ImportanceRows):
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows(ImportanceRows):
-    """Keeps k rows drawn with replacement, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0 and floor ε.
+    """Keeps k rows drawn with replacement, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0
+    and floor ε.
 
-    ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step. The floor keeps the estimate
-    unbiased whatever they are. Equal scores give ``NormRows`` with a floor; all-zero scores fall back to uniform rows.
-    Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k. Bytes and time as ``NormRows``. Made with one device synchronisation.
-    Source: Katharopoulos and Fleuret 2018, https://arxiv.org/abs/1803.00942, who predict it for examples.
+    ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step. The floor
+    keeps the estimate unbiased whatever they are. Equal scores give ``NormRows`` with a floor;
+    all-zero scores fall back to uniform rows.
+    Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k. Bytes and time as ``NormRows``. Made with one device
+    synchronisation.
+    Source: Katharopoulos and Fleuret 2018, https://arxiv.org/abs/1803.00942, who predict it for
+    examples.
     """
 
     scores: Float[Tensor, " n"]
@@ -148,7 +174,8 @@ class ScoredRows(ImportanceRows):
         super().__post_init__()
         if not 0 < self.floor <= 1:
             raise ValueError(
-                f"ScoredRows needs 0 < floor <= 1, got floor={self.floor}; without a floor a wrong score biases it"
+                f"ScoredRows needs 0 < floor <= 1, got floor={self.floor}; without a floor a wrong"
+                " score biases it"
             )
         if self.scores.ndim != 1 or bool((self.scores < 0).any()):
             raise ValueError(
@@ -163,9 +190,11 @@ class ScoredRows(ImportanceRows):
 
 @dataclass(frozen=True, eq=False)
 class OptimalRows(ImportanceRows):
-    """The oracle of ``ScoredRows``: πᵢ ∝ ‖xᵢ‖‖yᵢ‖, the least variance of any π. Needs ‖yᵢ‖² in advance.
+    """The oracle of ``ScoredRows``: πᵢ ∝ ‖xᵢ‖‖yᵢ‖, the least variance of any π. Needs ‖yᵢ‖² in
+    advance.
 
-    ``y_sq`` (n) holds ‖yᵢ‖². Variance: (L² − C) / k when ``y_sq`` is the truth. Bytes and time as ``NormRows``.
+    ``y_sq`` (n) holds ‖yᵢ‖². Variance: (L² − C) / k when ``y_sq`` is the truth. Bytes and time as
+    ``NormRows``.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, Lemma 4.
     """
 
@@ -176,8 +205,12 @@ class OptimalRows(ImportanceRows):
         return normalized(norms * for_rows(self, self.y_sq, norms).sqrt())
 
 
-def for_rows(estimator: object, known: Float[Tensor, " m"], norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """What was ``known`` of each row in advance, in float64; ValueError unless it is of these rows."""
+def for_rows(
+    estimator: object, known: Float[Tensor, " m"], norms: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """What was ``known`` of each row in advance, in float64; ValueError unless it is of these
+    rows.
+    """
     if known.shape != norms.shape:
         name = type(estimator).__name__
         raise ValueError(
@@ -188,7 +221,9 @@ def for_rows(estimator: object, known: Float[Tensor, " m"], norms: Float[Tensor,
 
 
 def normalized(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Scores divided by their sum; uniform where all are zero, NaN where the sum is not finite. No device sync."""
+    """Scores divided by their sum; uniform where all are zero, NaN where the sum is not finite. No
+    device sync.
+    """
     total = scores.sum()
     return torch.where(total == 0, 1 / max(scores.shape[0], 1), scores / total + 0 * total)
 
@@ -196,8 +231,8 @@ def normalized(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 def choose(pi: Float[Tensor, " n"], k: int, seed: int) -> Int[Tensor, " k"]:
     """k row numbers drawn independently with probabilities π by inverting their cumulative sum.
 
-    Unlike torch.multinomial it takes any n, never raises on NaN (which then shows in the estimate) and never
-    synchronises the device; a row with πᵢ = 0 is never chosen.
+    Unlike torch.multinomial it takes any n, never raises on NaN (which then shows in the estimate)
+    and never synchronises the device; a row with πᵢ = 0 is never chosen.
     """
     edges = pi.cumsum(0)
     u = torch.rand(k, generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64)

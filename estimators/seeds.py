@@ -1,4 +1,6 @@
-"""The only door to randomness: seeds are folded from integers and names, generators are made from seeds."""
+"""The only door to randomness: seeds are folded from integers and names, generators are made from
+seeds.
+"""
 
 import hashlib
 
@@ -6,7 +8,8 @@ import torch
 
 
 def fold(seed: int, *data: int | str) -> int:
-    """A new seed in [0, 2⁶³) from a seed and any integers or names; the same arguments give the same seed.
+    """A new seed in [0, 2⁶³) from a seed and any integers or names; the same arguments give the
+    same seed.
 
     Folding, unlike adding, keeps (seed 1, step 2) and (seed 2, step 1) apart.
     """
@@ -15,5 +18,7 @@ def fold(seed: int, *data: int | str) -> int:
 
 
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator on ``device``, started from ``seed``. Numbers differ between device types, not between runs."""
+    """A fresh generator on ``device``, started from ``seed``. Numbers differ between device types,
+    not between runs.
+    """
     return torch.Generator(device).manual_seed(seed)

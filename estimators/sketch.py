@@ -9,18 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix, check_rate, kept_count
+from sketchvar.estimators.estimator import (
+    SEED_BYTES,
+    Compressed,
+    KeepsMatrix,
+    check_rate,
+    kept_count,
+)
 
-Draw = TypeVar("Draw")  # how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
+Draw = TypeVar(
+    "Draw"
+)  # how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
 
 
 @dataclass(frozen=True)
 class RowSketch(KeepsMatrix, Generic[Draw]):
     """Ĝ = (SᵀX)ᵀ(SᵀY) with a random S (n × k), E[SSᵀ] = I, k = max(1, round(rate · n)).
 
-    Only SᵀX and the seed are kept; backward draws S again. Splitting ``draw``, the only random step, from ``apply``,
-    which is deterministic and linear, lets tests enumerate every outcome. S is a function of (estimator, seed, n,
-    device type): a draw for n rows is not the start of a draw for n + 1.
+    Only SᵀX and the seed are kept; backward draws S again. Splitting ``draw``, the only random
+    step, from ``apply``, which is deterministic and linear, lets tests enumerate every outcome. S
+    is a function of (estimator, seed, n, device type): a draw for n rows is not the start of a draw
+    for n + 1.
     """
 
     rate: float
@@ -30,7 +39,9 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
 
     @abstractmethod
     def draw(self, n: int, seed: int, device: torch.device) -> Draw:
-        """S for n rows, in whatever form ``apply`` reads. Numbers are drawn in float32 and cast on use."""
+        """S for n rows, in whatever form ``apply`` reads. Numbers are drawn in float32 and cast on
+        use.
+        """
 
     @abstractmethod
     def apply(self, s: Draw, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
@@ -47,7 +58,8 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
         (sketched,) = kept.tensors
         s = self.draw(kept.shape[0], kept.seed, y.device)
-        # Ĝᵀ is formed, not Ĝ: the layout of a layer's weight, which autograd then takes without a copy
+        # Ĝᵀ is formed, not Ĝ: the layout of a layer's weight, which autograd then takes without a
+        # copy
         if not isinstance(self, BlockSketch) or not small_blocks_pay(y):
             return (self.apply(s, y).T @ sketched).T
         g = y.new_zeros(y.shape[1], kept.shape[1])
@@ -65,7 +77,9 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
         return SEED_BYTES + self.k(n) * p * dtype.itemsize
 
 
-BLOCK = 512  # rows: SᵀY then stays in the cache and in memory that the process has, where a large one is paged in anew
+# rows: SᵀY then stays in the cache and in memory that the process has, where a large one is paged
+# in anew
+BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -78,5 +92,7 @@ class BlockSketch(RowSketch[Draw]):
 
 
 def small_blocks_pay(y: Tensor) -> bool:
-    """Whether summing over blocks is faster and as exact: on a CPU, and not in a dtype too narrow for partial sums."""
+    """Whether summing over blocks is faster and as exact: on a CPU, and not in a dtype too narrow
+    for partial sums.
+    """
     return y.device.type == "cpu" and y.element_size() >= 4

@@ -1,11 +1,12 @@
-"""How an estimator is written on a command line: ``gaussian:0.1``, ``rounding:2``, ``centered(countsketch):0.1``.
+"""How an estimator is written on a command line: ``gaussian:0.1``, ``rounding:2``,
+``centered(countsketch):0.1``.
 
     text    =  single [ "+rounding:" bits ... ]           gaussian:0.1+rounding:4
     single  =  "centered(" text ")" [ ":" rate ]          centered(countsketch):0.1
             |  name [ ":" rate or bits ] { "," field "=" value }     rounding:2,group=64
 
-Names are those of the catalog, plain ``rounding`` and ``rounding-rotated`` included. A rate may be left out and given
-once for all: ``parse("centered(countsketch)", rate=0.1)``.
+Names are those of the catalog, plain ``rounding`` and ``rounding-rotated`` included. A rate may be
+left out and given once for all: ``parse("centered(countsketch)", rate=0.1)``.
 """
 
 from collections.abc import Callable
@@ -31,15 +32,19 @@ EXAMPLES = "gaussian:0.1, rounding:2, centered(countsketch):0.1, gaussian:0.1+ro
 
 
 def parse(text: str, rate: float | None = None, y_sq: Tensor | None = None) -> Estimator:
-    """The estimator that ``text`` spells; ``rate`` serves where it names none, ``y_sq`` (‖yᵢ‖²) serves oracles.
+    """The estimator that ``text`` spells; ``rate`` serves where it names none, ``y_sq`` (‖yᵢ‖²)
+    serves oracles.
 
-    Raises ValueError, showing valid spellings and the nearest name, for what it cannot read, for a missing rate or
-    ``y_sq``, and for what the estimator itself refuses (a rate outside (0, 1], bits other than 1, 2, 4, 8).
+    Raises ValueError, showing valid spellings and the nearest name, for what it cannot read, for a
+    missing rate or ``y_sq``, and for what the estimator itself refuses (a rate outside (0, 1], bits
+    other than 1, 2, 4, 8).
     """
     parts = split_outside(text.strip(), "+")
     estimator = parse_single(parts[0], text, rate, y_sq)
     for part in parts[1:]:
-        second = parse_single(part, text, rate, y_sq)  # with a rate, so that what is wrong is that it takes one
+        second = parse_single(
+            part, text, rate, y_sq
+        )  # with a rate, so that what is wrong is that it takes one
         check_then(estimator, second)
         estimator = Then(estimator, second)  # type: ignore[arg-type]  # checked just above
     return estimator
@@ -56,7 +61,9 @@ def takes_rate(text: str) -> bool:
 
 
 def split_rate(text: str, rate: float) -> tuple[str, float]:
-    """Name and rate: ("gaussian", 0.1) of ``gaussian:0.1``; ``rate`` where it is left open, 1 where there is none."""
+    """Name and rate: ("gaussian", 0.1) of ``gaussian:0.1``; ``rate`` where it is left open, 1 where
+    there is none.
+    """
     estimator: Any = parse(text, rate, torch.ones(1))
     spelled = spell(estimator)
     while isinstance(estimator, Centered | Then):
@@ -71,7 +78,8 @@ def traits_of(text: str) -> Traits:
 
 
 def spell(estimator: Estimator) -> str:
-    """The canonical text of an estimator, which ``parse`` reads back; what an oracle is told of Y is not in it.
+    """The canonical text of an estimator, which ``parse`` reads back; what an oracle is told of Y
+    is not in it.
 
     Raises ValueError for an estimator that has no name in the catalog.
     """
@@ -80,12 +88,20 @@ def spell(estimator: Estimator) -> str:
     if isinstance(estimator, Centered):
         inner = spell(estimator.inner)
         name, _, rate = inner.partition(":")
-        return f"centered({name}):{rate}" if takes_rate(name) and set(rate).isdisjoint(",+") else f"centered({inner})"
+        return (
+            f"centered({name}):{rate}"
+            if takes_rate(name) and set(rate).isdisjoint(",+")
+            else f"centered({inner})"
+        )
     values = {f.name: getattr(estimator, f.name) for f in fields(estimator) if f.name not in TOLD}  # type: ignore[arg-type]
     defaults = {f.name: f.default for f in fields(estimator) if f.default is not MISSING}  # type: ignore[arg-type]
     # the name that fixes most of what is not the default
-    for name, (made, fixed) in sorted(((n, made_by(m)) for n, m in SINGLE.items()), key=lambda item: -len(item[1][1])):
-        if made is type(estimator) and all(values[field] == value for field, value in fixed.items()):
+    for name, (made, fixed) in sorted(
+        ((n, made_by(m)) for n, m in SINGLE.items()), key=lambda item: -len(item[1][1])
+    ):
+        if made is type(estimator) and all(
+            values[field] == value for field, value in fixed.items()
+        ):
             return name + spelled_fields(values, {**defaults, **fixed})
     raise ValueError(f"{estimator} has no spelling; the names are {', '.join(SINGLE)}")
 
@@ -96,7 +112,10 @@ def parse_single(single: str, text: str, rate: float | None, y_sq: Tensor | None
         inner, tail = inside(single, text)
         own = number(tail, "centered", "rate", text) if tail else None
         if own is not None and not takes_rate(inner):
-            raise ValueError(f"{text!r} gives {inner!r} a rate that it does not take or has already; write {EXAMPLES}")
+            raise ValueError(
+                f"{text!r} gives {inner!r} a rate that it does not take or has already; write"
+                f" {EXAMPLES}"
+            )
         return Centered(parse(inner, rate if own is None else own, y_sq))
     name, parameter, options = split_single(single, text)
     kind = parameter_name(name)
@@ -104,9 +123,14 @@ def parse_single(single: str, text: str, rate: float | None, y_sq: Tensor | None
         raise ValueError(f"{name!r} in {text!r} takes nothing after its name; write {name}")
     arguments: list[Any] = []
     if kind is not None:
-        given = number(parameter, name, kind, text) if parameter else rate if kind == "rate" else None
+        given = (
+            number(parameter, name, kind, text) if parameter else rate if kind == "rate" else None
+        )
         if given is None:
-            raise ValueError(f"{name!r} in {text!r} needs {kind}; write {name}:{'0.1' if kind == 'rate' else '2'}")
+            raise ValueError(
+                f"{name!r} in {text!r} needs {kind}; write"
+                f" {name}:{'0.1' if kind == 'rate' else '2'}"
+            )
         arguments.append(given)
     if name in ORACLES:
         arguments.append(known_rows(name, y_sq))
@@ -167,22 +191,34 @@ def number(word: str, name: str, kind: str, text: str) -> float | int:
     try:
         return float(word) if kind == "rate" else int(word)
     except ValueError:
-        raise ValueError(f"{word!r} in {text!r} is no {kind} for {name}; write {EXAMPLES}") from None
+        raise ValueError(
+            f"{word!r} in {text!r} is no {kind} for {name}; write {EXAMPLES}"
+        ) from None
 
 
 def parsed_fields(options: list[str], name: str, text: str) -> dict[str, Any]:
     made, fixed = made_by(SINGLE[name])
-    known = {f.name: f.default for f in fields(made) if f.default is not MISSING and f.name not in fixed}
-    known = {field: default for field, default in known.items() if not isinstance(default, bool)}  # have names: -iid
+    known = {
+        f.name: f.default for f in fields(made) if f.default is not MISSING and f.name not in fixed
+    }
+    known = {
+        field: default for field, default in known.items() if not isinstance(default, bool)
+    }  # have names: -iid
     values: dict[str, Any] = {}
     for option in options:
         field, _, word = (part.strip() for part in option.partition("="))
         if field not in known:
-            raise ValueError(f"{name} in {text!r} has no field {field!r}; it has {', '.join(known) or 'none'}")
-        values[field] = number(word, name, "rate" if isinstance(known[field], float) else field, text)
+            raise ValueError(
+                f"{name} in {text!r} has no field {field!r}; it has {', '.join(known) or 'none'}"
+            )
+        values[field] = number(
+            word, name, "rate" if isinstance(known[field], float) else field, text
+        )
     return values
 
 
 def spelled_fields(values: dict[str, Any], defaults: dict[str, Any]) -> str:
     parameter = [f":{value}" for field, value in values.items() if field not in defaults]
-    return "".join(parameter + [f",{f}={v}" for f, v in values.items() if f in defaults and v != defaults[f]])
+    return "".join(
+        parameter + [f",{f}={v}" for f, v in values.items() if f in defaults and v != defaults[f]]
+    )

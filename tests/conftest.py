@@ -21,5 +21,7 @@ def unchecked():
 
 @pytest.fixture(params=[False, True], ids=["gram", "fused"])
 def both_ways(request, monkeypatch):
-    """The two ways in which a probe has the norms of per-example gradients, whichever is the faster one."""
+    """The two ways in which a probe has the norms of per-example gradients, whichever is the faster
+    one.
+    """
     monkeypatch.setattr("sketchvar.analysis.probe.observer.pays", lambda *sizes: request.param)

@@ -1,4 +1,6 @@
-"""Sketches against their limits: bytes over the measured copy bandwidth, operations over the measured GEMM rate."""
+"""Sketches against their limits: bytes over the measured copy bandwidth, operations over the
+measured GEMM rate.
+"""
 
 import os
 import statistics
@@ -18,7 +20,19 @@ from sketchvar.estimators.kernels import counter
 from sketchvar.estimators.kernels.hadamard import hadamard, padded
 from sketchvar.estimators.sketch import RowSketch
 
-COLUMNS = ["device", "dtype", "kernel", "rate", "n", "d", "seconds", "plain", "bytes", "operations", "limit"]
+COLUMNS = [
+    "device",
+    "dtype",
+    "kernel",
+    "rate",
+    "n",
+    "d",
+    "seconds",
+    "plain",
+    "bytes",
+    "operations",
+    "limit",
+]
 COLUMNS += ["of_limit", "error"]
 SKETCHES: dict[str, Callable[[float], RowSketch[Any]]] = {
     "countsketch": CountSketch,
@@ -29,7 +43,9 @@ SKETCHES: dict[str, Callable[[float], RowSketch[Any]]] = {
 
 
 class Work(NamedTuple):
-    """Something to time, with the bytes that it has to move and the operations that it has to do."""
+    """Something to time, with the bytes that it has to move and the operations that it has to
+    do.
+    """
 
     name: str
     rate: float
@@ -39,25 +55,67 @@ class Work(NamedTuple):
 
 
 def kernels(
-    n: int, d: int, rates: Sequence[float], dtypes: Sequence[torch.dtype], side: int, repeats: int, device: str
+    n: int,
+    d: int,
+    rates: Sequence[float],
+    dtypes: Sequence[torch.dtype],
+    side: int,
+    repeats: int,
+    device: str,
 ) -> Iterator[pd.DataFrame]:
     """The table as it grows, a row per dtype and kernel on an n × d matrix.
 
-    ``seconds`` is the median of the estimator's own path (on a GPU with triton: the kernel), ``plain`` that of
-    PyTorch's operators alone, in turn with it. ``limit`` is the longer of ``bytes`` / copy bandwidth and ``operations``
-    / GEMM rate, measured in the rows called copy and gemm on side × side matrices, and ``of_limit`` = limit / seconds.
-    ``error`` is the kernel's largest relative error against float64 on a small case, 0 where it has to be 0 and is;
+    ``seconds`` is the median of the estimator's own path (on a GPU with triton: the kernel),
+    ``plain`` that of PyTorch's operators alone, in turn with it. ``limit`` is the longer of
+    ``bytes`` / copy bandwidth and ``operations`` / GEMM rate, measured in the rows called copy and
+    gemm on side × side matrices, and ``of_limit`` = limit / seconds.
+    ``error`` is the kernel's largest relative error against float64 on a small case, 0 where it has
+    to be 0 and is;
     NaN where no kernel ran.
     """
     where, rows = torch.device(device), []
     for dtype in dtypes:
         a, b = (torch.randn(side, side, device=where, dtype=dtype) for _ in range(2))
-        copy, gemm = (median(w, repeats, device) for w in (partial(b.copy_, a), partial(torch.mm, a, b)))
+        copy, gemm = (
+            median(w, repeats, device) for w in (partial(b.copy_, a), partial(torch.mm, a, b))
+        )
         bandwidth, rate_of_gemm = 2 * a.nbytes / copy, 2 * side**3 / gemm
         found = {} if counter.kernels(where) is None else errors(dtype, where)
         name = str(dtype).removeprefix("torch.")
-        rows += [(device, name, "copy", 1.0, side, side, copy, copy, 2 * a.nbytes, 0, copy, 1.0, float("nan"))]
-        rows += [(device, name, "gemm", 1.0, side, side, gemm, gemm, 0, 2 * side**3, gemm, 1.0, float("nan"))]
+        rows += [
+            (
+                device,
+                name,
+                "copy",
+                1.0,
+                side,
+                side,
+                copy,
+                copy,
+                2 * a.nbytes,
+                0,
+                copy,
+                1.0,
+                float("nan"),
+            )
+        ]
+        rows += [
+            (
+                device,
+                name,
+                "gemm",
+                1.0,
+                side,
+                side,
+                gemm,
+                gemm,
+                0,
+                2 * side**3,
+                gemm,
+                1.0,
+                float("nan"),
+            )
+        ]
         x = torch.randn(n, d, device=where, dtype=dtype)
         for work, plain in zip(works(x, rates), under(partial(works, x, rates)), strict=True):
             both: tuple[list[float], list[float]] = ([], [])
@@ -66,15 +124,32 @@ def kernels(
                 both[1].append(under(partial(seconds, plain.run, device)))
             fast, slow = (statistics.median(times[1:]) for times in both)  # the first is a warm-up
             limit = max(work.bytes / bandwidth, work.operations / rate_of_gemm)
-            line = (fast, slow, work.bytes, work.operations, limit, limit / fast, found.get(work.name, float("nan")))
+            line = (
+                fast,
+                slow,
+                work.bytes,
+                work.operations,
+                limit,
+                limit / fast,
+                found.get(work.name, float("nan")),
+            )
             rows.append((device, name, work.name, work.rate, n, d, *line))
             yield pd.DataFrame(rows, columns=COLUMNS)
 
 
 def works(x: Tensor, rates: Sequence[float]) -> list[Work]:
-    """What is timed: products with a sketch already drawn, its draw, the transform, and rounding there and back."""
+    """What is timed: products with a sketch already drawn, its draw, the transform, and rounding
+    there and back.
+    """
     (n, d), each = x.shape, x.element_size()
-    found = [Work("draw of countsketch", rates[-1], partial(CountSketch(rates[-1]).draw, n, 1, x.device), 12 * n)]
+    found = [
+        Work(
+            "draw of countsketch",
+            rates[-1],
+            partial(CountSketch(rates[-1]).draw, n, 1, x.device),
+            12 * n,
+        )
+    ]
     for rate in rates:
         for name, kind in SKETCHES.items():
             sketch = kind(rate)
@@ -82,18 +157,30 @@ def works(x: Tensor, rates: Sequence[float]) -> list[Work]:
             read = k if name == "uniform-rows" else n
             dense = name in ("gaussian", "rademacher")
             found.append(
-                Work(name, rate, partial(sketch.apply, drawn, x), (read + k) * d * each, 2 * n * k * d * dense)
+                Work(
+                    name,
+                    rate,
+                    partial(sketch.apply, drawn, x),
+                    (read + k) * d * each,
+                    2 * n * k * d * dense,
+                )
             )
     found.append(Work("hadamard", 1.0, partial(hadamard, x), (n + padded(n)) * d * each))
     rounding = StochasticRounding(4)
     kept = rounding.compress(x, 1)
     found.append(Work("rounding", 1.0, partial(rounding.compress, x, 1), x.nbytes + kept.nbytes))
-    found.append(Work("restoring", 1.0, partial(rounding.restore, kept, x.dtype), x.nbytes + kept.nbytes))
+    found.append(
+        Work("restoring", 1.0, partial(rounding.restore, kept, x.dtype), x.nbytes + kept.nbytes)
+    )
     return found
 
 
-def errors(dtype: torch.dtype, device: torch.device, n: int = 1000, d: int = 256) -> dict[str, float]:
-    """Kernel -> its largest error against the plain path in float64, over the largest entry of that."""
+def errors(
+    dtype: torch.dtype, device: torch.device, n: int = 1000, d: int = 256
+) -> dict[str, float]:
+    """Kernel -> its largest error against the plain path in float64, over the largest entry of
+    that.
+    """
     fast, x = counter.kernels(device), torch.randn(n, d, device=device, dtype=dtype)
     assert fast is not None
     wide, k, seed = x.double(), n // 10, 2**40 + 1
@@ -101,7 +188,10 @@ def errors(dtype: torch.dtype, device: torch.device, n: int = 1000, d: int = 256
     same = torch.equal(s.order.long(), counter.permutation(n, seed, device))
     same = same and torch.equal(s.signs, counter.row_signs(n, seed, device))
     sums = under(lambda: CountSketch(0.1).apply(s, wide))
-    found = {"draw of countsketch": 0.0 if same else 1.0, "countsketch": apart(fast.bucket_sums(*s, x), sums)}
+    found = {
+        "draw of countsketch": 0.0 if same else 1.0,
+        "countsketch": apart(fast.bucket_sums(*s, x), sums),
+    }
     for name, entries in (("gaussian", counter.normals), ("rademacher", counter.sign_matrix)):
         made = entries(n, k, seed, device).double()
         found[name] = apart(fast.product(entries, k, seed, x), made.T @ wide * k**-0.5)
@@ -110,7 +200,9 @@ def errors(dtype: torch.dtype, device: torch.device, n: int = 1000, d: int = 256
     kept = rounding.compress(x, seed)
     plain = under(lambda: rounding.keep(x, counter.uniforms(n, d, 4, seed, device), seed))
     found["rounding"] = float((kept.tensors[0] != plain.tensors[0]).double().mean())
-    found["restoring"] = apart(rounding.restore(kept, dtype), under(lambda: rounding.restore(kept, dtype)).double())
+    found["restoring"] = apart(
+        rounding.restore(kept, dtype), under(lambda: rounding.restore(kept, dtype)).double()
+    )
     return found
 
 
@@ -144,8 +236,8 @@ def median(work: Callable[[], object], repeats: int, device: str) -> float:
 def seconds(work: Callable[[], object], device: str) -> float:
     """CPU time of the process; on a GPU the time between two events on its stream.
 
-    The stream is given a quarter of a gigabyte to clear first, so that it is busy until all of ``work`` is launched and
-    the cache holds none of its data.
+    The stream is given a quarter of a gigabyte to clear first, so that it is busy until all of
+    ``work`` is launched and the cache holds none of its data.
     """
     if device == "cpu":
         return bench_layer.seconds(work, device)

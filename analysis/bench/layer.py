@@ -1,4 +1,6 @@
-"""What a sketched layer costs: paired ratios of forward and backward time to ``nn.Linear``, in one process."""
+"""What a sketched layer costs: paired ratios of forward and backward time to ``nn.Linear``, in one
+process.
+"""
 
 import argparse
 import time
@@ -35,12 +37,14 @@ def layer(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[pd.DataFrame]:
-    """The table as it grows, a row per shape (rows, p, q), estimator (all that a layer can use, unless named) and rate.
+    """The table as it grows, a row per shape (rows, p, q), estimator (all that a layer can use,
+    unless named) and rate.
 
-    ``ratio`` is the median over ``repeats`` of paired ratios to ``nn.Linear``, forward and backward, ``low`` and
-    ``high`` their quartiles; the two layers of a pair run one after the other. Time is CPU time of the process, or on
-    a GPU wall time between synchronisations. ``theory`` counts multiplications, (4 + 2·rate)/6; ``kept`` is kept bytes
-    over the bytes of X. The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
+    ``ratio`` is the median over ``repeats`` of paired ratios to ``nn.Linear``, forward and
+    backward, ``low`` and ``high`` their quartiles; the two layers of a pair run one after the
+    other. Time is CPU time of the process, or on a GPU wall time between synchronisations.
+    ``theory`` counts multiplications, (4 + 2·rate)/6; ``kept`` is kept bytes over the bytes of X.
+    The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
     """
     names = list(estimators) or [name for name in CATALOG if name not in ORACLES | {"exact"}]
     compared = choices(names, rates)
@@ -53,7 +57,9 @@ def layer(
         for name, rate in compared:
             estimator = parse(name, rate)
             sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
-            ratios = paired(partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats)
+            ratios = paired(
+                partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats
+            )
             kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
             rows.append((*where, "train", name, rate, *ratios, theory(rate), kept, repeats))
             yield pd.DataFrame(rows, columns=COLUMNS)
@@ -68,7 +74,9 @@ def layer(
 
 
 def theory(rate: float) -> float:
-    """Multiplications of forward, input gradient and sketched weight gradient, over those of the plain layer."""
+    """Multiplications of forward, input gradient and sketched weight gradient, over those of the
+    plain layer.
+    """
     return (4 + 2 * rate) / 6
 
 
@@ -82,7 +90,9 @@ def step(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
 def paired(
     plain: Callable[[], object], other: Callable[[], object], device: str, repeats: int
 ) -> tuple[float, float, float]:
-    """Median and quartiles of other / plain over interleaved repeats, the order alternating; one warm-up each."""
+    """Median and quartiles of other / plain over interleaved repeats, the order alternating; one
+    warm-up each.
+    """
     seconds(plain, device), seconds(other, device)
     ratios = []
     for i in range(repeats):
@@ -105,23 +115,34 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Time over nn.Linear's by estimator, one panel per shape, a colour per rate with its theory as a line."""
+    """Time over nn.Linear's by estimator, one panel per shape, a colour per rate with its theory as
+    a line.
+    """
     figures.style()
     train = rows[rows["mode"] == "train"]
     names = list(train.groupby("estimator")["ratio"].min().sort_values().index)
     shapes = list(train.groupby(["rows", "p", "q"], sort=False))
     rates = sorted(set(train["rate"]))
     size = (figures.PAGE, 1.2 + 0.16 * len(names))
-    picture, grid = plt.subplots(1, len(shapes), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    picture, grid = plt.subplots(
+        1, len(shapes), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
     for axes, (shape, group) in zip(grid[0], shapes, strict=True):
         for rate, colour in zip(rates, sns.color_palette("colorblind"), strict=False):
             part = group[group["rate"] == rate]
             bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
             places = [names.index(name) for name in part["estimator"]]
             points = {"fmt": "o", "color": colour, "markersize": 3, "elinewidth": 0.8}
-            axes.errorbar(part["ratio"], places, xerr=bars, label=f"rate {rate:g}, theory as a line", **points)
+            axes.errorbar(
+                part["ratio"], places, xerr=bars, label=f"rate {rate:g}, theory as a line", **points
+            )
             axes.axvline(theory(rate), color=colour, linewidth=0.8)
-        axes.set(title="{} × {} → {}".format(*shape), xscale="log", yticks=range(len(names)), yticklabels=names)
+        axes.set(
+            title="{} × {} → {}".format(*shape),
+            xscale="log",
+            yticks=range(len(names)),
+            yticklabels=names,
+        )
         figures.plain_ticks(axes.xaxis)
     grid[0, 0].invert_yaxis()
     picture.supxlabel("time of forward and backward / nn.Linear (median, quartiles)", fontsize=8)
@@ -138,7 +159,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help=f"as in {EXAMPLES} (default: all that a layer can take)",
     )
-    parser.add_argument("--rates", nargs="+", type=float, default=RATES, metavar="R", help="fractions of X to keep")
+    parser.add_argument(
+        "--rates", nargs="+", type=float, default=RATES, metavar="R", help="fractions of X to keep"
+    )
     typed = " ".join(",".join(map(str, sizes)) for sizes in SHAPES)
     parser.add_argument(
         "--shapes",
@@ -148,7 +171,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,P,Q",
         help=f"rows, inputs, outputs of a layer (default: {typed})",
     )
-    parser.add_argument("--repeats", type=int, default=15, metavar="N", help="interleaved pairs for each median")
+    parser.add_argument(
+        "--repeats", type=int, default=15, metavar="N", help="interleaved pairs for each median"
+    )
     parser.add_argument("--device", default="cpu", metavar="D", help="auto, cpu, cuda or cuda:N")
 
 

@@ -1,4 +1,6 @@
-"""Peak memory of real training steps: plain, sketched, checkpointed, and both, with what holds it."""
+"""Peak memory of real training steps: plain, sketched, checkpointed, and both, with what holds
+it.
+"""
 
 import argparse
 import json
@@ -34,14 +36,15 @@ def memory(
     device: str = "cpu",
     timed: int = 0,
 ) -> Iterator[pd.DataFrame]:
-    """The table as it grows, a row per training step of a RoBERTa-base encoder with random weights: AdamW, float32,
-    batch × ``length`` tokens, ``layers`` of its 12 layers; plain, every estimator and rate, with and without activation
-    checkpointing, at every batch size.
+    """The table as it grows, a row per training step of a RoBERTa-base encoder with random weights:
+    AdamW, float32, batch × ``length`` tokens, ``layers`` of its 12 layers; plain, every estimator
+    and rate, with and without activation checkpointing, at every batch size.
 
-    ``peak`` is the most bytes that torch's allocator held at once, ``ratio`` over the plain step's; ``resident`` is
-    parameters and optimizer state; ``saved`` what autograd holds between forward and backward, ``account`` (JSON) that
-    by operation. ``theory`` is the ratio if the sketched layers' inputs were held by nobody else: plain peak −
-    Σ (input − kept bytes), without checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
+    ``peak`` is the most bytes that torch's allocator held at once, ``ratio`` over the plain step's;
+    ``resident`` is parameters and optimizer state; ``saved`` what autograd holds between forward
+    and backward, ``account`` (JSON) that by operation. ``theory`` is the ratio if the sketched
+    layers' inputs were held by nobody else: plain peak − Σ (input − kept bytes), without
+    checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
     Raises ImportError where transformers is not installed.
     """
     compared = [("plain", 1.0), *choices(estimators, rates)]
@@ -61,26 +64,34 @@ def memory(
                 peak = highest(step, resident, device)
                 plain = plain or peak
                 theory, account = float("nan"), {}
-                if not checkpointing:  # looking at what a checkpointed graph holds would compute it again
+                if (
+                    not checkpointing
+                ):  # looking at what a checkpointed graph holds would compute it again
                     theory = 1 - sparable(model, tokens) / plain
                     account = saved(model(tokens, labels=labels).loss)
                 where = (device, layers, batch, length, name, rate, checkpointing)
                 held = sum(account.values()) or float("nan")
                 times = [bench_layer.seconds(step, device) for _ in range(timed)]
                 took = statistics.median(times) if times else float("nan")
-                rows.append((*where, peak, peak / plain, theory, resident, held, json.dumps(account), took))
+                rows.append(
+                    (*where, peak, peak / plain, theory, resident, held, json.dumps(account), took)
+                )
                 yield pd.DataFrame(rows, columns=COLUMNS)
 
 
 def update(model: Any, optimizer: torch.optim.Optimizer, tokens: Tensor, labels: Tensor) -> None:
-    """One training step; gradients go last, so that a step begins without them and its peak has them."""
+    """One training step; gradients go last, so that a step begins without them and its peak has
+    them.
+    """
     model(tokens, labels=labels).loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
 def checkpoint(model: Any) -> None:
-    """Recompute every layer's activations in backward, by the model's own switch, whose name has changed."""
+    """Recompute every layer's activations in backward, by the model's own switch, whose name has
+    changed.
+    """
     switch = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     switch({"use_reentrant": False})
 
@@ -90,9 +101,15 @@ def roberta(layers: int, batch: int, length: int, device: str) -> tuple[Any, Ten
     try:
         from transformers import RobertaConfig, RobertaForSequenceClassification
     except ImportError:
-        raise ImportError('bench memory needs transformers; install it by pip install "sketchvar[hf]"') from None
+        raise ImportError(
+            'bench memory needs transformers; install it by pip install "sketchvar[hf]"'
+        ) from None
     config = RobertaConfig(
-        vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_hidden_layers=layers, use_cache=False
+        vocab_size=50265,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        num_hidden_layers=layers,
+        use_cache=False,
     )
     torch.manual_seed(0)
     model: Any = RobertaForSequenceClassification(config)
@@ -111,7 +128,9 @@ def highest(step: Any, resident: int, device: str) -> int:
 
 
 def sparable(model: nn.Module, tokens: Tensor) -> int:
-    """Σ over the distinct inputs of sketched layers: bytes of the input less what its estimator keeps, if less."""
+    """Σ over the distinct inputs of sketched layers: bytes of the input less what its estimator
+    keeps, if less.
+    """
     spared: dict[int, int] = {}
     inputs = []  # held, so that no two inputs have one address
 
@@ -130,10 +149,11 @@ def sparable(model: nn.Module, tokens: Tensor) -> int:
 
 
 def saved(output: Tensor) -> dict[str, int]:
-    """Bytes that the graph of ``output`` holds for backward, by the operation that holds them; parameters excepted.
+    """Bytes that the graph of ``output`` holds for backward, by the operation that holds them;
+    parameters excepted.
 
-    A memory that several hold counts for the first met. It is the account of what sketching leaves: activation
-    functions, normalisation, attention and dropout keep tensors of their own.
+    A memory that several hold counts for the first met. It is the account of what sketching leaves:
+    activation functions, normalisation, attention and dropout keep tensors of their own.
     """
     held: dict[str, int] = {}
     seen: set[int] = set()
@@ -147,7 +167,9 @@ def saved(output: Tensor) -> dict[str, int]:
         if hasattr(node, "variable"):
             seen.add(node.variable.untyped_storage().data_ptr())
     for node in visited:
-        names = [n for n in dir(node) if n.startswith("_saved_") and not n.startswith("_saved_tensors")]
+        names = [
+            n for n in dir(node) if n.startswith("_saved_") and not n.startswith("_saved_tensors")
+        ]
         values = [getattr(node, n) for n in names] + list(getattr(node, "saved_tensors", ()))
         for value in values:
             for t in value if isinstance(value, tuple | list) else (value,):
@@ -159,18 +181,29 @@ def saved(output: Tensor) -> dict[str, int]:
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Peak memory over the plain step's by choice, one panel per batch size, theory as a mark on it."""
+    """Peak memory over the plain step's by choice, one panel per batch size, theory as a mark on
+    it.
+    """
     figures.style()
-    labels = [name if name == "plain" else f"{name} {r:g}" for name, r in zip(rows.estimator, rows.rate, strict=True)]
+    labels = [
+        name if name == "plain" else f"{name} {r:g}"
+        for name, r in zip(rows.estimator, rows.rate, strict=True)
+    ]
     kind = rows["checkpointing"].map({False: "activations kept", True: "activation checkpointing"})
     rows = rows.assign(choice=labels, kind=kind)
     batches = list(rows.groupby("batch", sort=False))
     size = (figures.PAGE, 1.1 + 0.3 * len(set(labels)))
-    picture, grid = plt.subplots(1, len(batches), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    picture, grid = plt.subplots(
+        1, len(batches), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
     for axes, (batch, part) in zip(grid[0], batches, strict=True):
-        sns.barplot(part, x="ratio", y="choice", hue="kind", ax=axes, legend=bool(axes is grid[0, 0]))
+        sns.barplot(
+            part, x="ratio", y="choice", hue="kind", ax=axes, legend=bool(axes is grid[0, 0])
+        )
         plain = part[~part["checkpointing"]]
-        axes.plot(plain["theory"], plain["choice"], "k|", markersize=10, label="theory, activations kept")
+        axes.plot(
+            plain["theory"], plain["choice"], "k|", markersize=10, label="theory, activations kept"
+        )
         axes.set(title=f"batch {batch} × {part['length'].iloc[0]} tokens", xlabel="", ylabel="")
     picture.supxlabel("peak memory / plain", fontsize=8)
     figures.legend_above(picture, grid[0, 0])
@@ -188,11 +221,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as in gaussian or rounding:2",
     )
     parser.add_argument(
-        "--rates", nargs="+", type=float, default=(0.5, 0.1), metavar="R", help="fractions of X to keep"
+        "--rates",
+        nargs="+",
+        type=float,
+        default=(0.5, 0.1),
+        metavar="R",
+        help="fractions of X to keep",
     )
     parser.add_argument("--layers", type=int, default=12, metavar="N", help="layers of the encoder")
     parser.add_argument(
-        "--batch", nargs="+", type=int, default=(128,), metavar="N", help="examples; 128 × 128 tokens need 20 GB"
+        "--batch",
+        nargs="+",
+        type=int,
+        default=(128,),
+        metavar="N",
+        help="examples; 128 × 128 tokens need 20 GB",
     )
     parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens of an example")
     parser.add_argument("--device", default="cpu", metavar="D", help="auto, cpu, cuda or cuda:N")

@@ -1,4 +1,6 @@
-"""What the probe costs: paired ratios of time and of peak memory to the plain training step, in one process."""
+"""What the probe costs: paired ratios of time and of peak memory to the plain training step, in one
+process.
+"""
 
 import os
 import statistics
@@ -32,14 +34,17 @@ class Cost(NamedTuple):
 
 MODELS: dict[str, Task] = {
     "transformer, sequence 64, width 192": StdlibLM(),
-    "transformer, sequence 256, width 256": replace(StdlibLM(), width=256, heads=8, length=256, batch_size=8),
+    "transformer, sequence 256, width 256": replace(
+        StdlibLM(), width=256, heads=8, length=256, batch_size=8
+    ),
     "multilayer perceptron, width 1024": replace(DigitsMLP(), width=1024, batch_size=512),
 }
 KINDS = [(level, every) for every in (1, 10) for level in ("row", "example")]
 
 
 def probe(repeats: int) -> list[Cost]:
-    """Time and peak memory of a full training step with the probe, by row and by example, on three models.
+    """Time and peak memory of a full training step with the probe, by row and by example, on three
+    models.
 
     One thread: with more, the CPU time of threads that wait for work hides what is measured.
     """
@@ -61,13 +66,19 @@ class Loop:
         self.probe = None
         if level:
             self.probe = Probe(
-                self.model, level == "example", estimators=["uniform-rows"], rates=[0.1], every=every
+                self.model,
+                level == "example",
+                estimators=["uniform-rows"],
+                rates=[0.1],
+                every=every,
             ).__enter__()
 
     def step(self) -> None:
         self.task.loss(self.model, self.batch).backward()
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)  # last, so that every step begins with the same memory
+        self.optimizer.zero_grad(
+            set_to_none=True
+        )  # last, so that every step begins with the same memory
         if self.probe is not None:
             self.probe.step()
 
@@ -82,16 +93,25 @@ def probe_one(name: str, task: Task, repeats: int) -> list[Cost]:
     plain, loops = Loop(task, batch), {kind: Loop(task, batch, *kind) for kind in KINDS}
     everyone = [plain, *loops.values()]
     for loop in everyone:
-        for _ in range(10):  # makes the optimizer's state, and comes back to a step that is measured
+        for _ in range(
+            10
+        ):  # makes the optimizer's state, and comes back to a step that is measured
             loop.step()
     peak(plain.step)  # the profiler's first look misses what was held before it
     held = resident(plain.model, plain.optimizer)
     bytes_plain = held + peak(plain.step)
-    times: list[list[float]] = [[seconds(loop.step) for loop in everyone] for _ in range(10 * repeats)]
+    times: list[list[float]] = [
+        [seconds(loop.step) for loop in everyone] for _ in range(10 * repeats)
+    ]
     costs = []
     for i, ((level, every), loop) in enumerate(loops.items(), start=1):
-        sums = [[sum(row[k] for row in times[j : j + every]) for k in (i, 0)] for j in range(0, len(times), every)]
-        low, middle, high = statistics.quantiles([probed / of_plain for probed, of_plain in sums], n=4)
+        sums = [
+            [sum(row[k] for row in times[j : j + every]) for k in (i, 0)]
+            for j in range(0, len(times), every)
+        ]
+        low, middle, high = statistics.quantiles(
+            [probed / of_plain for probed, of_plain in sums], n=4
+        )
         memory = (held + peak(loop.step)) / bytes_plain
         costs.append(Cost(name, level, every, middle, low, high, memory))
         loop.close()
@@ -99,7 +119,9 @@ def probe_one(name: str, task: Task, repeats: int) -> list[Cost]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """CPU time of this process, all threads: what other processes take of the machine does not count."""
+    """CPU time of this process, all threads: what other processes take of the machine does not
+    count.
+    """
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -112,21 +134,32 @@ def resident(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
 
 
 def peak(work: Callable[[], object]) -> int:
-    """Greatest number of bytes that torch's CPU allocator held at once for ``work``, above what it held before."""
+    """Greatest number of bytes that torch's CPU allocator held at once for ``work``, above what it
+    held before.
+    """
     return max(0, *accumulate(changes(work)))
 
 
 def held(work: Callable[[], object]) -> int:
-    """Bytes that torch's CPU allocator holds more after ``work`` than before, while its result lives."""
+    """Bytes that torch's CPU allocator holds more after ``work`` than before, while its result
+    lives.
+    """
     return sum(changes(work))
 
 
 def changes(work: Callable[[], object]) -> list[int]:
-    """Bytes allocated (positive) and freed (negative) by torch's CPU allocator during ``work``, in order of time."""
+    """Bytes allocated (positive) and freed (negative) by torch's CPU allocator during ``work``, in
+    order of time.
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it narrates on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         result = work()
     del result  # not before the profile ends: what it holds is held
     assert record.profiler is not None and record.profiler.kineto_results is not None
-    events = record.profiler.kineto_results.events()  # record.events() hides what happens inside an operator
-    return [size for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")]
+    events = (
+        record.profiler.kineto_results.events()
+    )  # record.events() hides what happens inside an operator
+    return [
+        size
+        for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    ]

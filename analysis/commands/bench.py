@@ -25,20 +25,30 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     this = commands.add_parser(
         "bench",
         help="time and peak memory, as ratios inside one process",
-        description="Measure time and peak memory side by side in one process and print their ratios.",
+        description=(
+            "Measure time and peak memory side by side in one process and print their ratios."
+        ),
     )
     subjects = this.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     probe = subjects.add_parser(
         "probe",
         help="the cost of measuring a training step",
-        description="A training step with the probe attached, by row and by example, over the plain step.",
+        description=(
+            "A training step with the probe attached, by row and by example, over the plain step."
+        ),
         formatter_class=Help,
     )
-    probe.add_argument("--repeats", type=int, default=5, metavar="N", help="so many times ten steps of each loop")
+    probe.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="so many times ten steps of each loop"
+    )
     probe.set_defaults(main=main_probe)
     for name, module, about in (
         ("layer", bench_layer, "time of layers that train with an estimator, over nn.Linear"),
-        ("memory", bench_memory, "peak memory of training steps of a RoBERTa-base shape, over the plain step"),
+        (
+            "memory",
+            bench_memory,
+            "peak memory of training steps of a RoBERTa-base shape, over the plain step",
+        ),
     ):
         part = subjects.add_parser(
             name,
@@ -48,7 +58,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         )
         module.add_arguments(part)
         part.add_argument(
-            "--out", type=Path, default=Path("runs") / f"bench-{name}", metavar="DIR", help="where to write"
+            "--out",
+            type=Path,
+            default=Path("runs") / f"bench-{name}",
+            metavar="DIR",
+            help="where to write",
         )
         part.set_defaults(main=main_layer if name == "layer" else main_memory)
 
@@ -61,29 +75,51 @@ def main_probe(arguments: argparse.Namespace) -> None:
     grid = Table("model", "level", "every", "time", "interquartile", "peak memory", title=title)
     for cost in bench.probe(arguments.repeats):
         interval = f"{cost.low:.3f}–{cost.high:.3f}"
-        grid.add_row(cost.model, cost.level, str(cost.every), f"{cost.time:.3f}", interval, f"{cost.memory:.3f}")
+        grid.add_row(
+            cost.model,
+            cost.level,
+            str(cost.every),
+            f"{cost.time:.3f}",
+            interval,
+            f"{cost.memory:.3f}",
+        )
     Console().print(grid)
 
 
 def main_layer(arguments: argparse.Namespace) -> None:
     """Measure layers; print a table, write the rows as they come, draw the figure."""
     a = arguments
-    rows = recorded(bench_layer.layer(a.estimators, a.rates, a.shapes, a.repeats, device(a.device)), a.out, "layer")
-    grid = Table("estimator", "rate", title=f"Time over nn.Linear, {rows['device'][0]}, {rows['threads'][0]} threads")
+    rows = recorded(
+        bench_layer.layer(a.estimators, a.rates, a.shapes, a.repeats, device(a.device)),
+        a.out,
+        "layer",
+    )
+    grid = Table(
+        "estimator",
+        "rate",
+        title=f"Time over nn.Linear, {rows['device'][0]}, {rows['threads'][0]} threads",
+    )
     shapes = list(dict.fromkeys(zip(rows["rows"], rows["p"], rows["q"], strict=True)))
     for shape in shapes:
         grid.add_column("{} × {} → {}".format(*shape), justify="right")
     grid.add_column("theory", justify="right")
     for (mode, name, rate), part in rows.groupby(["mode", "estimator", "rate"], sort=False):
         label = str(name) if mode == "train" else f"{name}, {mode}"
-        grid.add_row(label, f"{rate:g}", *(f"{r:.3f}" for r in part["ratio"]), f"{part['theory'].iloc[0]:.3f}")
+        grid.add_row(
+            label,
+            f"{rate:g}",
+            *(f"{r:.3f}" for r in part["ratio"]),
+            f"{part['theory'].iloc[0]:.3f}",
+        )
     show(grid, bench_layer.figure(rows), arguments.out / "layer")
 
 
 def main_memory(arguments: argparse.Namespace) -> None:
     """Measure training steps; print a table, write the rows as they come, draw the figure."""
     a = arguments
-    table = bench_memory.memory(a.estimators, a.rates, a.layers, a.batch, a.length, device(a.device))
+    table = bench_memory.memory(
+        a.estimators, a.rates, a.layers, a.batch, a.length, device(a.device)
+    )
     rows = recorded(table, a.out, "memory")
     grid = Table("batch", "estimator", "rate", "recomputed", title="Peak memory of a training step")
     grid.columns[1].no_wrap = True
@@ -91,13 +127,24 @@ def main_memory(arguments: argparse.Namespace) -> None:
         grid.add_column(column, justify="right")
     for r in rows.to_dict("records"):
         numbers = [f"{r['peak'] / 1e9:.2f}", f"{r['ratio']:.3f}"]
-        numbers += ["", ""] if r["checkpointing"] else [f"{r['theory']:.3f}", f"{r['saved'] / 1e9:.2f}"]
-        words = (str(r["batch"]), r["estimator"], f"{r['rate']:g}", "yes" if r["checkpointing"] else "no")
+        numbers += (
+            ["", ""] if r["checkpointing"] else [f"{r['theory']:.3f}", f"{r['saved'] / 1e9:.2f}"]
+        )
+        words = (
+            str(r["batch"]),
+            r["estimator"],
+            f"{r['rate']:g}",
+            "yes" if r["checkpointing"] else "no",
+        )
         grid.add_row(*words, *numbers)
     kept = rows[~rows["checkpointing"]]
-    account = Table("batch", "estimator", "rate", "held for backward by, %", title="What else holds memory")
+    account = Table(
+        "batch", "estimator", "rate", "held for backward by, %", title="What else holds memory"
+    )
     for r in kept.to_dict("records"):
-        shares = {name: round(100 * held / r["saved"]) for name, held in json.loads(r["account"]).items()}
+        shares = {
+            name: round(100 * held / r["saved"]) for name, held in json.loads(r["account"]).items()
+        }
         listed = ", ".join(f"{name} {share}" for name, share in shares.items() if share)
         account.add_row(str(r["batch"]), r["estimator"], f"{r['rate']:g}", listed)
     Console().print(account)
@@ -105,12 +152,16 @@ def main_memory(arguments: argparse.Namespace) -> None:
 
 
 def recorded(tables: Iterator[pd.DataFrame], out: Path, name: str) -> pd.DataFrame:
-    """The last of tables that grow; each is written to ``out`` when it comes, with provenance before the first."""
+    """The last of tables that grow; each is written to ``out`` when it comes, with provenance
+    before the first.
+    """
     out.mkdir(parents=True, exist_ok=True)
     rows = pd.DataFrame()
     for rows in tables:
         if len(rows) == 1:
-            records.write_json(out / "run.json", records.provenance(torch.device(rows["device"][0])))
+            records.write_json(
+                out / "run.json", records.provenance(torch.device(rows["device"][0]))
+            )
         records.write_rows(out / f"{name}.parquet", rows)
     return rows
 

@@ -27,10 +27,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     this = commands.add_parser(
         "figures",
         help="draw the figures and print the table of a run, finished or not",
-        description="Draw the figures (PNG and PDF, into the run's folder) and print the table of a run.",
+        description=(
+            "Draw the figures (PNG and PDF, into the run's folder) and print the table of a run."
+        ),
     )
     this.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, as in runs/NAME")
-    this.add_argument("--rate", type=float, metavar="R", help="the rate to show (default: 0.1, or the smallest)")
+    this.add_argument(
+        "--rate", type=float, metavar="R", help="the rate to show (default: 0.1, or the smallest)"
+    )
     this.set_defaults(main=lambda arguments: draw(arguments.run, arguments.rate))
 
 
@@ -46,17 +50,23 @@ def draw(run: Path, rate: float | None = None) -> None:
     draws = records.read_rows(folder.draws) if folder.draws.exists() else None
     console.print("\nFigures (PNG, and PDF beside each):")
     drawn = pictures.of_run(rows, draws, by_unit(rows), rate)
-    drawn["noise_scale"] = noise_scale_through_training(noise_scale(rows, decay=0), int(rows["examples"].max()))
+    drawn["noise_scale"] = noise_scale_through_training(
+        noise_scale(rows, decay=0), int(rows["examples"].max())
+    )
     for name, figure in drawn.items():
         console.print(f"  {figures.save(figure, run / name)[0]}", soft_wrap=True)
 
 
 def table(rows: pd.DataFrame, rate: float, console: Console) -> None:
-    """Ratio to the minibatch variance (unit: example) by layer and estimator, at the last measured step; below it the
-    effective batch fraction, and beside it the noise scale, of that step alone: measured steps are far apart."""
+    """Ratio to the minibatch variance (unit: example) by layer and estimator, at the last measured
+    step; below it the effective batch fraction, and beside it the noise scale, of that step alone:
+    measured steps are far apart.
+    """
     step = rows["step"].max()
     shown = at_rate(rows[rows["step"] == step], rate)
-    ratios = shown.pivot_table(index="layer", columns="estimator", values="ratio", sort=False, dropna=False)
+    ratios = shown.pivot_table(
+        index="layer", columns="estimator", values="ratio", sort=False, dropna=False
+    )
     minibatch = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
     scale = noise_scale(shown, decay=0).set_index("layer")["noise_scale"]
     total = batch_fraction(shown).set_index(["layer", "estimator"]).loc[TOTAL]
@@ -74,7 +84,9 @@ def table(rows: pd.DataFrame, rate: float, console: Console) -> None:
     grid.add_row("median", "", "", *(f"{ratio:.2f}" for ratio in ratios.median()))
     noise = f"{minibatch.sum():.1e}", whole(scale[TOTAL])
     grid.add_row(TOTAL, *noise, *(f"{total['ratio'][name]:.2f}" for name in ratios.columns))
-    grid.add_row("effective batch", "", "", *(f"{total['fraction'][name]:.0%}" for name in ratios.columns))
+    grid.add_row(
+        "effective batch", "", "", *(f"{total['fraction'][name]:.0%}" for name in ratios.columns)
+    )
     console.print(grid)
 
 

@@ -23,18 +23,33 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     this = commands.add_parser(
         "gpu-suite",
         help="measure on a GPU everything that is claimed of one",
-        description="Run all measurements that need a GPU, most valuable first, within a time limit: variance through "
-        "the training of a model of GPT-2's size, time and memory of layers, kernels against the hardware's limits, "
-        "the probe's cost, memory and throughput of training, redrawn minibatches. Every part writes its rows as it "
-        "goes, and the same command again goes on with what was not done. No network is needed.",
+        description=(
+            "Run all measurements that need a GPU, most valuable first, within a time limit:"
+            " variance through the training of a model of GPT-2's size, time and memory of layers,"
+            " kernels against the hardware's limits, the probe's cost, memory and throughput of"
+            " training, redrawn minibatches. Every part writes its rows as it goes, and the same"
+            " command again goes on with what was not done. No network is needed."
+        ),
         formatter_class=Help,
     )
-    this.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: data/gpu/<gpu>-<date>)")
-    this.add_argument("--minutes", type=float, default=25, metavar="M", help="time for all parts together")
-    this.add_argument("--parts", nargs="+", default=list(PARTS), metavar="P", help="which parts to run, in this order")
+    this.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: data/gpu/<gpu>-<date>)"
+    )
+    this.add_argument(
+        "--minutes", type=float, default=25, metavar="M", help="time for all parts together"
+    )
+    this.add_argument(
+        "--parts",
+        nargs="+",
+        default=list(PARTS),
+        metavar="P",
+        help="which parts to run, in this order",
+    )
     this.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N")
     this.add_argument(
-        "--tiny", action="store_true", help="every part at toy size, on any device: a test of the suite itself"
+        "--tiny",
+        action="store_true",
+        help="every part at toy size, on any device: a test of the suite itself",
     )
     this.set_defaults(main=main)
 
@@ -43,13 +58,18 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the suite, draw its figures, print a short table."""
     where = device(arguments.device)
     if where == "cpu" and not arguments.tiny:
-        raise ValueError("gpu-suite needs a CUDA device and found none; --tiny runs every part at toy size on a CPU")
+        raise ValueError(
+            "gpu-suite needs a CUDA device and found none; --tiny runs every part at toy size on"
+            " a CPU"
+        )
     if arguments.minutes <= 0:
         raise ValueError(f"--minutes must be above 0, got {arguments.minutes:g}")
     for part in arguments.parts:
         check_known("part", part, PARTS)
     out = arguments.out or Path("data") / "gpu" / f"{label(where)}-{date.today()}"
-    os.environ.setdefault("SKETCHVAR_KERNELS", "on")  # the suite is what tells whether they are right and worth it
+    os.environ.setdefault(
+        "SKETCHVAR_KERNELS", "on"
+    )  # the suite is what tells whether they are right and worth it
     console = Console() if Console().is_terminal else Console(width=120)
     results = suite(
         TINY if arguments.tiny else FULL,

@@ -1,4 +1,6 @@
-"""sketchvar paper ITEM: every figure of the paper, corrected, and every question of its reviewers, one command each."""
+"""sketchvar paper ITEM: every figure of the paper, corrected, and every question of its reviewers,
+one command each.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -22,13 +24,28 @@ from sketchvar.analysis.paper import rows as made
 from sketchvar.analysis.sweep import figures as training_figures
 
 MATMULS = ["gaussian", "rademacher", "dct"]
-BATCH_OR_FEATURE = ["uniform-rows", "countsketch", "gaussian", "feature-columns", "feature-rademacher"]
-QUANTISED = ["rounding:1", "rounding:2", "rounding:4", "feature-gaussian+rounding:2", "uniform-rows", "countsketch"]
+BATCH_OR_FEATURE = [
+    "uniform-rows",
+    "countsketch",
+    "gaussian",
+    "feature-columns",
+    "feature-rademacher",
+]
+QUANTISED = [
+    "rounding:1",
+    "rounding:2",
+    "rounding:4",
+    "feature-gaussian+rounding:2",
+    "uniform-rows",
+    "countsketch",
+]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One figure: how its rows are made and which file of a folder holds them, and how they are drawn."""
+    """One figure: how its rows are made and which file of a folder holds them, and how they are
+    drawn.
+    """
 
     about: str
     options: made.Options
@@ -44,9 +61,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Describe the command."""
     this = commands.add_parser(
         "paper",
-        help="the figures of the paper, corrected, and the questions its reviewers asked, one command each",
-        description="Make or read the rows of one item, then draw it beside what the paper reports (Bershatsky et al. "
-        "2022, arXiv 2201.13195). Stopped, the same command with the same --out goes on.",
+        help=(
+            "the figures of the paper, corrected, and the questions its reviewers asked, one"
+            " command each"
+        ),
+        description=(
+            "Make or read the rows of one item, then draw it beside what the paper reports"
+            " (Bershatsky et al. 2022, arXiv 2201.13195). Stopped, the same command with the same"
+            " --out goes on."
+        ),
     )
     items = this.add_subparsers(dest="item", required=True, metavar="ITEM")
     for name, item in ITEMS.items():
@@ -81,7 +104,9 @@ def main(name: str, arguments: argparse.Namespace) -> None:
         for task in tasks or [None]:
             folders.append(out / task.replace("/", "-") if len(tasks) > 1 else out)
             item.make(argparse.Namespace(**vars(a) | {"task": task}), folders[-1])
-    rows = pd.concat([records.read_rows(folder / item.rows).pipe(of_task, folder) for folder in folders])
+    rows = pd.concat(
+        [records.read_rows(folder / item.rows).pipe(of_task, folder) for folder in folders]
+    )
     found = list(rows["task"].unique()) if "task" in rows else []
     if len(found) > 1 and not item.panels:
         raise ValueError(f"paper {name} draws one task at a time; --from holds {', '.join(found)}")
@@ -99,7 +124,9 @@ def of_task(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return rows.assign(task=about["study"]["task"]) if "study" in about else rows
 
 
-def just(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame, argparse.Namespace], Figure]:
+def just(
+    draw: Callable[[pd.DataFrame], Figure],
+) -> Callable[[pd.DataFrame, argparse.Namespace], Figure]:
     """A drawing that no option changes."""
     return lambda rows, a: draw(rows)
 
@@ -109,9 +136,17 @@ def draw_variance(rows: pd.DataFrame, a: argparse.Namespace) -> Figure:
     found = variance.corrected(rows)
     layer = a.layer or variance.middle(found)
     if layer not in set(found["layer"]):
-        raise ValueError(f"no layer {layer!r} was measured; known are {', '.join(dict.fromkeys(found['layer']))}")
-    for column, what in (("holds", "as the paper computes the ratio"), ("holds_corrected", "for the Gaussian sketch")):
-        print(f"(1 + α)/α bounds the ratio at {found[column].sum()} of {len(found)} layers and steps, {what}")
+        raise ValueError(
+            f"no layer {layer!r} was measured; known are {', '.join(dict.fromkeys(found['layer']))}"
+        )
+    for column, what in (
+        ("holds", "as the paper computes the ratio"),
+        ("holds_corrected", "for the Gaussian sketch"),
+    ):
+        print(
+            f"(1 + α)/α bounds the ratio at {found[column].sum()} of {len(found)} layers and steps,"
+            f" {what}"
+        )
     return variance.figure(found[found["rate"] == a.rates[0]], layer)
 
 

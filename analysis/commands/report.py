@@ -15,13 +15,22 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     this = commands.add_parser(
         "report",
         help="one HTML page for a run: tables, figures, plan, provenance",
-        description="Write one HTML page for a run, finished or not: ratios, figures, noise scale, coverage, the plan "
-        "if there is one, and provenance. It loads nothing from elsewhere, so that it can be sent and printed.",
+        description=(
+            "Write one HTML page for a run, finished or not: ratios, figures, noise scale,"
+            " coverage, the plan if there is one, and provenance. It loads nothing from elsewhere,"
+            " so that it can be sent and printed."
+        ),
         formatter_class=Help,
     )
-    this.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or of files that a Probe wrote")
-    this.add_argument("--rate", type=float, metavar="R", help="the rate to show (default: 0.1, or the smallest)")
-    this.add_argument("--out", type=Path, metavar="FILE", help="where to write (default: RUN/report.html)")
+    this.add_argument(
+        "run", type=Path, metavar="RUN", help="the folder of a run, or of files that a Probe wrote"
+    )
+    this.add_argument(
+        "--rate", type=float, metavar="R", help="the rate to show (default: 0.1, or the smallest)"
+    )
+    this.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write (default: RUN/report.html)"
+    )
     this.set_defaults(main=main)
 
 

@@ -1,4 +1,6 @@
-"""sketchvar train: train with every estimator, rate and seed beside the baselines; write rows, a table and figures."""
+"""sketchvar train: train with every estimator, rate and seed beside the baselines; write rows, a
+table and figures.
+"""
 
 import argparse
 from datetime import datetime
@@ -7,7 +9,14 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from sketchvar.analysis import records
@@ -28,10 +37,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Describe the command."""
     this = commands.add_parser(
         "train",
-        help="train with every estimator, rate and seed beside the baselines, and compare what came of it",
-        description="Train a task with its linear layers under every estimator, rate and seed, beside exact training, "
-        "exact training on the smaller batch that needs as much activation memory, and activation checkpointing. "
-        "Every finished run is a file: the same command goes on where it was stopped.",
+        help=(
+            "train with every estimator, rate and seed beside the baselines, and compare what came"
+            " of it"
+        ),
+        description=(
+            "Train a task with its linear layers under every estimator, rate and seed, beside exact"
+            " training, exact training on the smaller batch that needs as much activation memory,"
+            " and activation checkpointing. Every finished run is a file: the same command goes on"
+            " where it was stopped."
+        ),
         formatter_class=Help,
     )
     add_options(this)
@@ -41,13 +56,43 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def add_options(this: argparse.ArgumentParser) -> None:
     """The options of a sweep, for every command that trains one."""
     add_task(this, default="stdlib-lm")
-    this.add_argument("--estimators", nargs="*", default=ESTIMATORS, metavar="E", help="as in gaussian or rounding:2")
-    this.add_argument("--rates", type=float, nargs="+", default=[0.5, 0.1], metavar="R", help="fractions of X to keep")
     this.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="three or more for intervals"
+        "--estimators",
+        nargs="*",
+        default=ESTIMATORS,
+        metavar="E",
+        help="as in gaussian or rounding:2",
     )
-    this.add_argument("--steps", type=int, default=argparse.SUPPRESS, metavar="N", help="updates (default: the task's)")
-    this.add_argument("--evaluations", type=int, default=10, metavar="N", help="validations, evenly through training")
+    this.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[0.5, 0.1],
+        metavar="R",
+        help="fractions of X to keep",
+    )
+    this.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="S",
+        help="three or more for intervals",
+    )
+    this.add_argument(
+        "--steps",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="updates (default: the task's)",
+    )
+    this.add_argument(
+        "--evaluations",
+        type=int,
+        default=10,
+        metavar="N",
+        help="validations, evenly through training",
+    )
     this.add_argument(
         "--fractions",
         type=float,
@@ -56,13 +101,25 @@ def add_options(this: argparse.ArgumentParser) -> None:
         metavar="F",
         help="train exactly on these fractions of the batch too: what the prediction is tested by",
     )
-    this.add_argument("--layers", default="*", metavar="P", help="pattern of the layers that are sketched")
+    this.add_argument(
+        "--layers", default="*", metavar="P", help="pattern of the layers that are sketched"
+    )
     this.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
-    this.add_argument("--threads", type=int, default=1, metavar="N", help="torch's threads in each run")
-    this.add_argument("--backend", default="processes", metavar="B", help=f"one of {', '.join(BACKENDS)}")
+    this.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="torch's threads in each run"
+    )
+    this.add_argument(
+        "--backend", default="processes", metavar="B", help=f"one of {', '.join(BACKENDS)}"
+    )
     this.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N")
     this.add_argument("--retry", action="store_true", help="train the cells that failed again")
-    this.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="(default: runs/train-<time>)")
+    this.add_argument(
+        "--out",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="(default: runs/train-<time>)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -73,7 +130,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def grid_of(arguments: argparse.Namespace) -> Grid:
-    """The grid that the options describe. Raises ValueError for what makes no sense, before anything is trained."""
+    """The grid that the options describe. Raises ValueError for what makes no sense, before
+    anything is trained.
+    """
     a, options = arguments, options_of(arguments)
     if a.jobs < 1 or a.threads < 1:
         raise ValueError(f"--jobs and --threads must be 1 or more, got {a.jobs} and {a.threads}")
@@ -94,18 +153,34 @@ def grid_of(arguments: argparse.Namespace) -> Grid:
 
 def folder_of(arguments: argparse.Namespace, command: str) -> Sweep:
     """--out, or a new folder."""
-    return Sweep(getattr(arguments, "out", None) or Path("runs") / f"{command}-{datetime.now():%Y-%m-%dT%H-%M-%S}")
+    return Sweep(
+        getattr(arguments, "out", None)
+        or Path("runs") / f"{command}-{datetime.now():%Y-%m-%dT%H-%M-%S}"
+    )
 
 
-def trained(grid: Grid, folder: Sweep, arguments: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the grid's finished cells, and what its estimators leave for backward; says which cells failed."""
+def trained(
+    grid: Grid, folder: Sweep, arguments: argparse.Namespace
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the grid's finished cells, and what its estimators leave for backward; says which
+    cells failed.
+    """
     a, console = arguments, Console(stderr=True)
     folder.open()
     memory = folder.activations(grid)
     cells = grid.cells(memory)
     folder.describe(grid)
-    console.print(f"{len(cells)} runs of {grid.steps} steps on {grid.device}; finished ones go to {folder.cells}")
-    columns = (TextColumn("run"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    console.print(
+        f"{len(cells)} runs of {grid.steps} steps on {grid.device}; finished ones go to"
+        f" {folder.cells}"
+    )
+    columns = (
+        TextColumn("run"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     try:
         with Progress(*columns, console=console) as bar:
             shown = bar.add_task("train", total=len(cells), completed=folder.finished(cells))
@@ -114,7 +189,9 @@ def trained(grid: Grid, folder: Sweep, arguments: argparse.Namespace) -> tuple[p
         again = f"the same options and --out {folder.path}"
         raise ValueError(f"interrupted; finished runs are kept, go on with {again}") from None
     for name, error in folder.errors(cells).items():
-        console.print(f"failed: {name}: {error}; give --retry to train it again", soft_wrap=True, markup=False)
+        console.print(
+            f"failed: {name}: {error}; give --retry to train it again", soft_wrap=True, markup=False
+        )
     if rows.empty:
         raise ValueError(f"no run finished; their errors are in {folder.failed}")
     return rows, memory
@@ -127,11 +204,27 @@ def report(rows: pd.DataFrame, memory: pd.DataFrame, out: Path) -> None:
         console = Console(width=160)  # a file or a pipe has no width of its own
     records.write_rows(out / "rows.parquet", rows)
     records.write_rows(out / "summary.parquet", table)
-    grid = Table(title=f"{rows['task'].iloc[0]}: after {rows['step'].max()} steps, mean ± 95 % over seeds")
-    for name in ("run", "seeds", "metric", "− exact", "loss", "− exact", "− smaller batch", "ratio", "time", "peak"):
+    grid = Table(
+        title=f"{rows['task'].iloc[0]}: after {rows['step'].max()} steps, mean ± 95 % over seeds"
+    )
+    for name in (
+        "run",
+        "seeds",
+        "metric",
+        "− exact",
+        "loss",
+        "− exact",
+        "− smaller batch",
+        "ratio",
+        "time",
+        "peak",
+    ):
         grid.add_column(name, justify="left" if name == "run" else "right", no_wrap=name == "run")
     for _, line in table.iterrows():
-        cells = [spread(line, value) for value in ("metric", "metric_exact", "validation", "validation_exact")]
+        cells = [
+            spread(line, value)
+            for value in ("metric", "metric_exact", "validation", "validation_exact")
+        ]
         smaller = spread(line, "validation_smaller")
         if pd.notna(line["same_memory_batch"]) and smaller:
             smaller += f" (batch {line['same_memory_batch']:.0f})"
@@ -141,11 +234,20 @@ def report(rows: pd.DataFrame, memory: pd.DataFrame, out: Path) -> None:
     if len(set(rows[rows["estimator"] == "exact"]["batch"])) > 1:
         guesses = predictions(rows)
         records.write_rows(out / "predictions.parquet", guesses)
-        prophecy = Table(title="Final validation loss, predicted from exact training on 1 / (1 + ratio) of the batch")
+        prophecy = Table(
+            title=(
+                "Final validation loss, predicted from exact training on 1 / (1 + ratio) of the"
+                " batch"
+            )
+        )
         for name in ("run", "effective batch", "predicted", "observed", "observed − predicted"):
-            prophecy.add_column(name, justify="left" if name == "run" else "right", no_wrap=name == "run")
+            prophecy.add_column(
+                name, justify="left" if name == "run" else "right", no_wrap=name == "run"
+            )
         for _, line in guesses.iterrows():
-            batch = f"{line['effective_batch']:.3g}" + ("" if line["inside"] else " (none so small)")
+            batch = f"{line['effective_batch']:.3g}" + (
+                "" if line["inside"] else " (none so small)"
+            )
             values = [spread(line, value) for value in ("predicted", "observed", "error")]
             prophecy.add_row(label(line), batch, *values)
         console.print(prophecy)
@@ -158,7 +260,9 @@ def report(rows: pd.DataFrame, memory: pd.DataFrame, out: Path) -> None:
 def label(line: pd.Series) -> str:
     """What a run is called."""
     if line["estimator"] != "exact":
-        return f"{line['estimator']} {line['rate']:g}" if line["rate"] < 1 else str(line["estimator"])
+        return (
+            f"{line['estimator']} {line['rate']:g}" if line["rate"] < 1 else str(line["estimator"])
+        )
     return f"exact, batch {line['batch']}" + (", checkpointing" if line["checkpointing"] else "")
 
 

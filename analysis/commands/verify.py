@@ -22,13 +22,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     this = commands.add_parser(
         "verify",
         help="check every estimator against repeated draws on several kinds of pairs",
-        description="Draw every estimator many times on pairs (X, Y) of several kinds, real activations among them, "
-        "and compare the mean with XᵀY and the variance with its closed form. Prints z-scores; the exit code is 1 if "
-        "any is beyond what chance allows.",
+        description=(
+            "Draw every estimator many times on pairs (X, Y) of several kinds, real activations"
+            " among them, and compare the mean with XᵀY and the variance with its closed form."
+            " Prints z-scores; the exit code is 1 if any is beyond what chance allows."
+        ),
         formatter_class=Help,
     )
     this.add_argument(
-        "--budget", type=float, default=BUDGET, metavar="SECONDS", help="time for drawing; at least 1000 draws are made"
+        "--budget",
+        type=float,
+        default=BUDGET,
+        metavar="SECONDS",
+        help="time for drawing; at least 1000 draws are made",
     )
     this.add_argument(
         "--estimators",
@@ -37,9 +43,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="E",
         help=f"which to check: {EXAMPLES}, or a name (default: the catalog)",
     )
-    this.add_argument("--seed", type=int, default=0, metavar="S", help="of the pairs and of the draws")
     this.add_argument(
-        "--level", type=float, default=LEVEL, metavar="P", help="chance that a run rejects anything where all is right"
+        "--seed", type=int, default=0, metavar="S", help="of the pairs and of the draws"
+    )
+    this.add_argument(
+        "--level",
+        type=float,
+        default=LEVEL,
+        metavar="P",
+        help="chance that a run rejects anything where all is right",
     )
     this.set_defaults(main=main)
 
@@ -57,10 +69,14 @@ def main(arguments: argparse.Namespace) -> int:
     verdicts: list[Verdict] = []
     try:
         results = verify(estimators, pairs(a.seed), a.seed, a.budget)
-        for verdict in track(results, "Drawing", len(estimators), console=Console(stderr=True), transient=True):
+        for verdict in track(
+            results, "Drawing", len(estimators), console=Console(stderr=True), transient=True
+        ):
             verdicts.append(verdict)
     except KeyboardInterrupt:
-        raise ValueError(f"interrupted after {len(verdicts)} of {len(estimators)} estimators; nothing to say") from None
+        raise ValueError(
+            f"interrupted after {len(verdicts)} of {len(estimators)} estimators; nothing to say"
+        ) from None
     finally:
         torch.set_num_threads(threads)
     return report(verdicts, a.level)
@@ -72,7 +88,10 @@ def report(verdicts: list[Verdict], level: float) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
-    title = "z-scores: mean (worst entry of all pairs), variance by kind of pair, and variance of all pairs"
+    title = (
+        "z-scores: mean (worst entry of all pairs), variance by kind of pair, and variance of all"
+        " pairs"
+    )
     grid = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     grid.add_column("estimator", no_wrap=True)
     for column in ("draws", "mean", *(check.pair for check in verdicts[0].checks), "all"):
@@ -89,12 +108,14 @@ def report(verdicts: list[Verdict], level: float) -> int:
     seen = sorted((limit + POWER) * v.stderr for v in verdicts if v.stderr > 0)
     if seen:
         console.print(
-            f"A closed form that is wrong by {100 * seen[len(seen) // 2]:.1f} % on all pairs is seen with probability "
-            f"0.999 (median of the estimators; {100 * seen[-1]:.1f} % in the worst).",
+            f"A closed form that is wrong by {100 * seen[len(seen) // 2]:.1f} % on all pairs is"
+            f" seen with probability 0.999 (median of the estimators; {100 * seen[-1]:.1f} % in the"
+            " worst).",
             highlight=False,
         )
     console.print(
-        f"{count} z-scores, joint level {level:g} (Bonferroni): |z| has to stay below {limit:.2f}.", highlight=False
+        f"{count} z-scores, joint level {level:g} (Bonferroni): |z| has to stay below {limit:.2f}.",
+        highlight=False,
     )
     wrong = [line for v in verdicts for line in complaints(v, limit)]
     console.print("\n".join(wrong) if wrong else "All agree.", highlight=False, soft_wrap=True)
@@ -113,11 +134,14 @@ def complaints(v: Verdict, limit: float) -> list[str]:
     for c in v.checks:
         worst = float(c.means.abs().max())
         if not worst <= limit:
-            lines.append(f"DISAGREES: {v.estimator} on {c.pair}: the mean is not XᵀY, z = {worst:.2f}, {c.draws} draws")
+            lines.append(
+                f"DISAGREES: {v.estimator} on {c.pair}: the mean is not XᵀY, z = {worst:.2f},"
+                f" {c.draws} draws"
+            )
         if c.variance is not None and not abs(c.z) <= limit:
             lines.append(
-                f"DISAGREES: {v.estimator} on {c.pair}: measured variance {c.measured:.4g} ± {c.stderr:.2g}, "
-                f"closed form {c.variance:.4g}, z = {c.z:.2f}, {c.draws} draws"
+                f"DISAGREES: {v.estimator} on {c.pair}: measured variance {c.measured:.4g} ±"
+                f" {c.stderr:.2g}, closed form {c.variance:.4g}, z = {c.z:.2f}, {c.draws} draws"
             )
     if abs(v.z) > limit:
         ratio = f"measured / closed form {v.ratio:.4f} ± {v.stderr:.4f}"

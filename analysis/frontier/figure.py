@@ -1,4 +1,6 @@
-"""The figure of the frontier: ratio to the minibatch variance against kept bytes, a panel for each family."""
+"""The figure of the frontier: ratio to the minibatch variance against kept bytes, a panel for each
+family.
+"""
 
 from textwrap import fill
 
@@ -22,21 +24,44 @@ TITLES = {
 
 
 def frontier(rows: pd.DataFrame) -> Figure:
-    """Rows of ``frontier`` or its ``average``; every panel repeats uniform rows and the least ratio of all families."""
+    """Rows of ``frontier`` or its ``average``; every panel repeats uniform rows and the least ratio
+    of all families.
+    """
     style()
-    figure, grid = plt.subplots(2, 2, figsize=(PAGE, 7), sharex=True, sharey=True, layout="constrained")
+    figure, grid = plt.subplots(
+        2, 2, figsize=(PAGE, 7), sharex=True, sharey=True, layout="constrained"
+    )
     shown = rows[rows["ratio"] > 0]
     baseline = shown[shown["estimator"] == BASELINE].sort_values("fraction")
     least = envelope(rows[rows["fraction"] >= baseline["fraction"].min()])
     for axes, family in zip(grid.flat, FAMILIES, strict=True):
         axes.axhline(1, **UNIT_LINE)
         axes.plot(
-            least["fraction"], least["ratio"], color="0.85", linewidth=5, zorder=0, label="least of all, no oracle"
+            least["fraction"],
+            least["ratio"],
+            color="0.85",
+            linewidth=5,
+            zorder=0,
+            label="least of all, no oracle",
         )
-        axes.plot(baseline["fraction"], baseline["ratio"], color="black", linewidth=2.2, label=BASELINE, zorder=5)
+        axes.plot(
+            baseline["fraction"],
+            baseline["ratio"],
+            color="black",
+            linewidth=2.2,
+            label=BASELINE,
+            zorder=5,
+        )
         lines(axes, shown[(shown["family"] == family) & (shown["estimator"] != BASELINE)])
         axes.set(title=TITLES[family], xscale="log", yscale="log")
-        axes.legend(loc="upper right", fontsize=5.5, handlelength=2.4, labelspacing=0.25, borderpad=0.3, framealpha=0.9)
+        axes.legend(
+            loc="upper right",
+            fontsize=5.5,
+            handlelength=2.4,
+            labelspacing=0.25,
+            borderpad=0.3,
+            framealpha=0.9,
+        )
     axes = grid.flat[0]
     axes.set_xticks(TICKS)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
@@ -49,11 +74,21 @@ def frontier(rows: pd.DataFrame) -> Figure:
 
 
 def lines(axes: Axes, rows: pd.DataFrame) -> None:
-    """One line per estimator, or several that coincide: dotted for an oracle, dash-dotted for a biased one."""
+    """One line per estimator, or several that coincide: dotted for an oracle, dash-dotted for a
+    biased one.
+    """
     for name, (colour, marker) in look(list(dict.fromkeys(rows["line"]))).items():
         part = rows[rows["line"] == name].sort_values("fraction")
         oracle, biased = bool(part["oracle"].iloc[0]), bool(part["biased"].iloc[0])
-        note = " (oracle)" if oracle else " (biased)" if biased else " (draws)" if part["stderr"].any() else ""
+        note = (
+            " (oracle)"
+            if oracle
+            else " (biased)"
+            if biased
+            else " (draws)"
+            if part["stderr"].any()
+            else ""
+        )
         dashes = ":" if oracle else "-." if biased else "-"
         axes.plot(
             part["fraction"],

@@ -1,4 +1,6 @@
-"""The frontier: variance against kept bytes, every estimator at the same bytes, on a pair, a layer or a whole run."""
+"""The frontier: variance against kept bytes, every estimator at the same bytes, on a pair, a layer
+or a whole run.
+"""
 
 import re
 from collections.abc import Sequence
@@ -26,12 +28,34 @@ from sketchvar.estimators.sampling import SampledRows
 from sketchvar.estimators.seeds import fold
 from sketchvar.estimators.spelling import split_rate, takes_rate
 
-COLUMNS = ["layer", "p", "q", "rows", "examples", "family", "line", "estimator", "rate", "budget", "kept_bytes"]
-COLUMNS += ["fraction", "variance", "stderr", "bias_sq", "minibatch_row", "minibatch_example", "ratio"]
+COLUMNS = [
+    "layer",
+    "p",
+    "q",
+    "rows",
+    "examples",
+    "family",
+    "line",
+    "estimator",
+    "rate",
+    "budget",
+    "kept_bytes",
+]
+COLUMNS += [
+    "fraction",
+    "variance",
+    "stderr",
+    "bias_sq",
+    "minibatch_row",
+    "minibatch_example",
+    "ratio",
+]
 COLUMNS += ["oracle", "biased"]
 FAMILIES = ("sampled rows", "row sketches", "features", "rounding")
 BASELINE = "uniform-rows"  # the same as a smaller batch
-MORE = [f"rounding-rotated:{bits}" for bits in (1, 4, 8)] + [f"centered(rounding:{bits})" for bits in BITS]
+MORE = [f"rounding-rotated:{bits}" for bits in (1, 4, 8)] + [
+    f"centered(rounding:{bits})" for bits in BITS
+]
 MORE += ["centered(uniform-rows)", "uniform-rows+rounding:2"]
 MORE += ["centered(uniform-rows+rounding:2)", "centered(uniform-rows+rounding:4)"]
 ESTIMATORS = [*(name for name in CATALOG if name != "exact"), *MORE]
@@ -49,13 +73,15 @@ def frontier(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per estimator and fraction of X's bytes (one whose size is its own, as rounding: one row), ``COLUMNS``.
+    """One row per estimator and fraction of X's bytes (one whose size is its own, as rounding: one
+    row), ``COLUMNS``.
 
-    At each fraction (``budget``) an estimator has the largest rate whose kept bytes, in ``dtype`` and with all indices,
-    scales and the seed, fit it; the row is missing where none does. ``ratio`` is variance over the minibatch variance
-    by example. Where there is no closed form the variance is that of ``draws`` draws, with ``stderr``; with ``draws=0``
-    such estimators are left out. ``bias_sq`` is the part of a biased estimator's variance that is bias. ``line`` is the
-    estimator with its bits left open. Needs a layer probed with its pair.
+    At each fraction (``budget``) an estimator has the largest rate whose kept bytes, in ``dtype``
+    and with all indices, scales and the seed, fit it; the row is missing where none does. ``ratio``
+    is variance over the minibatch variance by example. Where there is no closed form the variance
+    is that of ``draws`` draws, with ``stderr``; with ``draws=0`` such estimators are left out.
+    ``bias_sq`` is the part of a biased estimator's variance that is bias. ``line`` is the estimator
+    with its bits left open. Needs a layer probed with its pair.
     """
     m = layer.moments
     row, example = noise.by_row(m), torch.full_like(m.C, torch.nan)
@@ -81,24 +107,42 @@ def frontier(
                 bias_sq = e.bias_sq(m)  # type: ignore[attr-defined]  # what is biased has one
             kept = e.kept_bytes(m.n, m.p, dtype)
             numbers = torch.stack(
-                [t.double().cpu() for t in (variance, stderr, bias_sq, row, example, variance / example)]
+                [
+                    t.double().cpu()
+                    for t in (variance, stderr, bias_sq, row, example, variance / example)
+                ]
             )
             size = [kept, kept / (m.n * m.p * dtype.itemsize)]
-            what = [layer.name, m.p, m.q, m.n, layer.examples, family(e), line(name), name, rate, budget]
+            what = [
+                layer.name,
+                m.p,
+                m.q,
+                m.n,
+                layer.examples,
+                family(e),
+                line(name),
+                name,
+                rate,
+                budget,
+            ]
             lines.append([*what, *size, *numbers.tolist(), is_oracle(name), e.traits.biased])
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
 @cache
 def fitting_rate(text: str, fraction: float, n: int, p: int, dtype: torch.dtype) -> float | None:
-    """The largest rate, in steps of 1 / ``STEPS``, that keeps at most ``fraction`` of X's bytes; 1 without a rate."""
+    """The largest rate, in steps of 1 / ``STEPS``, that keeps at most ``fraction`` of X's bytes; 1
+    without a rate.
+    """
     if not takes_rate(text):
         return 1.0
     low, high = 0, STEPS
     while low < high:
         middle = (low + high + 1) // 2
         kept = parse(text, middle / STEPS, torch.ones(1)).kept_bytes(n, p, dtype)
-        low, high = (middle, high) if kept <= fraction * n * p * dtype.itemsize else (low, middle - 1)
+        low, high = (
+            (middle, high) if kept <= fraction * n * p * dtype.itemsize else (low, middle - 1)
+        )
     return low / STEPS or None
 
 

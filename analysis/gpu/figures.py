@@ -37,7 +37,9 @@ def by_model(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def throughput(rows: pd.DataFrame) -> Figure:
-    """Examples a second against peak memory, one panel per task, checkpointed steps as hollow marks."""
+    """Examples a second against peak memory, one panel per task, checkpointed steps as hollow
+    marks.
+    """
     figures.style()
     tasks = list(rows.groupby("task", sort=False))
     across = min(len(tasks), 4)
@@ -52,7 +54,12 @@ def throughput(rows: pd.DataFrame) -> Figure:
                 label = f"{name}, checkpointed" if again else name
                 face = "none" if again else colour
                 axes.plot(
-                    some["peak"] / 1e9, some["batch"] / some["seconds"], marker, color=colour, mfc=face, label=label
+                    some["peak"] / 1e9,
+                    some["batch"] / some["seconds"],
+                    marker,
+                    color=colour,
+                    mfc=face,
+                    label=label,
                 )
         axes.set(title=f"{task}: {part['batch'].iloc[0]} × {part['length'].iloc[0]} tokens")
     for axes in list(grid.flat)[len(tasks) :]:
@@ -64,15 +71,24 @@ def throughput(rows: pd.DataFrame) -> Figure:
 
 
 def kernels(rows: pd.DataFrame) -> Figure:
-    """Fraction of the limit that each kernel reaches, PyTorch's own operators for the same beside it."""
+    """Fraction of the limit that each kernel reaches, PyTorch's own operators for the same beside
+    it.
+    """
     figures.style()
     rows = rows[~rows["kernel"].isin(["copy", "gemm"])]
     label = rows["kernel"] + [f" {rate:g}" if rate < 1 else "" for rate in rows["rate"]]
-    paths = {"as estimators run": rows["of_limit"], "PyTorch's operators": rows["limit"] / rows["plain"]}
-    table = pd.concat([rows.assign(label=label, path=path, reached=value) for path, value in paths.items()])
+    paths = {
+        "as estimators run": rows["of_limit"],
+        "PyTorch's operators": rows["limit"] / rows["plain"],
+    }
+    table = pd.concat(
+        [rows.assign(label=label, path=path, reached=value) for path, value in paths.items()]
+    )
     parts = list(table.groupby("dtype", sort=False))
     size = (figures.PAGE, 1.0 + 0.25 * label.nunique())
-    picture, grid = plt.subplots(1, len(parts), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    picture, grid = plt.subplots(
+        1, len(parts), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
     for axes, (dtype, part) in zip(grid[0], parts, strict=True):
         sns.barplot(part, x="reached", y="label", hue="path", ax=axes)
         axes.axvline(1, **figures.UNIT_LINE)

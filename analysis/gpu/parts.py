@@ -1,4 +1,6 @@
-"""The parts of the GPU suite: each a generator of its table as it grows, from the project's own studies and benches."""
+"""The parts of the GPU suite: each a generator of its table as it grows, from the project's own
+studies and benches.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -53,7 +55,9 @@ class Scale:
 
 @dataclass
 class Run:
-    """Where a part writes, on which device, until when (``monotonic`` seconds), and what it had to leave out."""
+    """Where a part writes, on which device, until when (``monotonic`` seconds), and what it had to
+    leave out.
+    """
 
     scale: Scale
     out: Path
@@ -62,12 +66,16 @@ class Run:
     skipped: list[str] = field(default_factory=list)
 
     def check(self, *_: object) -> None:
-        """Raise TimeoutError when the part's time is over; takes whatever a ``progress`` callback is shown."""
+        """Raise TimeoutError when the part's time is over; takes whatever a ``progress`` callback
+        is shown.
+        """
         if monotonic() > self.until:
             raise TimeoutError("out of time")
 
     def fits(self, what: str, tables: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """The tables, until one does not fit into memory or fails, which is noted: a GPU's time is worth the others."""
+        """The tables, until one does not fit into memory or fails, which is noted: a GPU's time is
+        worth the others.
+        """
         try:
             yield from tables
         except Exception as error:  # of torch, triton, the compiler that triton calls
@@ -77,21 +85,31 @@ class Run:
 
 
 def variance(run: Run) -> Iterator[pd.DataFrame]:
-    """Every estimator's variance and the minibatch's, by row and by example, in all layers through a real training."""
+    """Every estimator's variance and the minibatch's, by row and by example, in all layers through
+    a real training.
+    """
     s, folder = run.scale, run.out / "variance"
-    what = study.Study(s.task, s.steps, s.measure_at, s.estimators, s.rates, run.device, options=s.options)
+    what = study.Study(
+        s.task, s.steps, s.measure_at, s.estimators, s.rates, run.device, options=s.options
+    )
     try:
         study.run(what, folder, (folder / "run.json").exists(), run.check)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)  # as large as model and optimizer: not a result
+        (folder / "checkpoint.pt").unlink(
+            missing_ok=True
+        )  # as large as model and optimizer: not a result
     finally:
         if (folder / "rows.parquet").exists():
             yield records.read_rows(folder / "rows.parquet")
 
 
 def redraw(run: Run) -> Iterator[pd.DataFrame]:
-    """The minibatch variance by redrawing minibatches, after as many updates as the study has, beside closed forms."""
+    """The minibatch variance by redrawing minibatches, after as many updates as the study has,
+    beside closed forms.
+    """
     s, folder = run.scale, run.out / "redraw"
-    what = redraws.Redraws(s.task, s.steps, s.draws, "countsketch:0.1", run.device, options=s.options)
+    what = redraws.Redraws(
+        s.task, s.steps, s.draws, "countsketch:0.1", run.device, options=s.options
+    )
     try:
         redraws.run(what, folder, (folder / "run.json").exists(), run.check)
     finally:
@@ -100,7 +118,9 @@ def redraw(run: Run) -> Iterator[pd.DataFrame]:
 
 
 def layers(run: Run) -> Iterator[pd.DataFrame]:
-    """Time of a layer over nn.Linear's, and memory: bytes held between forward and backward, and the peak of both."""
+    """Time of a layer over nn.Linear's, and memory: bytes held between forward and backward, and
+    the peak of both.
+    """
     s, done = run.scale, pd.DataFrame()
     for dtype in s.dtypes:
         for shape in s.shapes:
@@ -114,7 +134,9 @@ def layers(run: Run) -> Iterator[pd.DataFrame]:
 
 
 def with_memory(tables: Iterator[pd.DataFrame], device: str) -> Iterator[pd.DataFrame]:
-    """The rows of training layers, with two columns more: ``held`` and ``peak``, over nn.Linear's."""
+    """The rows of training layers, with two columns more: ``held`` and ``peak``, over
+    nn.Linear's.
+    """
     found: list[tuple[float, float]] = []
     for table in tables:
         rows = table[table["mode"] == "train"]
@@ -125,7 +147,9 @@ def with_memory(tables: Iterator[pd.DataFrame], device: str) -> Iterator[pd.Data
 
 
 def memory_ratios(row: dict[Any, Any], device: str) -> tuple[float, float]:
-    """Bytes that autograd holds between forward and backward, and the most held at once, over nn.Linear's."""
+    """Bytes that autograd holds between forward and backward, and the most held at once, over
+    nn.Linear's.
+    """
     where: dict[str, Any] = {"device": device, "dtype": getattr(torch, row["dtype"])}
     x = torch.randn(row["rows"], row["p"], requires_grad=True, **where)
     y = torch.randn(row["rows"], row["q"], **where)
@@ -137,17 +161,27 @@ def memory_ratios(row: dict[Any, Any], device: str) -> tuple[float, float]:
         held = sum(bench_memory.saved(module(x)).values())
         if isinstance(module, nn.Linear) and not isinstance(module, SketchedLinear):
             held = x.nbytes  # a leaf that requires a gradient counts as a parameter there
-        numbers.append((held, bench_memory.highest(partial(bench_layer.step, module, x, y), 0, device)))
+        numbers.append(
+            (held, bench_memory.highest(partial(bench_layer.step, module, x, y), 0, device))
+        )
     (held, peak), (plain_held, plain_peak) = numbers
     return held / plain_held, peak / plain_peak
 
 
 def memory(run: Run) -> Iterator[pd.DataFrame]:
-    """The paper's memory table and throughput: peak of RoBERTa-base training at its batch sizes, seconds of a step."""
+    """The paper's memory table and throughput: peak of RoBERTa-base training at its batch sizes,
+    seconds of a step.
+    """
     s, done = run.scale, pd.DataFrame()
     for task, batch, length in s.batches:
         tables = bench_memory.memory(
-            s.memory_estimators, s.memory_rates, s.encoder_layers, (batch,), length, run.device, s.repeats
+            s.memory_estimators,
+            s.memory_rates,
+            s.encoder_layers,
+            (batch,),
+            length,
+            run.device,
+            s.repeats,
         )
         rows = done
         for table in run.fits(f"{task}, {batch} × {length}", tables):
@@ -157,7 +191,9 @@ def memory(run: Run) -> Iterator[pd.DataFrame]:
 
 
 def probe(run: Run) -> Iterator[pd.DataFrame]:
-    """Time and peak memory of the study's training step with the probe on it, by row and by example, over the plain."""
+    """Time and peak memory of the study's training step with the probe on it, by row and by
+    example, over the plain.
+    """
     s, device = run.scale, torch.device(run.device)
     task = named(s.task, s.options)
     torch.manual_seed(0)
@@ -181,18 +217,26 @@ def probe(run: Run) -> Iterator[pd.DataFrame]:
         ratio, low, high = bench_layer.paired(plain, work, run.device, s.repeats)
         peaks = [bench_memory.highest(step, resident, run.device) for step in (work, plain)]
         lines.append((run.device, s.task, level, ratio, low, high, peaks[0] / peaks[1], s.repeats))
-        yield pd.DataFrame(lines, columns=["device", "task", "level", "time", "low", "high", "memory", "repeats"])
+        yield pd.DataFrame(
+            lines, columns=["device", "task", "level", "time", "low", "high", "memory", "repeats"]
+        )
 
 
 def kernels(run: Run) -> Iterator[pd.DataFrame]:
-    """Each kernel, and PyTorch's own operators for the same, against what copy bandwidth and GEMM rate allow."""
+    """Each kernel, and PyTorch's own operators for the same, against what copy bandwidth and GEMM
+    rate allow.
+    """
     s = run.scale
-    tables = bench_kernels.kernels(*s.matrix, s.memory_rates, s.dtypes, s.side, s.repeats, run.device)
+    tables = bench_kernels.kernels(
+        *s.matrix, s.memory_rates, s.dtypes, s.side, s.repeats, run.device
+    )
     yield from run.fits("kernels", tables)
 
 
 def profile(run: Run) -> Iterator[pd.DataFrame]:
-    """Where the time of layers of the first shape goes, by operator, at the smallest rate: why a number misses."""
+    """Where the time of layers of the first shape goes, by operator, at the smallest rate: why a
+    number misses.
+    """
     s, (n, p, q), rows = run.scale, run.scale.shapes[0], []
     where: dict[str, Any] = {"device": run.device, "dtype": s.dtypes[0]}
     x, y = torch.randn(n, p, requires_grad=True, **where), torch.randn(n, q, **where)
@@ -204,18 +248,38 @@ def profile(run: Run) -> Iterator[pd.DataFrame]:
             for _ in range(s.repeats):
                 bench_layer.step(layer, x, y)
         for event in seen.key_averages():
-            spent = event.self_cpu_time_total if run.device == "cpu" else event.self_device_time_total
-            rows.append((run.device, name, min(s.rates), event.key, event.count / s.repeats, spent / s.repeats / 1e6))
-        yield pd.DataFrame(rows, columns=["device", "estimator", "rate", "operator", "calls", "seconds"])
+            spent = (
+                event.self_cpu_time_total if run.device == "cpu" else event.self_device_time_total
+            )
+            rows.append(
+                (
+                    run.device,
+                    name,
+                    min(s.rates),
+                    event.key,
+                    event.count / s.repeats,
+                    spent / s.repeats / 1e6,
+                )
+            )
+        yield pd.DataFrame(
+            rows, columns=["device", "estimator", "rate", "operator", "calls", "seconds"]
+        )
 
 
 def finetune(run: Run) -> Iterator[pd.DataFrame]:
-    """Fine-tuning with the estimators of the training study and exactly: loss, metric, time and peak, step by step."""
+    """Fine-tuning with the estimators of the training study and exactly: loss, metric, time and
+    peak, step by step.
+    """
     folder, cells = Sweep(run.out / "finetune"), []
     for grid in run.scale.grids:
-        named(grid.task, grid.options).batch(0, 0)  # what is missing is an error of the part, not of every cell
+        named(grid.task, grid.options).batch(
+            0, 0
+        )  # what is missing is an error of the part, not of every cell
         exact = replace(grid.exact(grid.seeds[0]), device=run.device)
-        cells += [exact, *(replace(exact, estimator=name, rate=rate) for name, rate in grid.choices())]
+        cells += [
+            exact,
+            *(replace(exact, estimator=name, rate=rate) for name, rate in grid.choices()),
+        ]
     folder.open()
     for cell in cells:
         if not folder.rows_of(cell).exists():
@@ -224,7 +288,8 @@ def finetune(run: Run) -> Iterator[pd.DataFrame]:
     run.skipped += [f"{name}: {error}" for name, error in folder.errors(cells).items()]
 
 
-# most valuable first, with each one's share of the time; the kernels, which are quick, before the layers that use them
+# most valuable first, with each one's share of the time; the kernels, which are quick, before the
+# layers that use them
 PARTS: dict[str, tuple[float, Callable[[Run], Iterator[pd.DataFrame]]]] = {
     "variance": (5, variance),
     "kernels": (2, kernels),

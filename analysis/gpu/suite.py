@@ -1,4 +1,6 @@
-"""The GPU suite: what every claim about a GPU rests on, in parts that run one after the other within a time limit."""
+"""The GPU suite: what every claim about a GPU rests on, in parts that run one after the other
+within a time limit.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +19,15 @@ from sketchvar.estimators.spelling import traits_of
 
 WITH_CLOSED_FORM = tuple(name for name in CATALOG if not traits_of(name).no_closed_form)
 # Haar orthonormalises an n × k matrix for every step, which no layer can afford
-FIRST = ("countsketch", "uniform-rows", "gaussian", "rademacher", "rounding:4", "rounding:2", "norm-rows")
+FIRST = (
+    "countsketch",
+    "uniform-rows",
+    "gaussian",
+    "rademacher",
+    "rounding:4",
+    "rounding:2",
+    "norm-rows",
+)
 OF_LAYERS = (*FIRST, *(name for name in CATALOG if name not in ORACLES | {"exact", "haar", *FIRST}))
 TRAINED = ("gaussian", "countsketch", "centered(countsketch)", "uniform-rows", "rounding:2")
 FULL = Scale(
@@ -37,8 +47,9 @@ FULL = Scale(
     dtypes=(torch.bfloat16, torch.float32),
     repeats=15,
     encoder_layers=12,
-    # the paper's batch sizes; tokens are those of the longest of the first thousand training examples (word pieces of
-    # MiniLM's vocabulary), but for QQP and QNLI, where they are inferred from the paper's own peaks
+    # the paper's batch sizes; tokens are those of the longest of the first thousand training
+    # examples (word pieces of MiniLM's vocabulary), but for QQP and QNLI, where they are inferred
+    # from the paper's own peaks
     batches=(
         ("CoLA", 256, 33), ("MRPC", 128, 89), ("QQP", 32, 277), ("SST-2", 256, 56),
         ("STS-B", 64, 49), ("WNLI", 128, 108), ("RTE", 32, 250), ("QNLI", 16, 446),
@@ -55,7 +66,14 @@ FULL = Scale(
 )  # fmt: skip
 TINY = Scale(
     task="stdlib-lm",
-    options=(("width", 16), ("depth", 1), ("heads", 2), ("length", 8), ("batch_size", 4), ("precision", "bfloat16")),
+    options=(
+        ("width", 16),
+        ("depth", 1),
+        ("heads", 2),
+        ("length", 8),
+        ("batch_size", 4),
+        ("precision", "bfloat16"),
+    ),
     steps=2,
     measure_at=(0, 2),
     draws=3,
@@ -93,21 +111,32 @@ def suite(
     parts: Sequence[str] = tuple(PARTS),
     say: Callable[[str], object] = print,
 ) -> list[Result]:
-    """Run the parts within ``minutes``; each writes <part>.parquet (or a folder of its own) as it goes.
+    """Run the parts within ``minutes``; each writes <part>.parquet (or a folder of its own) as it
+    goes.
 
-    A part gets its share of what is left of the time, and what the parts before did not use. What runs out of time or
-    memory, or lacks a package, is noted, with what was measured kept, and the next part runs. The same call again goes
-    on: parts that were done are not run again. Raises ValueError where ``out`` holds a suite of another device.
+    A part gets its share of what is left of the time, and what the parts before did not use. What
+    runs out of time or memory, or lacks a package, is noted, with what was measured kept, and the
+    next part runs. The same call again goes on: parts that were done are not run again. Raises
+    ValueError where ``out`` holds a suite of another device.
     """
     out.mkdir(parents=True, exist_ok=True)
     origin = records.provenance(torch.device(device))
-    before = records.read_json(out / "suite.json") if (out / "suite.json").exists() else {"parts": {}, **origin}
+    before = (
+        records.read_json(out / "suite.json")
+        if (out / "suite.json").exists()
+        else {"parts": {}, **origin}
+    )
     if before["hardware"] != origin["hardware"]:
         raise ValueError(
-            f"{out} was measured on {before['hardware']}, this is {origin['hardware']}; choose another --out"
+            f"{out} was measured on {before['hardware']}, this is {origin['hardware']}; choose"
+            " another --out"
         )
-    words = f"python -m analysis gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
-    origin["command"] = words + ("" if tuple(parts) == tuple(PARTS) else f" --parts {' '.join(parts)}")
+    words = (
+        f"python -m analysis gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
+    )
+    origin["command"] = words + (
+        "" if tuple(parts) == tuple(PARTS) else f" --parts {' '.join(parts)}"
+    )
     results: dict[str, Any] = before["parts"]
     end = monotonic() + 60 * minutes
     left = [part for part in parts if results.get(part, {}).get("state") != "done"]
@@ -119,14 +148,18 @@ def suite(
         rows, state = carry_out(part, run)
         results[part] = Result(part, len(rows), monotonic() - now, state, run.skipped)._asdict()
         records.write_json(out / "suite.json", origin | {"parts": results})
-        records.atomically(out / "README.md", lambda path: path.write_text(readme(out, origin, results)))
+        records.atomically(
+            out / "README.md", lambda path: path.write_text(readme(out, origin, results))
+        )
         say(f"{part}: {state}, {len(rows)} rows in {monotonic() - now:.0f} s")
         left = left[1:]
     return [Result(**results[part]) for part in PARTS if part in results]
 
 
 def carry_out(part: str, run: Run) -> tuple[pd.DataFrame, str]:
-    """Run one part until it ends or its time does; the rows that it wrote, and "done" or why not."""
+    """Run one part until it ends or its time does; the rows that it wrote, and "done" or why
+    not.
+    """
     rows = pd.DataFrame()
     try:
         run.check()
@@ -142,22 +175,36 @@ def carry_out(part: str, run: Run) -> tuple[pd.DataFrame, str]:
 
 
 def numbers(out: Path) -> pd.DataFrame:
-    """The numbers that were set for a GPU in bfloat16: what, the bound, and the measured value where there is one."""
+    """The numbers that were set for a GPU in bfloat16: what, the bound, and the measured value
+    where there is one.
+    """
     lines: list[tuple[str, str, float]] = []
     if (rows := read(out / "layers.parquet")) is not None:
         large = rows[(rows["dtype"] == "bfloat16") & (rows["p"] == 4096) & (rows["q"] == 4096)]
         for name in ("countsketch", "uniform-rows"):
             part = large[large["estimator"] == name]
             lines.append(
-                (f"{name} layer 4096 → 4096, worst time / theory", "≤ 1.10", (part["ratio"] / part["theory"]).max())
+                (
+                    f"{name} layer 4096 → 4096, worst time / theory",
+                    "≤ 1.10",
+                    (part["ratio"] / part["theory"]).max(),
+                )
             )
     if (rows := read(out / "kernels.parquet")) is not None:
         narrow = rows[rows["dtype"] == "bfloat16"].groupby("kernel")["of_limit"].min()
         lines.append(
-            ("countsketch kernel, worst fraction of copy bandwidth", "≥ 0.70", narrow.get("countsketch", float("nan")))
+            (
+                "countsketch kernel, worst fraction of copy bandwidth",
+                "≥ 0.70",
+                narrow.get("countsketch", float("nan")),
+            )
         )
         lines.append(
-            ("gaussian kernel, worst time / that of its FLOPs", "≤ 1.15", 1 / narrow.get("gaussian", float("nan")))
+            (
+                "gaussian kernel, worst time / that of its FLOPs",
+                "≤ 1.15",
+                1 / narrow.get("gaussian", float("nan")),
+            )
         )
     if (rows := read(out / "probe.parquet")) is not None:
         for level, bound in (("row", "≤ 1.03"), ("example", "≤ 1.10")):
@@ -176,14 +223,22 @@ def readme(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
     lines = [f"# {origin['hardware']}, {origin['date'][:10]}", ""]
     lines += [f"Made by `{origin['command']}` (the last call, if the parts came from several).", ""]
     if origin["device"] == "cpu":
-        lines += ["At toy size on a CPU: a test of the suite, which says nothing about any GPU.", ""]
+        lines += [
+            "At toy size on a CPU: a test of the suite, which says nothing about any GPU.",
+            "",
+        ]
     lines += [f"Device: {origin['hardware']}. Versions: {versions}. Commit {origin['commit']}.", ""]
     lines += ["| part | rows | seconds | state | left out |", "|---|---|---|---|---|"]
     for r in results.values():
-        lines.append(f"| {r['part']} | {r['rows']} | {r['seconds']:.0f} | {r['state']} | {'; '.join(r['skipped'])} |")
+        lines.append(
+            f"| {r['part']} | {r['rows']} | {r['seconds']:.0f} | {r['state']} |"
+            f" {'; '.join(r['skipped'])} |"
+        )
     if origin["device"] != "cpu":
         lines += ["", "| number | bound | measured |", "|---|---|---|"]
-        lines += [f"| {n.number} | {n.bound} | {n.measured:.3f} |" for n in numbers(out).itertuples()]
+        lines += [
+            f"| {n.number} | {n.bound} | {n.measured:.3f} |" for n in numbers(out).itertuples()
+        ]
     parts = {name: (part.__doc__ or "").split("\n")[0] for name, (_, part) in PARTS.items()}
     lines += ["", *(f"- `{name}`: {about}" for name, about in parts.items() if name in results), ""]
     return "\n".join(lines)

@@ -12,14 +12,19 @@ from sketchvar.estimators.estimator import check_pair
 
 @dataclass(frozen=True)
 class Layer:
-    """What one step told of one weight matrix: all its uses, in all backward passes that made its gradient.
+    """What one step told of one weight matrix: all its uses, in all backward passes that made its
+    gradient.
 
-    ``moments`` is of X (rows of inputs) and Y (rows of output gradients), padding included, as the layer saw them;
-    ``rows`` is the number of rows that are data, as far as the probe's ``examples`` says which are padding.
-    ``examples`` is the number of examples and ``example_sq`` holds ‖X_sᵀY_s‖² of each, None for a probe by row.
-    All is in the scale of the gradient that autograd produced (under a GradScaler, unscaled); ``dtype`` is the
-    product's. ``input_of`` is the first layer that read the same X, as the query is of its key and value, which a
-    compressed copy would serve together; its own name where no other read it before.
+    ``moments`` is of X (rows of inputs) and Y (rows of output gradients), padding included, as the
+    layer saw them;
+    ``rows`` is the number of rows that are data, as far as the probe's ``examples`` says which are
+    padding.
+    ``examples`` is the number of examples and ``example_sq`` holds ‖X_sᵀY_s‖² of each, None for a
+    probe by row.
+    All is in the scale of the gradient that autograd produced (under a GradScaler, unscaled);
+    ``dtype`` is the product's. ``input_of`` is the first layer that read the same X, as the query
+    is of its key and value, which a compressed copy would serve together; its own name where no
+    other read it before.
     """
 
     name: str
@@ -32,9 +37,11 @@ class Layer:
 
 
 def pair_layer(x: Tensor, y: Tensor) -> Layer:
-    """A pair as a layer: X (n × p) and Y (n × q) of n examples, or X (S × T × p) and Y (S × T × q) of S examples.
+    """A pair as a layer: X (n × p) and Y (n × q) of n examples, or X (S × T × p) and Y (S × T × q)
+    of S examples.
 
-    Raises ValueError for shapes that do not fit or fewer than two examples, which have no minibatch variance.
+    Raises ValueError for shapes that do not fit or fewer than two examples, which have no minibatch
+    variance.
     """
     if x.ndim != y.ndim or x.shape[:-1] != y.shape[:-1] or x.ndim not in (2, 3):
         raise ValueError(
@@ -43,7 +50,8 @@ def pair_layer(x: Tensor, y: Tensor) -> Layer:
         )
     if len(x) < 2:
         raise ValueError(
-            f"a minibatch variance needs at least 2 examples, got {len(x)}; give X and Y as rows, n × p and n × q"
+            f"a minibatch variance needs at least 2 examples, got {len(x)}; give X and Y as rows, n"
+            " × p and n × q"
         )
     rows = x.flatten(0, -2), y.flatten(0, -2)
     check_pair(*rows)

@@ -24,54 +24,73 @@ def redraw(
     progress: Callable[[dict[str, Measured]], object] | None = None,
     spread: "Spread | None" = None,
 ) -> dict[str, Measured]:
-    """The truth: the sample variance of each parameter's gradient over ``draws`` minibatches, the weights frozen.
+    """The truth: the sample variance of each parameter's gradient over ``draws`` minibatches, the
+    weights frozen.
 
-    ``loader`` gives batches for ``loss(model, batch)``. Parameters have their names in ``named_parameters()``; those
-    that no loss reached are missing. Afterwards gradients, buffers (as of batch norm) and torch's generators are what
-    they were. Memory: two copies of the parameters beside the gradient. From the third draw on ``progress`` is shown
-    what is known so far. ``spread`` holds the draws of an interrupted call, and ``loader`` gives the rest.
+    ``loader`` gives batches for ``loss(model, batch)``. Parameters have their names in
+    ``named_parameters()``; those that no loss reached are missing. Afterwards gradients, buffers
+    (as of batch norm) and torch's generators are what they were. Memory: two copies of the
+    parameters beside the gradient. From the third draw on ``progress`` is shown what is known so
+    far. ``spread`` holds the draws of an interrupted call, and ``loader`` gives the rest.
 
-    Whatever differs between draws counts. With dropout so do the masks, as they do in ``by_example``, whose examples
-    have a mask each. A sketched model adds its estimators' variance; where ``loader`` repeats one batch (and nothing
-    else is random) that is all there is.
+    Whatever differs between draws counts. With dropout so do the masks, as they do in
+    ``by_example``, whose examples have a mask each. A sketched model adds its estimators' variance;
+    where ``loader`` repeats one batch (and nothing else is random) that is all there is.
 
-    Draws have to be independent. The batches that a shuffling loader deals in one epoch are not: they share no
-    example, and vary as much as if the data had no end, so that the factor 1 − S/N does not show in them.
+    Draws have to be independent. The batches that a shuffling loader deals in one epoch are not:
+    they share no example, and vary as much as if the data had no end, so that the factor 1 − S/N
+    does not show in them.
 
-    Raises ValueError for fewer than three draws or a loader that ends early, FloatingPointError where a loss or a
-    gradient is not finite.
+    Raises ValueError for fewer than three draws or a loader that ends early, FloatingPointError
+    where a loss or a gradient is not finite.
     """
     if draws < 3:
-        raise ValueError(f"a variance and its standard error need 3 draws or more, got draws={draws}")
+        raise ValueError(
+            f"a variance and its standard error need 3 draws or more, got draws={draws}"
+        )
     spread = spread or Spread()
     with random_kept(model):
         for batch in exactly(loader, draws - spread.count):
             with unchanged(model):
                 backward(model, loss, batch, spread.count)
-                spread.add({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
-            if broken := [name for name, squares in spread.squares.items() if not math.isfinite(squares[-1])]:
+                spread.add(
+                    {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+                )
+            if broken := [
+                name for name, squares in spread.squares.items() if not math.isfinite(squares[-1])
+            ]:
                 at = f"at draw {spread.count - 1}"
-                raise FloatingPointError(f"the gradient of {broken[0]} is not finite {at}, though the loss is")
+                raise FloatingPointError(
+                    f"the gradient of {broken[0]} is not finite {at}, though the loss is"
+                )
             if progress and spread.count > 2:
                 progress(spread.variance())
     return spread.variance()
 
 
 def random_kept(model: nn.Module) -> AbstractContextManager[None]:
-    """A block after which torch's generators, on the CPU and on the model's GPUs, are what they were."""
-    return torch.random.fork_rng(list({p.device for p in model.parameters() if p.device.type == "cuda"}))
+    """A block after which torch's generators, on the CPU and on the model's GPUs, are what they
+    were.
+    """
+    return torch.random.fork_rng(
+        list({p.device for p in model.parameters() if p.device.type == "cuda"})
+    )
 
 
 def backward(model: nn.Module, loss: Loss, batch: Any, draw: int) -> None:
     """One forward and backward pass. Raises FloatingPointError for a loss that is not finite."""
     value = loss(model, batch)
     if not value.isfinite():
-        raise FloatingPointError(f"the loss is {value.item()} at draw {draw}; no variance can be measured there")
+        raise FloatingPointError(
+            f"the loss is {value.item()} at draw {draw}; no variance can be measured there"
+        )
     value.backward()
 
 
 def exactly(loader: Iterable[Any], draws: int) -> Iterator[Any]:
-    """The first ``draws`` batches. Raises ValueError where there are fewer, at once if the loader knows its length."""
+    """The first ``draws`` batches. Raises ValueError where there are fewer, at once if the loader
+    knows its length.
+    """
     given = length_hint(loader, draws)
     if given >= draws:
         given = 0
@@ -79,14 +98,22 @@ def exactly(loader: Iterable[Any], draws: int) -> Iterator[Any]:
             given += 1
             yield batch
     if given < draws:
-        raise ValueError(f"the loader gives {given} batches, not {draws}; ask for fewer draws or make it longer")
+        raise ValueError(
+            f"the loader gives {given} batches, not {draws}; ask for fewer draws or make it longer"
+        )
 
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """A block in which ``model`` has no gradients yet, and after which they and all buffers are what they were."""
+    """A block in which ``model`` has no gradients yet, and after which they and all buffers are
+    what they were.
+    """
     gradients = [(p, p.grad) for p in model.parameters()]
-    buffers = [(m, key, b, b if b is None else b.clone()) for m in model.modules() for key, b in m._buffers.items()]
+    buffers = [
+        (m, key, b, b if b is None else b.clone())
+        for m in model.modules()
+        for key, b in m._buffers.items()
+    ]
     for p, _ in gradients:
         p.grad = None
     try:
@@ -101,11 +128,13 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 class Spread:
-    """Sample variances of random vectors that come draw by draw; holds a mean of each and a number per draw.
+    """Sample variances of random vectors that come draw by draw; holds a mean of each and a number
+    per draw.
 
-    Each increment (i − 1)/i · ‖gᵢ − ḡᵢ₋₁‖², where ḡᵢ₋₁ is the mean of the draws before, is an unbiased estimate of
-    E‖g − Eg‖², and their average is the sample variance (Welford 1962, doi 10.1080/00401706.1962.10490022). Its
-    standard error is from the spread of ‖gᵢ − ḡᵢ₋₁‖²: a little too large for few draws, where ḡ is uncertain.
+    Each increment (i − 1)/i · ‖gᵢ − ḡᵢ₋₁‖², where ḡᵢ₋₁ is the mean of the draws before, is an
+    unbiased estimate of E‖g − Eg‖², and their average is the sample variance (Welford 1962, doi
+    10.1080/00401706.1962.10490022). Its standard error is from the spread of ‖gᵢ − ḡᵢ₋₁‖²: a little
+    too large for few draws, where ḡ is uncertain.
     """
 
     def __init__(self) -> None:
@@ -115,9 +144,14 @@ class Spread:
 
     @torch.no_grad()
     def add(self, draw: Mapping[str, Tensor]) -> None:
-        """One draw of every vector, by name; one that is missing is zero. One device synchronisation."""
+        """One draw of every vector, by name; one that is missing is zero. One device
+        synchronisation.
+        """
         for name in [name for name in draw if name not in self.means]:
-            self.means[name], self.squares[name] = torch.zeros_like(wide(draw[name])), [0.0] * self.count
+            self.means[name], self.squares[name] = (
+                torch.zeros_like(wide(draw[name])),
+                [0.0] * self.count,
+            )
         squares = []
         for name, mean in self.means.items():
             gap = draw[name] - mean if name in draw else -mean
@@ -132,6 +166,10 @@ class Spread:
         i = torch.arange(2, self.count + 1, dtype=torch.float64)
         found = {}
         for name, each in self.squares.items():
-            squares = torch.tensor(each[1:], dtype=torch.float64)  # the first draw's mean before is arbitrary
-            found[name] = Measured((squares * (i - 1) / i).mean(), squares.std() / self.count**0.5, self.count)
+            squares = torch.tensor(
+                each[1:], dtype=torch.float64
+            )  # the first draw's mean before is arbitrary
+            found[name] = Measured(
+                (squares * (i - 1) / i).mean(), squares.std() / self.count**0.5, self.count
+            )
         return found

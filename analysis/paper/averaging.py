@@ -19,10 +19,16 @@ COLUMNS = ["layer", "estimator", "rate", "count", "variance", "stderr", "draws",
 
 
 def averaging(
-    layer: Layer, estimators: Sequence[str], rate: float, counts: Sequence[int], draws: int, seed: int
+    layer: Layer,
+    estimators: Sequence[str],
+    rate: float,
+    counts: Sequence[int],
+    draws: int,
+    seed: int,
 ) -> pd.DataFrame:
-    """One row per estimator and count m: the measured ``variance`` of the mean of m sketches of ``rate``, the closed
-    forms of ``one`` sketch of rate m·rate, which keeps as much, and of a ``single`` sketch of ``rate``.
+    """One row per estimator and count m: the measured ``variance`` of the mean of m sketches of
+    ``rate``, the closed forms of ``one`` sketch of rate m·rate, which keeps as much, and of a
+    ``single`` sketch of ``rate``.
 
     Raises ValueError where m·rate exceeds 1.
     """
@@ -38,7 +44,9 @@ def averaging(
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def averaged(estimator: Estimator, count: int, x: Tensor, y: Tensor, draws: int, seed: int) -> Measured:
+def averaged(
+    estimator: Estimator, count: int, x: Tensor, y: Tensor, draws: int, seed: int
+) -> Measured:
     """The variance of the mean of ``count`` independent estimates of XᵀY, by ``draws`` of it."""
     exact = (wide(x).T @ wide(y)).double()
     errors = []
@@ -50,18 +58,27 @@ def averaged(estimator: Estimator, count: int, x: Tensor, y: Tensor, draws: int,
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Variance over that of a single sketch, against the number of sketches; the line is one sketch as large."""
+    """Variance over that of a single sketch, against the number of sketches; the line is one sketch
+    as large.
+    """
     style()
     figure, axes = plt.subplots(figsize=(COLUMN * 1.3, 3), layout="constrained")
-    for i, (name, (colour, marker)) in enumerate(look(list(dict.fromkeys(rows["estimator"]))).items()):
+    for i, (name, (colour, marker)) in enumerate(
+        look(list(dict.fromkeys(rows["estimator"]))).items()
+    ):
         part = rows[rows["estimator"] == name]
         axes.plot(part["count"], part["one"] / part["single"], color=colour, linewidth=1)
         bars = 2 * part["stderr"] / part["single"]
         places = part["count"] * 1.04 ** (i - 1)  # beside each other
-        axes.errorbar(places, part["variance"] / part["single"], bars, fmt=marker, color=colour, label=name)
+        axes.errorbar(
+            places, part["variance"] / part["single"], bars, fmt=marker, color=colour, label=name
+        )
     counts = sorted(set(rows["count"]))
     axes.plot(counts, [1 / m for m in counts], "k--", linewidth=0.8, label="1 / m")
-    text = f"sketches of rate {rows['rate'].iloc[0]:g} that are averaged (points, ± 2 stderr),\nor one as large (lines)"
+    text = (
+        f"sketches of rate {rows['rate'].iloc[0]:g} that are averaged (points, ± 2 stderr),\nor one"
+        " as large (lines)"
+    )
     axes.set(xscale="log", yscale="log", xlabel=text, ylabel="variance / that of a single sketch")
     axes.set_xticks(counts, [str(m) for m in counts])
     axes.minorticks_off()

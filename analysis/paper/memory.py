@@ -10,7 +10,9 @@ from sketchvar.analysis.style import COLUMN, plain_ticks, style
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Rows of ``bench memory``: peak over the plain step's against the rate, a line per batch; the paper's in grey."""
+    """Rows of ``bench memory``: peak over the plain step's against the rate, a line per batch; the
+    paper's in grey.
+    """
     style()
     figure, axes = plt.subplots(figsize=(COLUMN * 1.5, 3), layout="constrained")
     for i, (_, part) in enumerate(MEMORY.groupby(["task", "batch"], sort=False)):
@@ -21,9 +23,21 @@ def figure(rows: pd.DataFrame) -> Figure:
     names = [name for name in dict.fromkeys(shown["estimator"]) if name != "plain"]
     for batch, colour in zip(batches, sns.color_palette("colorblind", len(batches)), strict=True):
         for name, dashes in zip(names, ("-", "--", ":", "-."), strict=False):
-            part = shown[(shown["batch"] == batch) & shown["estimator"].isin(["plain", name])].sort_values("rate")
-            axes.plot(part["rate"], part["ratio"], f"o{dashes}", color=colour, label=f"{name}, batch {batch}")
-    axes.set(xscale="log", xlabel="rate (fraction of X that is kept)", ylabel="peak memory / plain training's")
+            part = shown[
+                (shown["batch"] == batch) & shown["estimator"].isin(["plain", name])
+            ].sort_values("rate")
+            axes.plot(
+                part["rate"],
+                part["ratio"],
+                f"o{dashes}",
+                color=colour,
+                label=f"{name}, batch {batch}",
+            )
+    axes.set(
+        xscale="log",
+        xlabel="rate (fraction of X that is kept)",
+        ylabel="peak memory / plain training's",
+    )
     plain_ticks(axes.xaxis)
     axes.legend(fontsize=6)
     return figure

@@ -1,4 +1,6 @@
-"""Figures of what one probed run tells: which axis to compress, where in the network, and α, by layer and task."""
+"""Figures of what one probed run tells: which axis to compress, where in the network, and α, by
+layer and task.
+"""
 
 import re
 
@@ -14,7 +16,9 @@ RATIO = "estimator variance /\nminibatch variance (example)"
 
 
 def by_kept(rows: pd.DataFrame) -> Figure:
-    """Rows of ``frontier``: ratio against the fraction of X's bytes that is kept, median and quartiles over layers."""
+    """Rows of ``frontier``: ratio against the fraction of X's bytes that is kept, median and
+    quartiles over layers.
+    """
     style()
     looks = look(list(dict.fromkeys(rows["estimator"])))
     figure, axes = plt.subplots(figsize=(COLUMN * 1.5, 3.4), layout="constrained")
@@ -22,9 +26,23 @@ def by_kept(rows: pd.DataFrame) -> Figure:
         by = rows[rows["estimator"] == name].groupby("budget", dropna=False)
         kept, ratio = by["fraction"].median(), by["ratio"].median()
         bars = [ratio - by["ratio"].quantile(0.25), by["ratio"].quantile(0.75) - ratio]
-        axes.errorbar(kept, ratio, bars, fmt=f"{marker}-", color=colour, label=name, linewidth=1, elinewidth=0.6)
+        axes.errorbar(
+            kept,
+            ratio,
+            bars,
+            fmt=f"{marker}-",
+            color=colour,
+            label=name,
+            linewidth=1,
+            elinewidth=0.6,
+        )
     axes.axhline(1, **UNIT_LINE)
-    axes.set(xscale="log", yscale="log", xlabel="bytes kept / bytes of X", ylabel=f"{RATIO},\nmedian and quartiles")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="bytes kept / bytes of X",
+        ylabel=f"{RATIO},\nmedian and quartiles",
+    )
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     legend_above(figure, axes)
@@ -38,7 +56,9 @@ def block(layer: str) -> float:
 
 
 def by_depth(rows: pd.DataFrame, rate: float) -> Figure:
-    """Ratio by block at the last measured step, a point for every layer and a line through the block medians."""
+    """Ratio by block at the last measured step, a point for every layer and a line through the
+    block medians.
+    """
     style()
     shown = at_rate(rows[rows["step"] == rows["step"].max()], rate)
     shown = shown.assign(block=shown["layer"].map(block)).dropna(subset="block")
@@ -61,12 +81,22 @@ def alpha(rows: pd.DataFrame) -> Figure:
     style()
     tasks = list(dict.fromkeys(rows["task"]))
     size = (PAGE, 0.9 + 1.9 * len(tasks))
-    figure, panels = plt.subplots(len(tasks), 1, figsize=size, squeeze=False, sharey=True, layout="constrained")
+    figure, panels = plt.subplots(
+        len(tasks), 1, figsize=size, squeeze=False, sharey=True, layout="constrained"
+    )
     for axes, task in zip(panels[:, 0], tasks, strict=True):
         once = rows[rows["task"] == task].drop_duplicates(["layer", "step"])
         layers, steps = list(dict.fromkeys(once["layer"])), sorted(set(once["step"]))
         for step, colour in zip(steps, sns.color_palette("viridis", len(steps)), strict=True):
-            axes.plot(range(len(layers)), once[once["step"] == step]["alpha"], ".-", color=colour, label=f"step {step}")
-        axes.set(yscale="log", title=task, ylabel="α = ‖G‖² / (‖X‖²‖Y‖²)", xlabel="layer, from the input")
+            axes.plot(
+                range(len(layers)),
+                once[once["step"] == step]["alpha"],
+                ".-",
+                color=colour,
+                label=f"step {step}",
+            )
+        axes.set(
+            yscale="log", title=task, ylabel="α = ‖G‖² / (‖X‖²‖Y‖²)", xlabel="layer, from the input"
+        )
         axes.legend(fontsize=6, ncols=len(steps))
     return figure

@@ -1,11 +1,14 @@
-"""What the paper itself reports: one run each, best epoch; RoBERTa-base; its hardware. Set beside ours, never mixed in.
+"""What the paper itself reports: one run each, best epoch; RoBERTa-base; its hardware. Set beside
+ours, never mixed in.
 
-Source: Bershatsky et al. 2022, https://arxiv.org/abs/2201.13195; memory is read off the authors' figure (± 0.1 GiB).
+Source: Bershatsky et al. 2022, https://arxiv.org/abs/2201.13195; memory is read off the authors'
+figure (± 0.1 GiB).
 """
 
 import pandas as pd
 
-# CoLA: Matthews × 100 and seconds of training, exact training first. DFT, which has no estimator here, is left out.
+# CoLA: Matthews × 100 and seconds of training, exact training first. DFT, which has no estimator
+# here, is left out.
 MATMULS = pd.DataFrame(
     [
         ("exact", 1.0, 60.90, 524),

@@ -1,4 +1,6 @@
-"""Throughput of training steps by rate: examples per second, and the paired ratio to the plain step."""
+"""Throughput of training steps by rate: examples per second, and the paired ratio to the plain
+step.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,15 +17,33 @@ from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, st
 from sketchvar.analysis.tasks import Task, moved
 from sketchvar.estimators import Estimator, build, sketch_linears
 
-COLUMNS = ["task", "device", "threads", "batch", "estimator", "rate", "ratio", "low", "high", "plain", "repeats"]
+COLUMNS = [
+    "task",
+    "device",
+    "threads",
+    "batch",
+    "estimator",
+    "rate",
+    "ratio",
+    "low",
+    "high",
+    "plain",
+    "repeats",
+]
 
 
 def throughput(
-    name: str, task: Task, estimators: Sequence[str], rates: Sequence[float], device: str, repeats: int
+    name: str,
+    task: Task,
+    estimators: Sequence[str],
+    rates: Sequence[float],
+    device: str,
+    repeats: int,
 ) -> Iterator[pd.DataFrame]:
-    """The table as it grows, a row per estimator and rate: ``ratio`` is the median over ``repeats`` of the throughput
-    of a whole training step over the plain step's beside it, ``low`` and ``high`` the quartiles, ``plain`` the plain
-    step's examples per second (median). Time is the process's CPU time, or on a GPU wall time.
+    """The table as it grows, a row per estimator and rate: ``ratio`` is the median over ``repeats``
+    of the throughput of a whole training step over the plain step's beside it, ``low`` and ``high``
+    the quartiles, ``plain`` the plain step's examples per second (median). Time is the process's
+    CPU time, or on a GPU wall time.
     """
     plain = step(task, None, device)
     plain()
@@ -31,13 +51,17 @@ def throughput(
     per_second = task.batch_size / times[len(times) // 2]
     where, lines = (name, device, torch.get_num_threads(), task.batch_size), []
     for estimator, rate in choices(estimators, rates):
-        middle, low, high = paired(plain, step(task, build(estimator, rate), device), device, repeats)
+        middle, low, high = paired(
+            plain, step(task, build(estimator, rate), device), device, repeats
+        )
         lines.append((*where, estimator, rate, 1 / middle, 1 / high, 1 / low, per_second, repeats))
         yield pd.DataFrame(lines, columns=COLUMNS)
 
 
 def step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], None]:
-    """One update on the task's first batch, with its linear layers under ``estimator``, or plain."""
+    """One update on the task's first batch, with its linear layers under ``estimator``, or
+    plain.
+    """
     where = torch.device(device)
     torch.manual_seed(0)
     model = task.model().to(where)
@@ -54,13 +78,23 @@ def step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], N
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Throughput over the plain step's by rate, median and quartiles; the paper's, from its training times, hollow."""
+    """Throughput over the plain step's by rate, median and quartiles; the paper's, from its
+    training times, hollow.
+    """
     style()
     figure, axes = plt.subplots(figsize=(COLUMN * 1.3, 3), layout="constrained")
     for name, (colour, marker) in look(list(dict.fromkeys(rows["estimator"]))).items():
         part = rows[rows["estimator"] == name].sort_values("rate")
         bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
-        axes.errorbar(part["rate"], part["ratio"], bars, fmt=f"{marker}-", color=colour, label=name, linewidth=1)
+        axes.errorbar(
+            part["rate"],
+            part["ratio"],
+            bars,
+            fmt=f"{marker}-",
+            color=colour,
+            label=name,
+            linewidth=1,
+        )
         theirs = MATMULS[MATMULS["estimator"] == name]
         ratio = MATMULS["seconds"].iloc[0] / theirs["seconds"]
         label = "hollow: the paper's, RoBERTa-base on its GPU" if name == "gaussian" else None

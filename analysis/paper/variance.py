@@ -1,4 +1,6 @@
-"""D²_SGD, D²_RMM and their ratio through training: as the paper computes them, corrected, and the bound beside them."""
+"""D²_SGD, D²_RMM and their ratio through training: as the paper computes them, corrected, and the
+bound beside them.
+"""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -24,19 +26,28 @@ RATIOS = {
 def corrected(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the Gaussian sketch in a study, with the paper's quantities beside the true ones.
 
-    ``d_sgd`` = (nD − C)/(n − 1) and ``d_rmm`` = (Q − C)/k are the paper's. The Gaussian sketch's own ``variance`` is
-    (Q + C)/k, greater by (1 + α)/(1 − α). The ratios are × k/(n − 1), as in its figure, where 1 is dropping rows:
-    ``ratio_paper`` d_rmm / d_sgd, ``ratio_row`` variance / d_sgd, ``ratio_example`` variance / ``d_example``.
+    ``d_sgd`` = (nD − C)/(n − 1) and ``d_rmm`` = (Q − C)/k are the paper's. The Gaussian sketch's
+    own ``variance`` is (Q + C)/k, greater by (1 + α)/(1 − α). The ratios are × k/(n − 1), as in its
+    figure, where 1 is dropping rows:
+    ``ratio_paper`` d_rmm / d_sgd, ``ratio_row`` variance / d_sgd, ``ratio_example``
+    variance / ``d_example``.
 
-    ``bound`` = (1 + α)/α is the paper's for ``ratio_paper``, which is (Q − C)/(nD − C): it holds if and only if
-    nD ≥ 2C/(1 + α), and for ``ratio_row`` = (Q + C)/(nD − C) if and only if nD ≥ 2C; the paper states no condition.
-    ``holds`` and ``holds_corrected`` say whether each did. The quantities are the paper's, the conditions derived here.
+    ``bound`` = (1 + α)/α is the paper's for ``ratio_paper``, which is (Q − C)/(nD − C): it holds if
+    and only if nD ≥ 2C/(1 + α), and for ``ratio_row`` = (Q + C)/(nD − C) if and only if nD ≥ 2C;
+    the paper states no condition.
+    ``holds`` and ``holds_corrected`` say whether each did. The quantities are the paper's, the
+    conditions derived here.
     """
     found = rows[rows["estimator"] == "gaussian"]
     n, C = found["rows"], found["grad_sq"]
     Q = C / found["alpha"]
-    k = pd.Series([Gaussian(rate).k(int(count)) for rate, count in zip(found["rate"], n, strict=True)], found.index)
-    found = found.assign(k=k, d_sgd=found["minibatch_row"], d_example=found["minibatch_example"], d_rmm=(Q - C) / k)
+    k = pd.Series(
+        [Gaussian(rate).k(int(count)) for rate, count in zip(found["rate"], n, strict=True)],
+        found.index,
+    )
+    found = found.assign(
+        k=k, d_sgd=found["minibatch_row"], d_example=found["minibatch_example"], d_rmm=(Q - C) / k
+    )
     scale = k / (n - 1)
     found["ratio_paper"] = scale * found["d_rmm"] / found["d_sgd"]
     found["ratio_row"] = scale * found["variance"] / found["d_sgd"]
@@ -48,22 +59,39 @@ def corrected(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def middle(rows: pd.DataFrame) -> str:
-    """The layer that the paper looks at, the intermediate one in the middle of the encoder, or the middle layer."""
+    """The layer that the paper looks at, the intermediate one in the middle of the encoder, or the
+    middle layer.
+    """
     names = list(dict.fromkeys(rows["layer"]))
     inner = [name for name in names if name.endswith(("intermediate.dense", "up"))]
     return (inner or names)[len(inner or names) // 2]
 
 
 def figure(rows: pd.DataFrame, layer: str) -> Figure:
-    """Rows of ``corrected`` at one rate: the quantities on the left, their normalised ratios and the bound right."""
+    """Rows of ``corrected`` at one rate: the quantities on the left, their normalised ratios and
+    the bound right.
+    """
     style()
     shown = rows[rows["layer"] == layer].sort_values("step")
     steps = range(len(shown))
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 3.6), layout="constrained")
     for axes, curves in zip(panels, (CURVES, RATIOS), strict=True):
         for column, (label, colour, marker, dashes) in curves.items():
-            hollow = {"markersize": 7, "markerfacecolor": "none"} if column in ("d_rmm", "ratio_paper") else {}
-            axes.plot(steps, shown[column], dashes, marker=marker, color=colour, label=label, linewidth=1, **hollow)
+            hollow = (
+                {"markersize": 7, "markerfacecolor": "none"}
+                if column in ("d_rmm", "ratio_paper")
+                else {}
+            )
+            axes.plot(
+                steps,
+                shown[column],
+                dashes,
+                marker=marker,
+                color=colour,
+                label=label,
+                linewidth=1,
+                **hollow,
+            )
         axes.set(yscale="log", xlabel="step (updates, evenly spaced)")
         axes.set_xticks(steps, [f"{step}" for step in shown["step"]])
         axes.legend(fontsize=6, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))

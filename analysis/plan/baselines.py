@@ -1,4 +1,6 @@
-"""What a plan is set beside at its budget: one choice for all layers, and uniform rows, which are a smaller batch."""
+"""What a plan is set beside at its budget: one choice for all layers, and uniform rows, which are a
+smaller batch.
+"""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable
@@ -10,7 +12,15 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis.frontier.rows import BASELINE, STEPS
-from sketchvar.analysis.plan.plan import CHOICE, COPY, Totals, candidates, inputs, least_noise, totals
+from sketchvar.analysis.plan.plan import (
+    CHOICE,
+    COPY,
+    Totals,
+    candidates,
+    inputs,
+    least_noise,
+    totals,
+)
 from sketchvar.estimators import UniformRows
 
 CURVES = ("plan", "best single choice", "uniform rows, any rate")
@@ -25,7 +35,9 @@ class Single(NamedTuple):
 
 
 def singles(table: pd.DataFrame) -> list[Single]:
-    """Every choice in a table of ``candidates``, made for all layers that can take it; the others stay exact."""
+    """Every choice in a table of ``candidates``, made for all layers that can take it; the others
+    stay exact.
+    """
     found, plain = [], table[table["estimator"] == "exact"]
     for _, part in table.groupby(CHOICE, sort=False):
         chosen = pd.concat([plain, part]).drop_duplicates("layer", keep="last")
@@ -34,20 +46,29 @@ def singles(table: pd.DataFrame) -> list[Single]:
 
 
 def best_single(found: list[Single], fraction: float = 1.0, ratio: float = np.inf) -> Single | None:
-    """Of least ratio within ``fraction`` of the bytes; or, where ``ratio`` is given, of least bytes within it.
+    """Of least ratio within ``fraction`` of the bytes; or, where ``ratio`` is given, of least bytes
+    within it.
 
     Of several alike in that, the one with less of the other. None where none fits.
     """
     order = ("ratio", "fraction") if ratio == np.inf else ("fraction", "ratio")
-    fits = [single for single in found if single.totals.fraction <= fraction and single.totals.ratio <= ratio]
-    return min(fits, key=lambda single: [getattr(single.totals, name) for name in order], default=None)
+    fits = [
+        single
+        for single in found
+        if single.totals.fraction <= fraction and single.totals.ratio <= ratio
+    ]
+    return min(
+        fits, key=lambda single: [getattr(single.totals, name) for name in order], default=None
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Uniform:
-    """Uniform rows at one rate, which need not be a measured one, in all layers but those that stay ``exact``.
+    """Uniform rows at one rate, which need not be a measured one, in all layers but those that stay
+    ``exact``.
 
-    ``rows``: one per layer and step, with ``each``: at k of n rows the variance is (n − k)/k times that.
+    ``rows``: one per layer and step, with ``each``: at k of n rows the variance is (n − k)/k times
+    that.
     """
 
     rows: pd.DataFrame
@@ -55,11 +76,17 @@ class Uniform:
     exact: Collection[str] = ()
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, dtype: torch.dtype, exact: Collection[str] = ()) -> "Uniform | None":
-        """From the rows of a run; None where no rate below 1 was measured in every layer and step."""
+    def of(
+        cls, rows: pd.DataFrame, dtype: torch.dtype, exact: Collection[str] = ()
+    ) -> "Uniform | None":
+        """From the rows of a run; None where no rate below 1 was measured in every layer and
+        step.
+        """
         measured = rows[rows["estimator"] == BASELINE]
         k = kept_rows(measured["rate"], measured["rows"])
-        measured = measured.assign(each=measured["variance"] * k / (measured["rows"] - k))[measured["rows"] > k]
+        measured = measured.assign(each=measured["variance"] * k / (measured["rows"] - k))[
+            measured["rows"] > k
+        ]
         measured = measured.drop_duplicates(["layer", "step"])
         every = len(measured) == len(rows.drop_duplicates(["layer", "step"]))
         return cls(measured, dtype, exact) if every else None
@@ -68,16 +95,25 @@ class Uniform:
         """At this rate; exact where it would keep no less than X."""
         n, p = self.rows["rows"], self.rows["p"]
         k = kept_rows([rate] * len(n), n)
-        kept = [UniformRows(rate).kept_bytes(int(a), int(b), self.dtype) for a, b in zip(n, p, strict=True)]
-        changed = self.rows.assign(rate=rate, kept_bytes=kept, variance=self.rows["each"] * (n - k) / k)
+        kept = [
+            UniformRows(rate).kept_bytes(int(a), int(b), self.dtype)
+            for a, b in zip(n, p, strict=True)
+        ]
+        changed = self.rows.assign(
+            rate=rate, kept_bytes=kept, variance=self.rows["each"] * (n - k) / k
+        )
         table = candidates(changed, self.dtype, self.exact).drop_duplicates("layer", keep="last")
         return Single(BASELINE, rate, totals(table))
 
     def within(self, fraction: float = 1.0, ratio: float = np.inf) -> Single | None:
-        """At the largest rate within ``fraction`` of the bytes; where ``ratio`` is given, at the smallest within it."""
+        """At the largest rate within ``fraction`` of the bytes; where ``ratio`` is given, at the
+        smallest within it.
+        """
         rates = [step / STEPS for step in range(1, STEPS + 1)]
         if ratio < np.inf:
-            return self.at(rates[bisect_left(rates, -ratio, key=lambda rate: -self.at(rate).totals.ratio)])
+            return self.at(
+                rates[bisect_left(rates, -ratio, key=lambda rate: -self.at(rate).totals.ratio)]
+            )
         place = bisect_right(rates, fraction, key=lambda rate: self.at(rate).totals.fraction)
         return self.at(rates[place - 1]) if place else None
 
@@ -90,13 +126,15 @@ def kept_rows(rates: Iterable[float], rows: Iterable[int]) -> np.ndarray:
 def curves(table: pd.DataFrame, uniform: Uniform | None, count: int = 8) -> pd.DataFrame:
     """Total ratio against memory: method (of ``CURVES``), fraction and ratio, rising in bytes.
 
-    At ``count`` budgets from the least possible to three quarters of X's bytes, evenly spaced in their logarithm, and
-    at those that the best single choices just fit.
+    At ``count`` budgets from the least possible to three quarters of X's bytes, evenly spaced in
+    their logarithm, and at those that the best single choices just fit.
     """
     copies = table.groupby(COPY)["kept_bytes"].max()
     least = copies.groupby("input_of").min().sum() / inputs(table)
     found, lines = singles(table), []
-    best = {each for single in found if (each := best_single(found, single.totals.fraction)) is not None}
+    best = {
+        each for single in found if (each := best_single(found, single.totals.fraction)) is not None
+    }
     fits = {single.totals.fraction for single in best if single.estimator != "exact"}
     for budget in sorted(fits | set(np.geomspace(min(1.001 * least, 0.75), 0.75, count))):
         lines.append((CURVES[0], totals(least_noise(table, budget))))
@@ -105,4 +143,6 @@ def curves(table: pd.DataFrame, uniform: Uniform | None, count: int = 8) -> pd.D
         if uniform is not None:
             lines.append((CURVES[2], uniform.at(budget).totals))
     columns = ["method", "fraction", "ratio"]
-    return pd.DataFrame([(name, t.fraction, t.ratio) for name, t in lines], columns=columns).drop_duplicates()
+    return pd.DataFrame(
+        [(name, t.fraction, t.ratio) for name, t in lines], columns=columns
+    ).drop_duplicates()

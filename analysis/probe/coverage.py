@@ -11,9 +11,11 @@ from sketchvar.analysis.probe.watch import Watch
 COLUMNS = ["parameter", "module", "share", "measured", "reason", "not_finite"]
 
 
-def coverage(model: nn.Module, watches: Iterable[Watch], not_finite: Mapping[str, int]) -> pd.DataFrame:
-    """A line per weight matrix: parameter, kind of module, share of all parameters, measured, the reason if not, and
-    the number of measured steps whose gradient was not finite.
+def coverage(
+    model: nn.Module, watches: Iterable[Watch], not_finite: Mapping[str, int]
+) -> pd.DataFrame:
+    """A line per weight matrix: parameter, kind of module, share of all parameters, measured, the
+    reason if not, and the number of measured steps whose gradient was not finite.
 
     A parameter that several modules share has a line for each of them; its share is counted once.
     """
@@ -34,7 +36,16 @@ def coverage(model: nn.Module, watches: Iterable[Watch], not_finite: Mapping[str
             skipped = sum(not_finite.get(watch.name, 0) for watch in parts)
             share = 0.0 if id(weight) in counted else weight.numel() / total
             counted.add(id(weight))
-            lines.append((f"{name}.{key}".lstrip("."), type(module).__name__, share, not reason, reason, skipped))
+            lines.append(
+                (
+                    f"{name}.{key}".lstrip("."),
+                    type(module).__name__,
+                    share,
+                    not reason,
+                    reason,
+                    skipped,
+                )
+            )
     return pd.DataFrame(lines, columns=COLUMNS)
 
 

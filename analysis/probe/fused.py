@@ -1,4 +1,6 @@
-"""A linear layer whose backward pass forms the weight gradient example by example, and so has ‖g_s‖² for free."""
+"""A linear layer whose backward pass forms the weight gradient example by example, and so has
+‖g_s‖² for free.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +16,22 @@ OnBackward = Callable[[Tensor, Tensor, Tensor | None], None]
 
 
 class FusedLinear(torch.autograd.Function):
-    """A dense layer, but dW is summed from per-example products: equal up to the rounding of that sum.
+    """A dense layer, but dW is summed from per-example products: equal up to the rounding of that
+    sum.
 
-    ``on_backward`` is given X (S × … × p), Y (S × … × q) and ‖X_sᵀY_s‖² (S), None where a second derivative will be
-    taken. The products cost what dW costs in any case; what is added is one pass over them, against a third more work
-    where they are formed beside autograd's.
+    ``on_backward`` is given X (S × … × p), Y (S × … × q) and ‖X_sᵀY_s‖² (S), None where a second
+    derivative will be taken. The products cost what dW costs in any case; what is added is one pass
+    over them, against a third more work where they are formed beside autograd's.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, on_backward: OnBackward
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        form: Form,
+        on_backward: OnBackward,
     ) -> Tensor:
         out = form.run(x, weight, bias)
         if out._is_view():  # autograd lets nobody write in place to a view that a function returns
@@ -55,8 +63,12 @@ class FusedLinear(torch.autograd.Function):
 def per_example(
     x: Float[Tensor, "S T p"], y: Float[Tensor, "S T q"]
 ) -> tuple[Float[Tensor, "q p"], Float[Tensor, " S"]]:
-    """(XᵀY)ᵀ in the dtype of X and ‖X_sᵀY_s‖² in float64, from the products of one example after another."""
-    product = x.new_empty(y.shape[-1], x.shape[-1])  # one piece of memory for all of them stays in cache
+    """(XᵀY)ᵀ in the dtype of X and ‖X_sᵀY_s‖² in float64, from the products of one example after
+    another.
+    """
+    product = x.new_empty(
+        y.shape[-1], x.shape[-1]
+    )  # one piece of memory for all of them stays in cache
     total = wide(torch.zeros_like(product))
     norms = []
     for a, b in zip(x, y.mT, strict=True):
@@ -67,9 +79,10 @@ def per_example(
 
 
 def pays(examples: int, rows: int, p: int, q: int) -> bool:
-    """Whether per-example products of T rows cost less than the Gram matrices of ``noise.example_sq``.
+    """Whether per-example products of T rows cost less than the Gram matrices of
+    ``noise.example_sq``.
 
-    Measured on one CPU core: 20 ps per operation of a Gram matrix, 0.4 ns per entry to go over a product, and as much
-    as 2¹⁴ entries for the calls that it takes.
+    Measured on one CPU core: 20 ps per operation of a Gram matrix, 0.4 ns per entry to go over a
+    product, and as much as 2¹⁴ entries for the calls that it takes.
     """
     return examples > 0 and rows * rows * (p + q) > 20 * (p * q + 2**14)

@@ -1,4 +1,6 @@
-"""Kinds of modules that multiply rows by a weight matrix: which weights they have, and where the products happen."""
+"""Kinds of modules that multiply rows by a weight matrix: which weights they have, and where the
+products happen.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,7 +29,9 @@ class See(Protocol):
         part: slice | None = ...,
         flipped: bool = ...,
     ) -> Tensor:
-        """``weight`` is ``part`` of ``owner.parameter``; ``flipped`` rows have their first two dimensions exchanged."""
+        """``weight`` is ``part`` of ``owner.parameter``; ``flipped`` rows have their first two
+        dimensions exchanged.
+        """
         ...
 
 
@@ -79,9 +83,11 @@ class Convolution(Kind):
 
 @dataclass(frozen=True)
 class Attention(Kind):
-    """``nn.MultiheadAttention``, which calls no module for its projections: its calls of ``F.linear`` are caught.
+    """``nn.MultiheadAttention``, which calls no module for its projections: its calls of
+    ``F.linear`` are caught.
 
-    Where query, key and value are not one tensor, the parts of ``in_proj_weight`` are layers of their own.
+    Where query, key and value are not one tensor, the parts of ``in_proj_weight`` are layers of
+    their own.
     """
 
     def weights(self, name: str, module: Any) -> dict[str, tuple[nn.Module, str]]:
@@ -97,7 +103,9 @@ class Attention(Kind):
         plain, linear = module.forward, F.linear
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            batched: tuple[int, ...] = ()  # L × N, of the query, in whose order the rows of the output are
+            batched: tuple[
+                int, ...
+            ] = ()  # L × N, of the query, in whose order the rows of the output are
 
             def caught(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
                 nonlocal batched
@@ -105,7 +113,9 @@ class Attention(Kind):
                 if weight is module.out_proj.weight:
                     rows = x.view(*batched, x.shape[-1])
                     flipped = module.batch_first and rows.ndim == 3
-                    out = see(module.out_proj, "weight", LinearForm(), rows, weight, bias, flipped=flipped)
+                    out = see(
+                        module.out_proj, "weight", LinearForm(), rows, weight, bias, flipped=flipped
+                    )
                     return out.reshape(x.shape[0], -1)
                 base: Any = weight if weight._base is None else weight._base
                 for key, owned in module.named_parameters(recurse=False):
@@ -134,7 +144,9 @@ def kind_of(module: nn.Module) -> Kind | str:
         return Dense(LinearForm())
     if base is nn.Conv2d:
         groups = module.groups
-        return Convolution() if groups == 1 else f"its {groups} groups are as many products, not one"
+        return (
+            Convolution() if groups == 1 else f"its {groups} groups are as many products, not one"
+        )
     if base is not None:
         return Dense(Conv1DForm())
     if isinstance(module, nn.Linear | nn.Conv2d):

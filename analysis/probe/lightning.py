@@ -9,10 +9,12 @@ from sketchvar.analysis.probe.ranks import world
 
 
 class ProbeCallback(Callback):
-    """Measures while ``Trainer(callbacks=[ProbeCallback(estimators=..., rates=..., every=10)])`` trains.
+    """Measures while ``Trainer(callbacks=[ProbeCallback(estimators=..., rates=..., every=10)])``
+    trains.
 
-    Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer knows; a function
-    given as ``examples`` is called with the batch. ``probe`` is the Probe from the beginning of training on:
+    Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
+    knows; a function given as ``examples`` is called with the batch. ``probe`` is the Probe from
+    the beginning of training on:
     ``callback.probe.rows()``, ``callback.probe.coverage()``.
     """
 
@@ -28,12 +30,18 @@ class ProbeCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.updates = trainer.global_step
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self.probe = Probe(pl_module, scaler=scaler, group=world(), first=self.updates, **self.options).__enter__()
+        self.probe = Probe(
+            pl_module, scaler=scaler, group=world(), first=self.updates, **self.options
+        ).__enter__()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         assert self.probe is not None
         self.batch = batch
-        self.probe.observer.called(pl_module, (), {})  # a training step need not call the module itself
+        self.probe.observer.called(
+            pl_module, (), {}
+        )  # a training step need not call the module itself
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -47,6 +55,8 @@ class ProbeCallback(Callback):
         assert self.probe is not None
         self.probe.close()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         if self.probe is not None:
             self.probe.close()

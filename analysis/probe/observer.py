@@ -1,4 +1,6 @@
-"""Observer: sees every product of a model's weights, forward and backward, and hands each to its Watch."""
+"""Observer: sees every product of a model's weights, forward and backward, and hands each to its
+Watch.
+"""
 
 import types
 import weakref
@@ -32,7 +34,8 @@ class Reading(NamedTuple):
 
 
 class Observer:
-    """Runs the modules of ``model`` that multiply rows by a trained weight, while attached, through ``see``.
+    """Runs the modules of ``model`` that multiply rows by a trained weight, while attached, through
+    ``see``.
 
     What it computes in a step is queued on the device and read by nobody: no synchronisation.
     """
@@ -54,7 +57,9 @@ class Observer:
         self.examples = examples
         self.unit: Unit | None = None if callable(examples) else unit_of(examples)
         self.scale: Tensor | float = 1.0
-        owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+        owners = Counter(
+            id(p) for m in model.modules() for p in m._parameters.values() if p is not None
+        )
         self.kinds: dict[nn.Module, Kind] = {}
         self.watched: dict[str, Watch] = {}
         self.places: dict[tuple[nn.Module, str, int | None], Watch] = {}
@@ -69,8 +74,9 @@ class Observer:
                     self.add(Watch(layer, owner, key, weight, alone=owners[id(weight)] == 1))
         if not self.watched:
             raise ValueError(
-                f"{type(model).__name__} has no linear layer whose weight requires a gradient: nothing to probe; "
-                "nn.Linear, nn.Conv2d, nn.MultiheadAttention and Hugging Face's Conv1D can be measured"
+                f"{type(model).__name__} has no linear layer whose weight requires a gradient:"
+                " nothing to probe; nn.Linear, nn.Conv2d, nn.MultiheadAttention and Hugging Face's"
+                " Conv1D can be measured"
             )
         self.device = next(iter(self.watched.values())).weight.device
         self.over = False  # the step that was watched
@@ -79,15 +85,21 @@ class Observer:
         self.readings: dict[int, Reading] = {}  # of this step, by the id of the input
 
     def add(self, watch: Watch) -> Watch:
-        self.watched[watch.name] = self.places[watch.module, watch.parameter, start(watch.part)] = watch
+        self.watched[watch.name] = self.places[watch.module, watch.parameter, start(watch.part)] = (
+            watch
+        )
         return watch
 
     def attach(self) -> None:
-        """Take the place of the modules' ``forward``. Raises ValueError where another probe has it."""
+        """Take the place of the modules' ``forward``. Raises ValueError where another probe has
+        it.
+        """
         check_free(self.model)
         for watch in self.watched.values():  # FSDP may have replaced them
             watch.weight = watch.module._parameters[watch.parameter]  # type: ignore[assignment]
-        if not OBSERVED:  # compiled graphs know nothing of a probe: while one is attached, all runs without them
+        if (
+            not OBSERVED
+        ):  # compiled graphs know nothing of a probe: while one is attached, all runs without them
             Observer.stance = torch.compiler.set_stance("force_eager")
         for module, kind in self.kinds.items():
             OBSERVED[module] = self
@@ -118,12 +130,15 @@ class Observer:
             watch.reset()
 
     def missing(self) -> dict[str, str]:
-        """Name -> reason of the layers that cannot be read; a weight that is used in parts is read in parts."""
+        """Name -> reason of the layers that cannot be read; a weight that is used in parts is read
+        in parts.
+        """
         used = {(watch.module, watch.parameter) for watch in self.watched.values() if watch.uses}
         return {
             name: reason
             for name, watch in self.watched.items()
-            if (reason := watch.reason()) and (watch.uses or (watch.module, watch.parameter) not in used)
+            if (reason := watch.reason())
+            and (watch.uses or (watch.module, watch.parameter) not in used)
         }
 
     def see(
@@ -137,8 +152,9 @@ class Observer:
         part: slice | None = None,
         flipped: bool = False,
     ) -> Tensor:
-        """``form.run(x, weight, bias)``, observed. Inside a graph that is being compiled, and where no gradient will
-        come, it is only run."""
+        """``form.run(x, weight, bias)``, observed. Inside a graph that is being compiled, and where
+        no gradient will come, it is only run.
+        """
         if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and weight.requires_grad):
             return form.run(x, weight, bias)
         if self.over:
@@ -157,18 +173,31 @@ class Observer:
         if not watch.alone:
             weight = weight.view_as(weight)
             weight.register_hook(watch.collect)
-        if self.by_example and use.in_sequence(x) and pays(x.shape[0], x.shape[1:-1].numel(), *weight.shape):
+        if (
+            self.by_example
+            and use.in_sequence(x)
+            and pays(x.shape[0], x.shape[1:-1].numel(), *weight.shape)
+        ):
             return FusedLinear.apply(x, weight, bias, form, partial(self.arrived, use))
         out = form.run(x, weight, bias)
-        if out._is_view():  # a hook on a view is lost where an activation then writes to it in place
+        if (
+            out._is_view()
+        ):  # a hook on a view is lost where an activation then writes to it in place
             out = torch.ops.aten._unsafe_view(out, out.shape)
-        # X waits for backward as a saved tensor, not in this closure: checkpointing and offloading keep working
-        node = Saved.apply(self.anchor, x.detach()).grad_fn if self.by_example or self.paired(watch) else None
+        # X waits for backward as a saved tensor, not in this closure: checkpointing and offloading
+        # keep working
+        node = (
+            Saved.apply(self.anchor, x.detach()).grad_fn
+            if self.by_example or self.paired(watch)
+            else None
+        )
 
         def on_gradient(y: Tensor) -> Tensor:
             nonlocal node
             if not isinstance(form, Conv2dForm):
-                y = y.contiguous()  # as the layer's backward would make it: its rows are read much faster
+                y = (
+                    y.contiguous()
+                )  # as the layer's backward would make it: its rows are read much faster
             x, node = None if node is None else node.saved_tensors[0], None
             self.arrived(use, x, y)
             return y
@@ -180,8 +209,8 @@ class Observer:
         """What is known of a use in forward."""
         if self.unit is None:
             raise ValueError(
-                "examples= is a function of the model's arguments, but only parts of the model were called; "
-                "call the model, or give a tensor"
+                "examples= is a function of the model's arguments, but only parts of the model were"
+                " called; call the model, or give a tensor"
             )
         unit = self.unit.flipped() if flipped else self.unit
         if isinstance(form, Conv2dForm):
@@ -194,22 +223,45 @@ class Observer:
             self.expect_end(task)
         p = form.size(x, weight)[1]
         reading = self.reading(watch.name, form, x)
-        return Use(watch, form, unit, task, unit.count(x), (p, weight.numel() // p), reading.x_norm, reading.first)
+        return Use(
+            watch,
+            form,
+            unit,
+            task,
+            unit.count(x),
+            (p, weight.numel() // p),
+            reading.x_norm,
+            reading.first,
+        )
 
     @torch.no_grad()
     def reading(self, name: str, form: Form, x: Tensor) -> "Reading":
-        """One for all layers that read the same tensor, unchanged, in the same form: those that can share a copy."""
+        """One for all layers that read the same tensor, unchanged, in the same form: those that can
+        share a copy.
+        """
         found = self.readings.get(id(x))
-        if found is None or found.input() is not x or (found.version, found.form) != (x._version, form):
+        if (
+            found is None
+            or found.input() is not x
+            or (found.version, found.form) != (x._version, form)
+        ):
             with no_autocast(x.device.type):
-                found = self.readings[id(x)] = Reading(weakref.ref(x), name, x._version, form, form.row_norms(x))
+                found = self.readings[id(x)] = Reading(
+                    weakref.ref(x), name, x._version, form, form.row_norms(x)
+                )
         return found
 
     @torch.no_grad()
-    def arrived(self, use: Use, x: Tensor | None, y: Tensor, example_sq: Tensor | None = None) -> None:
-        """The output gradient of a use is here; autograd has not yet formed the weight gradient from it."""
+    def arrived(
+        self, use: Use, x: Tensor | None, y: Tensor, example_sq: Tensor | None = None
+    ) -> None:
+        """The output gradient of a use is here; autograd has not yet formed the weight gradient
+        from it.
+        """
         if use.y_norm is not None:
-            use.watch.problem = "its output gradient came twice: a second derivative, or retain_graph"
+            use.watch.problem = (
+                "its output gradient came twice: a second derivative, or retain_graph"
+            )
             return
         if use.task == -1:
             use.task = torch._C._current_graph_task_id()
@@ -228,13 +280,17 @@ class Observer:
                 use.pair = use.pair if watch.name in self.pairs else None
 
     def expect_end(self, task: int) -> None:
-        """Have ``finished`` called when this backward pass has ended, and DDP has averaged its gradients."""
+        """Have ``finished`` called when this backward pass has ended, and DDP has averaged its
+        gradients.
+        """
         if task not in self.tasks:
             self.tasks.add(task)
             if self.scaler is not None:
                 self.scale = self.scaler.scale(torch.ones((), device=self.device))
             queue = Variable._execution_engine.queue_callback
-            queue(lambda: queue(lambda: self.finished(task)))  # behind what else is queued during the pass
+            queue(
+                lambda: queue(lambda: self.finished(task))
+            )  # behind what else is queued during the pass
 
     @torch.no_grad()
     def finished(self, task: int) -> None:
@@ -248,14 +304,20 @@ def check_free(model: nn.Module) -> None:
     """Raise ValueError where a probe is attached to a part of the model."""
     if any(module in OBSERVED for module in model.modules()):
         raise ValueError(
-            f"a Probe is already attached to this {type(model).__name__}: leave its with block, or call its close(), "
-            "before another begins"
+            f"a Probe is already attached to this {type(model).__name__}: leave its with block, or"
+            " call its close(), before another begins"
         )
 
 
 def no_autocast(device: str) -> AbstractContextManager[Any]:
-    """Within, nothing is cast; the context costs more than most of what runs in it, where it is not needed."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    """Within, nothing is cast; the context costs more than most of what runs in it, where it is not
+    needed.
+    """
+    return (
+        torch.autocast(device, enabled=False)
+        if torch.is_autocast_enabled(device)
+        else nullcontext()
+    )
 
 
 def start(part: slice | None) -> int | None:
@@ -264,7 +326,9 @@ def start(part: slice | None) -> int | None:
 
 
 class Forward:
-    """Stands in for a module's ``forward``. A copy of the module (an average of weights, say) gets its class's own."""
+    """Stands in for a module's ``forward``. A copy of the module (an average of weights, say) gets
+    its class's own.
+    """
 
     def __init__(self, module: nn.Module, run: Callable[..., Any]) -> None:
         self.module, self.run = module, run
@@ -278,7 +342,9 @@ class Forward:
 
 
 class Saved(torch.autograd.Function):
-    """An identity whose graph node holds a tensor as autograd holds its own: hooks on saved tensors apply to it."""
+    """An identity whose graph node holds a tensor as autograd holds its own: hooks on saved tensors
+    apply to it.
+    """
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, x: Tensor) -> Tensor:

@@ -25,14 +25,17 @@ class Product(NamedTuple):
         x, y = self.unit.part(self.x, examples), self.unit.part(self.y, examples)
         count = examples.stop - examples.start
         rows, gradients = self.form.rows(x), self.form.gradient_rows(y)
-        return rows.reshape(count, -1, rows.shape[-1]), gradients.reshape(count, -1, gradients.shape[-1])
+        return rows.reshape(count, -1, rows.shape[-1]), gradients.reshape(
+            count, -1, gradients.shape[-1]
+        )
 
 
 def example_sq(products: Sequence[Product]) -> Float[Tensor, " S"]:
-    """‖Σ X_sᵀY_s‖² for each example, the sum over products with the same examples: one X with all of their rows.
+    """‖Σ X_sᵀY_s‖² for each example, the sum over products with the same examples: one X with all
+    of their rows.
 
-    Goes through the examples in chunks that take no more memory than the products' own tensors, whose rows may be
-    patches or have to be gathered.
+    Goes through the examples in chunks that take no more memory than the products' own tensors,
+    whose rows may be patches or have to be gathered.
     """
     count = products[0].unit.count(products[0].x)
     held = sum(product.x.numel() + product.y.numel() for product in products)
@@ -41,6 +44,8 @@ def example_sq(products: Sequence[Product]) -> Float[Tensor, " S"]:
     parts = [products[0].x.new_zeros(0, dtype=torch.float64)]
     for start in range(0, count, chunk):
         pairs = [product.of(slice(start, min(start + chunk, count))) for product in products]
-        x, y = (torch.cat(side, 1) if len(side) > 1 else side[0] for side in zip(*pairs, strict=True))
+        x, y = (
+            torch.cat(side, 1) if len(side) > 1 else side[0] for side in zip(*pairs, strict=True)
+        )
         parts.append(noise.example_sq(x, y))
     return torch.cat(parts)

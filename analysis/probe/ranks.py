@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 ALONE = (
-    "torch.distributed runs with {size} ranks, but this model is not wrapped, so that the probe takes the gradients to "
-    "be of this rank's examples alone; give it the wrapped model, or group=torch.distributed.group.WORLD"
+    "torch.distributed runs with {size} ranks, but this model is not wrapped, so that the probe"
+    " takes the gradients to be of this rank's examples alone; give it the wrapped model, or"
+    " group=torch.distributed.group.WORLD"
 )
 
 
@@ -31,14 +32,24 @@ class Ranks:
 
     @classmethod
     def of(cls, model: nn.Module, group: Any = None) -> "Ranks":
-        """Those of the group given, else of a model wrapped by DDP or FSDP2; else this one, with a warning."""
+        """Those of the group given, else of a model wrapped by DDP or FSDP2; else this one, with a
+        warning.
+        """
         if world() is None:
             return cls()
         if group is None and isinstance(model, DistributedDataParallel):
             group = model.process_group
         if group is None:
-            meshes: list[Any] = [p.device_mesh for p in model.parameters() if hasattr(p, "device_mesh")]
-            group = None if not meshes else meshes[0].get_group() if meshes[0].ndim == 1 else dist.group.WORLD
+            meshes: list[Any] = [
+                p.device_mesh for p in model.parameters() if hasattr(p, "device_mesh")
+            ]
+            group = (
+                None
+                if not meshes
+                else meshes[0].get_group()
+                if meshes[0].ndim == 1
+                else dist.group.WORLD
+            )
         if group is None:
             warnings.warn(ALONE.format(size=dist.get_world_size()), stacklevel=4)
         return cls(group)
@@ -56,7 +67,9 @@ class Ranks:
         """How many ranks hold the same shard of a weight."""
         if not hasattr(weight, "placements"):
             return self.size
-        return math.prod(weight.device_mesh.size(i) for i, p in enumerate(weight.placements) if p.is_replicate())
+        return math.prod(
+            weight.device_mesh.size(i) for i, p in enumerate(weight.placements) if p.is_replicate()
+        )
 
     def sum(self, t: Tensor) -> Tensor:
         """The sum of a tensor over the ranks."""
@@ -65,7 +78,9 @@ class Ranks:
         return t
 
     def gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Vectors of every rank, in the order of the ranks; each rank gives equally many, of any lengths."""
+        """Vectors of every rank, in the order of the ranks; each rank gives equally many, of any
+        lengths.
+        """
         if self.group is None:
             return [list(tensors)]
         device = tensors[0].device

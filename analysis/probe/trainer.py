@@ -9,10 +9,12 @@ from sketchvar.analysis.probe.ranks import world
 
 
 class ProbeCallback(TrainerCallback):
-    """Measures while ``Trainer(..., callbacks=[ProbeCallback(estimators=..., rates=..., every=10)])`` trains.
+    """Measures while ``Trainer(..., callbacks=[ProbeCallback(estimators=..., rates=...,
+    every=10)])`` trains.
 
-    Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer knows. ``probe`` is
-    the Probe from the beginning of training on: ``callback.probe.rows()``, ``callback.probe.coverage()``.
+    Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
+    knows. ``probe`` is the Probe from the beginning of training on: ``callback.probe.rows()``,
+    ``callback.probe.coverage()``.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -25,9 +27,13 @@ class ProbeCallback(TrainerCallback):
         if self.probe is not None:
             self.probe.close()  # training broke off
         model, scaler = kwargs["model"], getattr(kwargs["optimizer"], "scaler", None)
-        self.probe = Probe(model, scaler=scaler, group=world(), first=state.global_step, **self.options).__enter__()
+        self.probe = Probe(
+            model, scaler=scaler, group=world(), first=state.global_step, **self.options
+        ).__enter__()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         assert self.probe is not None
         self.probe.step()
 

@@ -12,13 +12,15 @@ from torch import Tensor
 Examples = int | Tensor | Callable[..., int | Tensor]
 
 GIVE = (
-    "give the dimension that counts examples (0 or 1), a boolean tensor of the rows that are no padding, "
-    "or an integer tensor with the example of every row, -1 for padding"
+    "give the dimension that counts examples (0 or 1), a boolean tensor of the rows that are no"
+    " padding, or an integer tensor with the example of every row, -1 for padding"
 )
 
 
 class Unit(ABC):
-    """How the leading dimensions of a layer's input, and of its output gradient, divide into examples."""
+    """How the leading dimensions of a layer's input, and of its output gradient, divide into
+    examples.
+    """
 
     @abstractmethod
     def count(self, x: Tensor) -> int:
@@ -26,7 +28,9 @@ class Unit(ABC):
 
     @abstractmethod
     def part(self, t: Tensor, examples: slice) -> Tensor:
-        """The rows of some of the examples, equally many of each, example after example along the first dimension."""
+        """The rows of some of the examples, equally many of each, example after example along the
+        first dimension.
+        """
 
     @abstractmethod
     def rows(self, n: int) -> Tensor | None:
@@ -42,12 +46,15 @@ class Unit(ABC):
 
     @abstractmethod
     def check(self, name: str, leading: torch.Size) -> None:
-        """Raise ValueError unless a layer of this name, with rows of these dimensions, can be divided so."""
+        """Raise ValueError unless a layer of this name, with rows of these dimensions, can be
+        divided so.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class Dimension(Unit):
-    """Examples are counted by the first dimension, or by the second (sequences first). A vector is one example.
+    """Examples are counted by the first dimension, or by the second (sequences first). A vector is
+    one example.
 
     ``data`` says which rows are no padding, in layers that have as many rows; all are in others.
     """
@@ -72,23 +79,31 @@ class Dimension(Unit):
         return self.data.flatten() if self.data is not None and self.data.numel() == n else None
 
     def flipped(self) -> "Dimension":
-        return Dimension(1 - self.number, self.data if self.data is None else self.data.transpose(0, 1))
+        return Dimension(
+            1 - self.number, self.data if self.data is None else self.data.transpose(0, 1)
+        )
 
     def of_images(self) -> "Dimension":
         return Dimension(0)
 
     def check(self, name: str, leading: torch.Size) -> None:
         """Any rows have dimensions; a mask has to be of as many examples."""
-        if self.data is not None and leading != self.data.shape and leading[:1] != self.data.shape[:1]:
+        if (
+            self.data is not None
+            and leading != self.data.shape
+            and leading[:1] != self.data.shape[:1]
+        ):
             raise ValueError(mismatch(self.data, name, leading))
 
 
 @dataclass(frozen=True, eq=False)
 class Numbered(Unit):
-    """Packed sequences: ``numbers`` names the example of every row, in any order; negative is padding.
+    """Packed sequences: ``numbers`` names the example of every row, in any order; negative is
+    padding.
 
-    It has the leading dimensions of a layer's input, all or the first of them. How many examples there are has to be
-    known at once: numbers on a GPU cost a synchronisation in each forward pass, numbers on the CPU do not.
+    It has the leading dimensions of a layer's input, all or the first of them. How many examples
+    there are has to be known at once: numbers on a GPU cost a synchronisation in each forward pass,
+    numbers on the CPU do not.
     """
 
     numbers: Int[Tensor, "..."]
@@ -130,12 +145,18 @@ class Numbered(Unit):
         return (self.numbers >= 0).flatten().repeat_interleave(each)
 
     def check(self, name: str, leading: torch.Size) -> None:
-        if leading[: self.numbers.ndim] != self.numbers.shape and leading[:1].numel() != self.numbers.numel():
+        if (
+            leading[: self.numbers.ndim] != self.numbers.shape
+            and leading[:1].numel() != self.numbers.numel()
+        ):
             raise ValueError(mismatch(self.numbers, name, leading))
 
 
 def mismatch(examples: Tensor, name: str, leading: torch.Size) -> str:
-    return f"examples= has shape {tuple(examples.shape)}, but the rows of {name} have {tuple(leading)}; {GIVE}"
+    return (
+        f"examples= has shape {tuple(examples.shape)}, but the rows of {name} have"
+        f" {tuple(leading)}; {GIVE}"
+    )
 
 
 def unit_of(examples: int | Tensor) -> Unit:
@@ -148,5 +169,7 @@ def unit_of(examples: int | Tensor) -> Unit:
 
 
 def not_padding(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | int:
-    """For a probe's ``examples``: a Hugging Face model's ``attention_mask`` says which rows are data."""
+    """For a probe's ``examples``: a Hugging Face model's ``attention_mask`` says which rows are
+    data.
+    """
     return 0 if attention_mask is None or attention_mask.ndim != 2 else attention_mask.bool()

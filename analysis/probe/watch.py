@@ -21,7 +21,9 @@ NOT_FINITE = "its gradient is not finite"
 
 @dataclass(eq=False)
 class Use:
-    """One product with the weight, in forward and then in backward: pass number ``task``, -1 until it is known."""
+    """One product with the weight, in forward and then in backward: pass number ``task``, -1 until
+    it is known.
+    """
 
     watch: "Watch"
     form: Form
@@ -47,7 +49,9 @@ class Use:
             and not isinstance(self.form, Conv2dForm)
         )
 
-    def arrive(self, x: Tensor | None, y: Tensor, example_sq: Tensor | None, by_example: bool, paired: bool) -> None:
+    def arrive(
+        self, x: Tensor | None, y: Tensor, example_sq: Tensor | None, by_example: bool, paired: bool
+    ) -> None:
         """Take what is needed of X and Y; ``example_sq`` if it is known already."""
         self.watch.add(self)
         self.dtype = y.dtype
@@ -55,13 +59,17 @@ class Use:
         self.data = self.unit.rows(len(y_norm))
         if x is None:
             return
-        x = x.detach().to(y.dtype)  # under autocast the product is formed in the dtype of the output
+        x = x.detach().to(
+            y.dtype
+        )  # under autocast the product is formed in the dtype of the output
         if paired:
             self.pair = self.form.rows(x), self.form.gradient_rows(y)
         if by_example and self.watch.forwards > 1:
             self.product = Product(self.form, self.unit, x, y)
         elif by_example and example_sq is None and self.examples == len(y_norm):
-            self.example_sq = (self.x_norm.double() * y_norm.double()).square()  # a row is an example
+            self.example_sq = (
+                self.x_norm.double() * y_norm.double()
+            ).square()  # a row is an example
         elif by_example:
             product = Product(self.form, self.unit, x, y)
             self.example_sq = squares([product]) if example_sq is None else example_sq
@@ -71,8 +79,8 @@ class Use:
 class Watch:
     """A weight matrix under observation: ``part`` of a parameter of ``module``.
 
-    ``alone``: no other module has the parameter, so that G is what is added to its ``.grad``; else ``own`` sums this
-    layer's contributions.
+    ``alone``: no other module has the parameter, so that G is what is added to its ``.grad``; else
+    ``own`` sums this layer's contributions.
     """
 
     name: str
@@ -108,31 +116,41 @@ class Watch:
         return grad if self.part is None else grad[self.part]
 
     def add(self, use: Use) -> None:
-        """Called before autograd adds to .grad. Raises RuntimeError where .grad is no longer what a pass left."""
+        """Called before autograd adds to .grad. Raises RuntimeError where .grad is no longer what a
+        pass left.
+        """
         if not self.within:
             now, grad = stamp(self.weight), self.weight.grad
             if not self.uses:
                 self.before = grad.clone() if grad is not None and self.alone else None
             elif now != self.stamp:
                 raise RuntimeError(
-                    f"the gradient of {self.name} was changed between two backward passes of one step; "
-                    "call probe.step() after every optimizer step"
+                    f"the gradient of {self.name} was changed between two backward passes of one"
+                    " step; call probe.step() after every optimizer step"
                 )
             self.within, self.stamp = True, now
         self.uses.append(use)
 
     def close(self, task: int) -> None:
-        """The end of a backward pass: its uses had the same examples, of which each has one gradient, their sum."""
+        """The end of a backward pass: its uses had the same examples, of which each has one
+        gradient, their sum.
+        """
         now = [use for use in self.uses if use.task == task]
         self.forwards, self.within = 0, False
         then, self.stamp = self.stamp, stamp(self.weight)
-        if then == self.stamp and self.alone and not hasattr(self.weight, "placements"):  # FSDP may form it later
-            self.uses = [use for use in self.uses if use.task != task]  # a pass for the gradient of something else
+        if (
+            then == self.stamp and self.alone and not hasattr(self.weight, "placements")
+        ):  # FSDP may form it later
+            self.uses = [
+                use for use in self.uses if use.task != task
+            ]  # a pass for the gradient of something else
             self.unformed = True
             return
         if len({use.examples for use in now}) > 1:
             counts = " and ".join(str(use.examples) for use in now)
-            self.problem = f"used with different numbers of examples in one backward pass ({counts})"
+            self.problem = (
+                f"used with different numbers of examples in one backward pass ({counts})"
+            )
             return
         self.examples += now[0].examples
         known = [use.example_sq for use in now if use.example_sq is not None]
@@ -142,7 +160,10 @@ class Watch:
         elif len(now) == 1:
             self.example_sq += known
         elif known:
-            self.problem = f"used {len(now)} times under reentrant checkpointing; use_reentrant=False can be read"
+            self.problem = (
+                f"used {len(now)} times under reentrant checkpointing; use_reentrant=False can be"
+                " read"
+            )
         for use in now:
             use.product = use.example_sq = None
         if self.alone:
@@ -154,15 +175,21 @@ class Watch:
         self.own = gradient.detach() if self.own is None else self.own + gradient.detach()
 
     def statistics(self, ranks: Ranks) -> list[Tensor]:
-        """This rank's ‖xᵢ‖, ‖yᵢ‖, ‖g_s‖² and (its share of C, rows of data, examples); four empty ones if unread."""
+        """This rank's ‖xᵢ‖, ‖yᵢ‖, ‖g_s‖² and (its share of C, rows of data, examples); four empty
+        ones if unread.
+        """
         if not self.alone:  # every rank takes part in the sum
-            whole = local(self.weight).new_zeros(self.weight.shape) if self.own is None else self.own
+            whole = (
+                local(self.weight).new_zeros(self.weight.shape) if self.own is None else self.own
+            )
             self.grad_norm = norm(ranks.sum(whole) / ranks.size)
         if self.reason() is not None or self.grad_norm is None:
             return [local(self.weight).new_zeros(0, dtype=torch.float64)] * 4
         x_norm = joined([use.x_norm for use in self.uses])
         y_norm = joined([use.y_norm for use in self.uses if use.y_norm is not None])
-        share = self.grad_norm.double().square() / (ranks.replicas(self.weight) if self.alone else ranks.size)
+        share = self.grad_norm.double().square() / (
+            ranks.replicas(self.weight) if self.alone else ranks.size
+        )
         counts = share.new_tensor([len(y_norm), self.examples])
         for use in self.uses:
             if use.data is not None:
@@ -190,7 +217,9 @@ class Watch:
     def pair(self) -> tuple[Tensor, Tensor] | None:
         """X and Y, where they were asked for."""
         pairs = [use.pair for use in self.uses if use.pair is not None]
-        return (torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])) if pairs else None
+        return (
+            (torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])) if pairs else None
+        )
 
 
 def stamp(weight: nn.Parameter) -> tuple[int, int] | None:
@@ -209,8 +238,9 @@ def local(t: Tensor) -> Tensor:
 
 
 def layers(watches: Sequence[Watch], ranks: Ranks, scale: Tensor | float) -> dict[str, Layer]:
-    """What was gathered on all ranks, in the scale of their averaged gradient over ``scale``; one device
-    synchronisation. Watches that cannot be read have their ``problem`` set where they did not have a ``reason``.
+    """What was gathered on all ranks, in the scale of their averaged gradient over ``scale``; one
+    device synchronisation. Watches that cannot be read have their ``problem`` set where they did
+    not have a ``reason``.
     """
     found: list[tuple[Watch, Moments, Tensor | None]] = []
     facts: list[Tensor] = []
@@ -222,11 +252,17 @@ def layers(watches: Sequence[Watch], ranks: Ranks, scale: Tensor | float) -> dic
             if ran:
                 watch.problem = f"it was measured on {len(ran)} of {len(everywhere)} ranks"
             continue
-        x_norm, y_norm, squares_ = (joined(side).double() for side in list(zip(*ran, strict=True))[:3])
+        x_norm, y_norm, squares_ = (
+            joined(side).double() for side in list(zip(*ran, strict=True))[:3]
+        )
         facts.append(ran[0][3] if len(ran) == 1 else torch.stack([rank[3] for rank in ran]).sum(0))
         C = facts[-1][0]
         if scaled:
-            y_norm, squares_, C = y_norm / (scale * ranks.size), squares_ / (scale * ranks.size) ** 2, C / scale**2
+            y_norm, squares_, C = (
+                y_norm / (scale * ranks.size),
+                squares_ / (scale * ranks.size) ** 2,
+                C / scale**2,
+            )
         pair = watch.pair
         if pair is not None and scaled:
             pair = pair[0], wide(pair[1]) / scale  # one rank: pairs are kept of no more
@@ -237,7 +273,9 @@ def layers(watches: Sequence[Watch], ranks: Ranks, scale: Tensor | float) -> dic
     for (watch, moments, example_sq), (c, rows, examples) in zip(found, numbers, strict=True):
         if math.isfinite(c):  # as it is not where an entry of X or Y is not
             dtype, input_of = watch.uses[0].dtype, watch.input_of
-            result[watch.name] = Layer(watch.name, moments, int(examples), example_sq, int(rows), dtype, input_of)
+            result[watch.name] = Layer(
+                watch.name, moments, int(examples), example_sq, int(rows), dtype, input_of
+            )
         else:
             watch.problem = NOT_FINITE
     return result

@@ -1,4 +1,6 @@
-"""Study: train a task, measure at chosen steps, set every estimator's variance beside the minibatch's."""
+"""Study: train a task, measure at chosen steps, set every estimator's variance beside the
+minibatch's.
+"""
 
 import lazy_loader
 

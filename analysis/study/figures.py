@@ -12,19 +12,34 @@ from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, legend_above, look
 
 
 def noise_scale_through_training(table: pd.DataFrame, batch_size: int) -> Figure:
-    """B_simple of every layer (thin) and of all together at every measured step; a table of ``noise_scale``."""
+    """B_simple of every layer (thin) and of all together at every measured step; a table of
+    ``noise_scale``.
+    """
     style()
     figure, axes = plt.subplots(figsize=(COLUMN + 0.6, 2.6), layout="constrained")
     steps = sorted(set(table["step"]))
     for i, (name, part) in enumerate(table.groupby("layer", sort=False)):
         places = part["step"].map(steps.index)
         if name == TOTAL:
-            axes.plot(places, part["noise_scale"], "o-", color=look([TOTAL])[TOTAL][0], linewidth=1.4, label=TOTAL)
+            axes.plot(
+                places,
+                part["noise_scale"],
+                "o-",
+                color=look([TOTAL])[TOTAL][0],
+                linewidth=1.4,
+                label=TOTAL,
+            )
         else:
             label = None if i else "each layer"
-            axes.plot(places, part["noise_scale"], ".-", color="0.7", linewidth=0.6, zorder=1, label=label)
+            axes.plot(
+                places, part["noise_scale"], ".-", color="0.7", linewidth=0.6, zorder=1, label=label
+            )
     axes.axhline(batch_size, label="batch size", **UNIT_LINE)
-    axes.set(xlabel="step (updates, evenly spaced)", ylabel="noise scale $B_{simple}$ (examples)", yscale="log")
+    axes.set(
+        xlabel="step (updates, evenly spaced)",
+        ylabel="noise scale $B_{simple}$ (examples)",
+        yscale="log",
+    )
     axes.set_xticks(range(len(steps)), [str(step) for step in steps])
     plain_ticks(axes.yaxis)
     legend_above(figure, axes)
@@ -32,21 +47,37 @@ def noise_scale_through_training(table: pd.DataFrame, batch_size: int) -> Figure
 
 
 def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
-    """Estimator variance over minibatch variance (unit: example) for every layer at one step and rate."""
+    """Estimator variance over minibatch variance (unit: example) for every layer at one step and
+    rate.
+    """
     style()
     shown = at_rate(rows[rows["step"] == step], rate)
     layers = list(dict.fromkeys(shown["layer"]))
     looks = look(list(dict.fromkeys(rows["estimator"])))
     tall = 0.17 * max(len(looks) / 8, 1)  # inches to a layer
-    figure, axes = plt.subplots(figsize=(PAGE * 0.7, 1.1 + tall * len(layers)), layout="constrained")
+    figure, axes = plt.subplots(
+        figsize=(PAGE * 0.7, 1.1 + tall * len(layers)), layout="constrained"
+    )
     for i, (name, (colour, marker)) in enumerate(looks.items()):
         part = shown[shown["estimator"] == name]
-        apart = 0.6 * ((i + 0.5) / len(looks) - 0.5)  # equal values stay visible one below the other
+        apart = 0.6 * (
+            (i + 0.5) / len(looks) - 0.5
+        )  # equal values stay visible one below the other
         places = [layers.index(layer) + apart for layer in part["layer"]]
-        axes.plot(part["ratio"], places, marker, color=colour, label=name, markersize=3.5, markeredgewidth=0)
+        axes.plot(
+            part["ratio"],
+            places,
+            marker,
+            color=colour,
+            label=name,
+            markersize=3.5,
+            markeredgewidth=0,
+        )
     axes.axvline(1, **UNIT_LINE)
     axes.set(xscale="log")
-    figure.supxlabel(f"estimator variance / minibatch variance (example), rate {rate:g}, step {step}", fontsize=8)
+    figure.supxlabel(
+        f"estimator variance / minibatch variance (example), rate {rate:g}, step {step}", fontsize=8
+    )
     plain_ticks(axes.xaxis)
     axes.set(yticks=range(len(layers)), yticklabels=layers, ylim=(len(layers) - 0.4, -0.6))
     legend_above(figure, axes)
@@ -79,7 +110,9 @@ def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
             ax=axes,
         )
         axes.axhline(1, **UNIT_LINE)
-        axes.set(title=f"minibatch unit: {unit}", xlabel="step (updates, evenly spaced)", yscale="log")
+        axes.set(
+            title=f"minibatch unit: {unit}", xlabel="step (updates, evenly spaced)", yscale="log"
+        )
         axes.set_xticks(range(len(steps)), [str(step) for step in steps])
         plain_ticks(axes.yaxis)
         axes.set_ylabel(f"variance / minibatch variance,\nmedian over layers, rate {rate:g}")
@@ -93,7 +126,9 @@ def alpha_through_training(rows: pd.DataFrame) -> Figure:
     style()
     once = rows.drop_duplicates(["layer", "step"])
     table = once.pivot_table(index="layer", columns="step", values="alpha", sort=False)
-    figure, axes = plt.subplots(figsize=(COLUMN + 0.6, 1.0 + 0.17 * len(table)), layout="constrained")
+    figure, axes = plt.subplots(
+        figsize=(COLUMN + 0.6, 1.0 + 0.17 * len(table)), layout="constrained"
+    )
     sns.heatmap(
         table,
         annot=table.map(lambda a: f"{1e3 * a:.0f}" if a >= 0.01 else f"{1e3 * a:.2g}"),
@@ -109,14 +144,22 @@ def alpha_through_training(rows: pd.DataFrame) -> Figure:
 
 
 def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
-    """Variance against rate on one layer's pair: closed form as a line, repeated draws as points with ±2 stderr."""
+    """Variance against rate on one layer's pair: closed form as a line, repeated draws as points
+    with ±2 stderr.
+    """
     style()
     draws = draws.sort_values("rate", kind="stable")
     looks = look(list(dict.fromkeys(draws["estimator"])))
     across = min(4, len(looks))
     down = -(-len(looks) // across)
     figure, grid = plt.subplots(
-        down, across, figsize=(PAGE, 0.6 + 1.5 * down), sharex=True, sharey=True, squeeze=False, layout="constrained"
+        down,
+        across,
+        figsize=(PAGE, 0.6 + 1.5 * down),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for axes, (name, (colour, _)) in zip(grid.flat, looks.items(), strict=False):
         part = draws[draws["estimator"] == name]
@@ -124,9 +167,13 @@ def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
         count = int(part["draws"].iloc[0])
         style_points = {"fmt": "o", "color": "black", "markersize": 3, "elinewidth": 0.8}
         bars = 2 * part["stderr"]
-        axes.errorbar(part["rate"], part["measured"], bars, label=f"{count} draws ± 2 stderr", **style_points)
+        axes.errorbar(
+            part["rate"], part["measured"], bars, label=f"{count} draws ± 2 stderr", **style_points
+        )
         axes.set(title=name, xscale="log", yscale="log")
-        axes.set_xticks(sorted(set(draws["rate"])), [f"{r:g}" for r in sorted(set(draws["rate"]))], minor=False)
+        axes.set_xticks(
+            sorted(set(draws["rate"])), [f"{r:g}" for r in sorted(set(draws["rate"]))], minor=False
+        )
         axes.minorticks_off()
         plain_ticks(axes.yaxis)
     for axes in list(grid.flat)[len(looks) :]:
@@ -137,8 +184,12 @@ def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
     return figure
 
 
-def of_run(rows: pd.DataFrame, draws: pd.DataFrame | None, by_unit: pd.DataFrame, rate: float) -> dict[str, Figure]:
-    """Every figure of a run, by file name; the figure of draws is left out where the run has not reached it."""
+def of_run(
+    rows: pd.DataFrame, draws: pd.DataFrame | None, by_unit: pd.DataFrame, rate: float
+) -> dict[str, Figure]:
+    """Every figure of a run, by file name; the figure of draws is left out where the run has not
+    reached it.
+    """
     figures = {
         "ratio_by_layer": ratio_by_layer(rows, int(rows["step"].max()), rate),
         "ratio_through_training": ratio_through_training(by_unit, rate),

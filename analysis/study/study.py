@@ -1,4 +1,6 @@
-"""Study (a frozen dataclass) and run(): train a task, measure at chosen steps, write rows as they come."""
+"""Study (a frozen dataclass) and run(): train a task, measure at chosen steps, write rows as they
+come.
+"""
 
 import hashlib
 import json
@@ -27,9 +29,11 @@ DRAWS = 32  # repeated draws behind each point that is set beside a closed form
 
 @dataclass(frozen=True)
 class Study:
-    """What to train, when to measure, what to compare. Step s is the gradient after s updates, 0 ≤ s ≤ steps.
+    """What to train, when to measure, what to compare. Step s is the gradient after s updates,
+    0 ≤ s ≤ steps.
 
-    ``options`` are fields of the task that differ from its defaults, as in (("pretrained", "minilm"),).
+    ``options`` are fields of the task that differ from its defaults, as in (("pretrained",
+    "minilm"),).
     Raises ValueError for names that are not known and numbers that make no sense.
     """
 
@@ -51,29 +55,42 @@ class Study:
             raise ValueError(f"steps must be 0 or more, got {self.steps}")
         points = " ".join(map(str, self.measure_at)) or "none"
         if not self.measure_at or list(self.measure_at) != sorted(set(self.measure_at)):
-            raise ValueError(f"measure points must be different and rising, got {points}; change --measure-at")
+            raise ValueError(
+                f"measure points must be different and rising, got {points}; change --measure-at"
+            )
         if self.measure_at[0] < 0 or self.measure_at[-1] > self.steps:
             raise ValueError(
-                f"measure points must lie within 0..{self.steps}, got {points}; change --measure-at or --steps"
+                f"measure points must lie within 0..{self.steps}, got {points}; change --measure-at"
+                " or --steps"
             )
 
     @property
     def name(self) -> str:
-        """The run's id: the task and a fingerprint of every field, so that equal studies have equal ids."""
+        """The run's id: the task and a fingerprint of every field, so that equal studies have equal
+        ids.
+        """
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         return f"{self.task.replace('/', '-')}-{digest[:10]}"
 
 
-def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, float], object] | None = None) -> Path:
+def run(
+    study: Study,
+    out: Path,
+    resume: bool = False,
+    progress: Callable[[int, float], object] | None = None,
+) -> Path:
     """Train, measure, and write rows to ``out`` after every measured step; returns ``out``.
 
-    ``progress`` is called with (updates done, loss) after every step. A run that was stopped at any moment goes on
-    with ``resume=True`` from its last measured step, to the rows that an uninterrupted run gives: to the last digit
-    under the same number of threads, which run.json names. Raises ValueError for a folder that cannot be used,
-    FloatingPointError for a loss that is not finite (rows so far are kept).
+    ``progress`` is called with (updates done, loss) after every step. A run that was stopped at any
+    moment goes on with ``resume=True`` from its last measured step, to the rows that an
+    uninterrupted run gives: to the last digit under the same number of threads, which run.json
+    names. Raises ValueError for a folder that cannot be used, FloatingPointError for a loss that is
+    not finite (rows so far are kept).
     """
     folder, task, device = Folder(out), named(study.task, study.options), torch.device(study.device)
-    origin = records.provenance(device) | task.provenance()  # reads the data: what is wrong with it shows first
+    origin = (
+        records.provenance(device) | task.provenance()
+    )  # reads the data: what is wrong with it shows first
     folder.claim(study, resume)
     folder.describe(study, origin, finished=False)
 
@@ -86,7 +103,9 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
     whole = names if any(traits_of(name).needs_pair for name in study.estimators) else []
 
     for step in range(start, study.steps + 1):
-        torch.manual_seed(fold(study.seed, "step", step))  # dropout and the like: a function of the step alone
+        torch.manual_seed(
+            fold(study.seed, "step", step)
+        )  # dropout and the like: a function of the step alone
         batch = moved(task.batch(step, study.seed), device)
         last = step == study.measure_at[-1]
         probe = None
@@ -97,13 +116,17 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
             loss = backward(task, model, batch, device)
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the loss is {loss} at step {step}; the {len(rows)} rows measured before it are in {folder.rows}"
+                f"the loss is {loss} at step {step}; the {len(rows)} rows measured before it are in"
+                f" {folder.rows}"
             )
         if probe is not None:
             layers = probe.read()
             if last:
                 records.write_rows(folder.coverage, probe.coverage())
-                records.write_rows(folder.draws, repeated_draws(layers[drawn], study).assign(run=study.name, step=step))
+                records.write_rows(
+                    folder.draws,
+                    repeated_draws(layers[drawn], study).assign(run=study.name, step=step),
+                )
             table = compare(layers.values(), study.estimators, study.rates, dtype_of(task))
             rows = joined(rows, table.assign(run=study.name, step=step)[COLUMNS])
             with in_precision(task, device):
@@ -124,9 +147,11 @@ def run(study: Study, out: Path, resume: bool = False, progress: Callable[[int, 
 def layers_at(
     task: Task, steps: Sequence[int], device: torch.device, seed: int, layer: str | None = None
 ) -> Iterator[tuple[int, dict[str, Layer]]]:
-    """Train as ``run`` does, on the same numbers, and yield at each of ``steps`` (rising) the layers with X and Y kept.
+    """Train as ``run`` does, on the same numbers, and yield at each of ``steps`` (rising) the
+    layers with X and Y kept.
 
-    All layers, or the one called ``layer``. Raises ValueError, before training, for an unknown name.
+    All layers, or the one called ``layer``. Raises ValueError, before training, for an unknown
+    name.
     """
     torch.manual_seed(fold(seed, "model"))
     model = task.model().to(device)
@@ -140,7 +165,9 @@ def layers_at(
         with probe or nullcontext():
             loss = backward(task, model, moved(task.batch(step, seed), device), device)
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {step}; what was measured before it is kept")
+            raise FloatingPointError(
+                f"the loss is {loss} at step {step}; what was measured before it is kept"
+            )
         if probe is not None:
             yield step, {name: read for name, read in probe.read().items() if name in names}
         update(optimizer, task.rate_at(step, max(task.steps, steps[-1])))
@@ -173,7 +200,11 @@ def forward(task: Task, model: nn.Module, batch: Batch, device: torch.device) ->
 
 def in_precision(task: Task, device: torch.device) -> AbstractContextManager[object]:
     """Matrix products in the task's precision."""
-    return torch.autocast(device.type, dtype_of(task)) if task.precision != "float32" else nullcontext()
+    return (
+        torch.autocast(device.type, dtype_of(task))
+        if task.precision != "float32"
+        else nullcontext()
+    )
 
 
 def dtype_of(task: Task) -> torch.dtype:
@@ -182,7 +213,9 @@ def dtype_of(task: Task) -> torch.dtype:
 
 
 def task_of(run: Path) -> Task:
-    """The task that a run trained, with its options. Raises ValueError where its run.json does not say."""
+    """The task that a run trained, with its options. Raises ValueError where its run.json does not
+    say.
+    """
     path = Folder(run).provenance
     study = records.read_json(path).get("study", {})
     if "task" not in study:
@@ -191,12 +224,26 @@ def task_of(run: Path) -> Task:
 
 
 def repeated_draws(layer: Layer, study: Study) -> pd.DataFrame:
-    """Closed form and ``DRAWS`` repeated draws of the variance on one layer's own pair, for every choice."""
+    """Closed form and ``DRAWS`` repeated draws of the variance on one layer's own pair, for every
+    choice.
+    """
     x, y = layer.moments.pair
     lines: list[tuple[Any, ...]] = []
     for name, rate in choices(study.estimators, study.rates):
         estimator = for_layer(name, rate, layer)
         measured = empirical(estimator, x, y, DRAWS, fold(study.seed, "draws", name)).variance
         closed = estimator.variance(layer.moments)
-        lines.append((layer.name, name, rate, float(closed), float(measured.value), float(measured.stderr), DRAWS))
-    return pd.DataFrame(lines, columns=["layer", "estimator", "rate", "variance", "measured", "stderr", "draws"])
+        lines.append(
+            (
+                layer.name,
+                name,
+                rate,
+                float(closed),
+                float(measured.value),
+                float(measured.stderr),
+                DRAWS,
+            )
+        )
+    return pd.DataFrame(
+        lines, columns=["layer", "estimator", "rate", "variance", "measured", "stderr", "draws"]
+    )

@@ -1,4 +1,6 @@
-"""Cell (a frozen dataclass): one training run. train(): its losses, metric, time, memory and ratio, step by step."""
+"""Cell (a frozen dataclass): one training run. train(): its losses, metric, time, memory and ratio,
+step by step.
+"""
 
 import hashlib
 import json
@@ -30,11 +32,13 @@ TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to t
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run: a task with these options, ``batch`` examples a step, its linear layers under ``estimator``.
+    """One training run: a task with these options, ``batch`` examples a step, its linear layers
+    under ``estimator``.
 
-    ``estimator`` is a spelling, without the rate where it takes one ("gaussian", "rounding:2"); ``rate`` is 1 where it
-    takes none. ``layers`` is a pattern of the layers it is given to. ``threads`` are torch's: sums round differently
-    under another number. Equal cells give equal rows but for ``TIMED``.
+    ``estimator`` is a spelling, without the rate where it takes one ("gaussian", "rounding:2");
+    ``rate`` is 1 where it takes none. ``layers`` is a pattern of the layers it is given to.
+    ``threads`` are torch's: sums round differently under another number. Equal cells give equal
+    rows but for ``TIMED``.
     """
 
     task: str
@@ -55,25 +59,37 @@ class Cell:
         return parse(self.estimator, self.rate)
 
     def prepared(self) -> Task:
-        """The task with the cell's options and batch. Raises ValueError for what the task does not have."""
+        """The task with the cell's options and batch. Raises ValueError for what the task does not
+        have.
+        """
         return named(self.task, (*self.options, ("batch_size", self.batch)))
 
     @property
     def name(self) -> str:
         """The cell's id, fit for a file: what it is, and a fingerprint of every field."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        words = [self.task, self.estimator, f"{self.rate:g}", f"batch{self.batch}", f"seed{self.seed}", digest[:10]]
+        words = [
+            self.task,
+            self.estimator,
+            f"{self.rate:g}",
+            f"batch{self.batch}",
+            f"seed{self.seed}",
+            digest[:10],
+        ]
         return "".join(c if c.isalnum() or c in "-." else "_" for c in "-".join(words))
 
 
 def train(cell: Cell) -> pd.DataFrame:
-    """One row per evaluated step: after ``step`` updates, ``train`` is the mean loss of the updates since the row
-    before, ``validation`` and ``metric`` are of the held-out examples, ``seconds`` is the time of all updates so far
-    (CPU time of the process, or on a GPU wall time), ``peak`` the most bytes the allocator held in one update.
+    """One row per evaluated step: after ``step`` updates, ``train`` is the mean loss of the updates
+    since the row before, ``validation`` and ``metric`` are of the held-out examples, ``seconds`` is
+    the time of all updates so far (CPU time of the process, or on a GPU wall time), ``peak`` the
+    most bytes the allocator held in one update.
 
-    ``ratio`` is what the estimator adds to the noise of this step's batch: over all its layers, summed variance /
-    summed minibatch variance (unit: example); ``ratio_median`` is the median over layers. NaN without a closed form.
-    Raises FloatingPointError for a loss that is not finite, ValueError for a cell that cannot be trained.
+    ``ratio`` is what the estimator adds to the noise of this step's batch: over all its layers,
+    summed variance / summed minibatch variance (unit: example); ``ratio_median`` is the median over
+    layers. NaN without a closed form.
+    Raises FloatingPointError for a loss that is not finite, ValueError for a cell that cannot be
+    trained.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(cell.threads)
@@ -103,13 +119,17 @@ def trained(cell: Cell) -> pd.DataFrame:
             losses.clear()
         if step == cell.steps:
             break
-        torch.manual_seed(fold(cell.seed, "step", step))  # dropout and sketches: a function of the step alone
+        torch.manual_seed(
+            fold(cell.seed, "step", step)
+        )  # dropout and sketches: a function of the step alone
         rate = task.rate_at(step, cell.steps)
 
         def one(batch: Batch = batch, rate: float = rate) -> None:
             losses.append(backward(task, model, batch, device))
             update(optimizer, rate)
-            optimizer.zero_grad(set_to_none=True)  # last, so that an update begins without gradients
+            optimizer.zero_grad(
+                set_to_none=True
+            )  # last, so that an update begins without gradients
 
         if step == 1:  # the second update is the first that meets an optimizer's state
             peak = highest(one, model, optimizer, device)
@@ -118,12 +138,18 @@ def trained(cell: Cell) -> pd.DataFrame:
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"the loss is {losses[-1]} at step {step} of {cell.name}")
     if cell.steps > 1:
-        seconds_per = cell.steps / (cell.steps - 1)  # the measured update is slower: the others stand for it
+        seconds_per = cell.steps / (
+            cell.steps - 1
+        )  # the measured update is slower: the others stand for it
         lines = [(*line[:-1], line[-1] * (seconds_per if line[0] > 1 else 1)) for line in lines]
-    rows = pd.DataFrame(lines, columns=["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"])
+    rows = pd.DataFrame(
+        lines, columns=["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"]
+    )
     origin = records.provenance(device)
     kept = {name: origin[name] for name in ("device", "hardware", "threads", "commit", "torch")}
-    fields = {name: getattr(cell, name) for name in COLUMNS if hasattr(cell, name) and name not in kept}
+    fields = {
+        name: getattr(cell, name) for name in COLUMNS if hasattr(cell, name) and name not in kept
+    }
     return rows.assign(cell=cell.name, peak=peak, **fields, **kept)[COLUMNS]
 
 
@@ -132,11 +158,17 @@ def convert(model: nn.Module, cell: Cell, estimator: Estimator) -> None:
     if not isinstance(estimator, Exact):
         done = sketch_linears(model, estimator, include=cell.layers)
         if not done.converted:
-            raise ValueError(f"no layer of {cell.task} matches {cell.layers!r} and can be sketched:\n{done}")
+            raise ValueError(
+                f"no layer of {cell.task} matches {cell.layers!r} and can be sketched:\n{done}"
+            )
 
 
-def added_noise(task: Task, model: nn.Module, batch: Batch, cell: Cell, estimator: Estimator) -> tuple[float, float]:
-    """Total and median ratio of the estimator's variance to the minibatch's, at the exact gradient of this batch."""
+def added_noise(
+    task: Task, model: nn.Module, batch: Batch, cell: Cell, estimator: Estimator
+) -> tuple[float, float]:
+    """Total and median ratio of the estimator's variance to the minibatch's, at the exact gradient
+    of this batch.
+    """
     if isinstance(estimator, Exact):
         return 0.0, 0.0
     if estimator.traits.no_closed_form:
@@ -146,7 +178,11 @@ def added_noise(task: Task, model: nn.Module, batch: Batch, cell: Cell, estimato
     with Probe(model, pairs=names if estimator.traits.needs_pair else []) as probe:
         backward(task, model, batch, torch.device(cell.device))
     model.zero_grad(set_to_none=True)
-    layers = [layer for name, layer in probe.read().items() if name in names and layer.example_sq is not None]
+    layers = [
+        layer
+        for name, layer in probe.read().items()
+        if name in names and layer.example_sq is not None
+    ]
     convert(model, cell, estimator)
     if not layers:
         return math.nan, math.nan
@@ -156,8 +192,13 @@ def added_noise(task: Task, model: nn.Module, batch: Batch, cell: Cell, estimato
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Compute every block's activations again in backward: by the model's own switch, else block by block."""
-    for switch in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # transformers, new and old
+    """Compute every block's activations again in backward: by the model's own switch, else block by
+    block.
+    """
+    for switch in (
+        "activation_checkpointing_enable",
+        "gradient_checkpointing_enable",
+    ):  # transformers, new and old
         if hasattr(model, switch):
             getattr(model, switch)({"use_reentrant": False})
             return
@@ -165,7 +206,12 @@ def checkpoint_blocks(model: nn.Module) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def highest(work: Callable[[], None], model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+def highest(
+    work: Callable[[], None],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> int:
     """Most bytes held at once during ``work``, parameters and optimizer state included."""
     if device.type == "cpu":
         return bench.resident(model, optimizer) + bench.peak(work)

@@ -7,7 +7,16 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, legend_above, look, method, plain_ticks, style
+from sketchvar.analysis.style import (
+    COLUMN,
+    PAGE,
+    UNIT_LINE,
+    legend_above,
+    look,
+    method,
+    plain_ticks,
+    style,
+)
 
 
 def of_sweep(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Figure]:
@@ -17,7 +26,9 @@ def of_sweep(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Figure]:
 
 
 def whole_batch(rows: pd.DataFrame) -> pd.DataFrame:
-    """The runs on the whole batch, without those that only repeat exact training under checkpointing."""
+    """The runs on the whole batch, without those that only repeat exact training under
+    checkpointing.
+    """
     return rows[(rows["batch"] == rows["batch"].max()) & ~rows["checkpointing"]]
 
 
@@ -33,18 +44,25 @@ def panel_by_rate(shown: pd.DataFrame) -> tuple[Figure, list[Panel]]:
     """A panel for every rate, greatest first; estimators that take none are in all of them."""
     without = set(shown[shown["rate"] == 1]["estimator"])
     rates = sorted(set(shown[~shown["estimator"].isin(without)]["rate"]), reverse=True) or [1.0]
-    figure, grid = plt.subplots(1, len(rates), figsize=(PAGE, 2.8), sharey=True, squeeze=False, layout="constrained")
+    figure, grid = plt.subplots(
+        1, len(rates), figsize=(PAGE, 2.8), sharey=True, squeeze=False, layout="constrained"
+    )
     everywhere = shown["estimator"].isin(without)
     return figure, [
-        Panel(axes, r, shown[(shown["rate"] == r) | everywhere]) for axes, r in zip(grid[0], rates, strict=True)
+        Panel(axes, r, shown[(shown["rate"] == r) | everywhere])
+        for axes, r in zip(grid[0], rates, strict=True)
     ]
 
 
 def curves(rows: pd.DataFrame) -> Figure:
-    """Validation loss from the second evaluation on, one panel per rate, mean and range over seeds."""
+    """Validation loss from the second evaluation on, one panel per rate, mean and range over
+    seeds.
+    """
     style()
     shown = whole_batch(rows)
-    shown = shown[shown["step"] > shown["step"].min()]  # the loss of a fresh model would hide all differences
+    shown = shown[
+        shown["step"] > shown["step"].min()
+    ]  # the loss of a fresh model would hide all differences
     looks = look(list(dict.fromkeys(shown["estimator"])))
     figure, panels = panel_by_rate(shown)
     for axes, rate, part in panels:
@@ -63,7 +81,11 @@ def curves(rows: pd.DataFrame) -> Figure:
             linewidth=1,
             ax=axes,
         )
-        axes.set(title=f"rate {rate:g}", xlabel="step (updates)", ylabel="validation loss, mean and range over seeds")
+        axes.set(
+            title=f"rate {rate:g}",
+            xlabel="step (updates)",
+            ylabel="validation loss, mean and range over seeds",
+        )
         axes.get_legend().remove()
     legend_above(figure, panels[0].axes)
     return figure
@@ -86,13 +108,17 @@ def ratio(rows: pd.DataFrame) -> Figure | None:
         axes.axhline(1, **UNIT_LINE)
         axes.set(title=f"rate {rate:g}", yscale="log", xlabel="step (updates)")
         plain_ticks(axes.yaxis)
-    panels[0].axes.set_ylabel("estimator variance / minibatch variance,\nall layers together, mean over seeds")
+    panels[0].axes.set_ylabel(
+        "estimator variance / minibatch variance,\nall layers together, mean over seeds"
+    )
     legend_above(figure, panels[0].axes)
     return figure
 
 
 def final(table: pd.DataFrame) -> Figure:
-    """Final validation loss less that of exact training, mean and 95 % interval over paired seeds."""
+    """Final validation loss less that of exact training, mean and 95 % interval over paired
+    seeds.
+    """
     style()
     shown = table[table["validation_exact"].notna() & ~table["checkpointing"]]
     shown = shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
@@ -100,12 +126,20 @@ def final(table: pd.DataFrame) -> Figure:
         f"exact, batch {b}" if e == "exact" else method(e, r)
         for e, r, b in zip(shown["estimator"], shown["rate"], shown["batch"], strict=True)
     ]
-    figure, axes = plt.subplots(figsize=(COLUMN * 1.4, 0.8 + 0.2 * len(shown)), layout="constrained")
+    figure, axes = plt.subplots(
+        figsize=(COLUMN * 1.4, 0.8 + 0.2 * len(shown)), layout="constrained"
+    )
     colours = ["tab:gray" if e == "exact" else "C0" for e in shown["estimator"]]
     for i, (_, line) in enumerate(shown.iterrows()):
-        axes.plot([line["validation_exact_low"], line["validation_exact_high"]], [i, i], color=colours[i])
+        axes.plot(
+            [line["validation_exact_low"], line["validation_exact_high"]], [i, i], color=colours[i]
+        )
         axes.plot(line["validation_exact"], i, "o", color=colours[i])
     axes.axvline(0, color="black", linewidth=0.8, linestyle="--")
-    axes.set(yticks=range(len(shown)), yticklabels=names, xlabel="final validation loss − exact (paired by seed, 95 %)")
+    axes.set(
+        yticks=range(len(shown)),
+        yticklabels=names,
+        xlabel="final validation loss − exact (paired by seed, 95 %)",
+    )
     axes.invert_yaxis()
     return figure

@@ -1,4 +1,6 @@
-"""Grid (a frozen dataclass): which cells a study trains, the baselines that a user has anyway among them."""
+"""Grid (a frozen dataclass): which cells a study trains, the baselines that a user has anyway among
+them.
+"""
 
 import math
 from collections.abc import Callable
@@ -19,8 +21,10 @@ MEMORY = ["estimator", "rate", "activations", "exact", "same_memory_batch"]
 
 @dataclass(frozen=True)
 class Grid:
-    """Every estimator × rate × seed of one task, and exact training: plain, under activation checkpointing, and on
-    ``fractions`` of the batch. Raises ValueError for names that are not known and numbers that make no sense."""
+    """Every estimator × rate × seed of one task, and exact training: plain, under activation
+    checkpointing, and on ``fractions`` of the batch. Raises ValueError for names that are not known
+    and numbers that make no sense.
+    """
 
     task: str
     options: Options
@@ -37,32 +41,50 @@ class Grid:
     def __post_init__(self) -> None:
         if self.steps < 2 or not 1 <= self.evaluations <= self.steps:
             raise ValueError(
-                f"training needs 2 steps or more and 1 to {self.steps} evaluations, got {self.steps} and "
-                f"{self.evaluations}; change --steps or --evaluations"
+                f"training needs 2 steps or more and 1 to {self.steps} evaluations, got"
+                f" {self.steps} and {self.evaluations}; change --steps or --evaluations"
             )
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
-            raise ValueError(f"seeds must be different, got {' '.join(map(str, self.seeds)) or 'none'}")
+            raise ValueError(
+                f"seeds must be different, got {' '.join(map(str, self.seeds)) or 'none'}"
+            )
         for rate in (*self.rates, *self.fractions):
             check_rate(self, rate)
         for estimator, rate in self.choices():
             replace(self.exact(), estimator=estimator, rate=rate).build()
 
     def choices(self) -> list[tuple[str, float]]:
-        """Every (estimator, rate) but the exact one; an estimator that takes no rate comes once, at rate 1."""
+        """Every (estimator, rate) but the exact one; an estimator that takes no rate comes once, at
+        rate 1.
+        """
         names = [name for name in self.estimators if name != "exact"]
-        return [(name, rate) for name in names for rate in (self.rates if takes_rate(name) else (1.0,))]
+        return [
+            (name, rate) for name in names for rate in (self.rates if takes_rate(name) else (1.0,))
+        ]
 
     def exact(self, seed: int = 0) -> Cell:
         """The plain exact run of a seed."""
         points = {round(self.steps * i / self.evaluations) for i in range(self.evaluations + 1)}
         batch = named(self.task, self.options).batch_size
-        cell = Cell(self.task, self.options, "exact", 1.0, batch, False, seed, self.steps, tuple(sorted(points)))
+        cell = Cell(
+            self.task,
+            self.options,
+            "exact",
+            1.0,
+            batch,
+            False,
+            seed,
+            self.steps,
+            tuple(sorted(points)),
+        )
         return replace(cell, layers=self.layers, device=self.device, threads=self.threads)
 
     def cells(self, memory: pd.DataFrame) -> list[Cell]:
-        """All cells, seed by seed, so that an unfinished sweep has whole seeds. ``memory`` is what ``activations``
-        measured: it says on how many examples exact training holds as many bytes as each estimator. Checkpointing
-        computes what exact training does, so one seed tells its time and memory."""
+        """All cells, seed by seed, so that an unfinished sweep has whole seeds. ``memory`` is what
+        ``activations`` measured: it says on how many examples exact training holds as many bytes as
+        each estimator. Checkpointing computes what exact training does, so one seed tells its time
+        and memory.
+        """
         whole = self.exact()
         batches = {max(1, round(whole.batch * fraction)) for fraction in self.fractions}
         batches |= {int(batch) for batch in memory["same_memory_batch"]}
@@ -73,8 +95,9 @@ class Grid:
         return [*cells[: len(found)], replace(cells[0], checkpointing=True), *cells[len(found) :]]
 
     def activations(self) -> pd.DataFrame:
-        """One row per estimator and rate: bytes that a forward pass leaves for backward, those of the exact pass, and
-        the most examples on which exact training leaves no more (columns ``MEMORY``). Checkpointed: "checkpointing".
+        """One row per estimator and rate: bytes that a forward pass leaves for backward, those of
+        the exact pass, and the most examples on which exact training leaves no more (columns
+        ``MEMORY``). Checkpointed: "checkpointing".
         """
         whole = self.exact()
         most = held(whole, whole.batch)
@@ -87,11 +110,15 @@ class Grid:
                 low, high = (middle, high) if held(whole, middle) <= kept else (low, middle - 1)
             lines.append((name, rate, kept, most, low))
         kept = held(replace(whole, checkpointing=True), whole.batch)
-        return pd.DataFrame([*lines, ("checkpointing", 1.0, kept, most, whole.batch)], columns=MEMORY)
+        return pd.DataFrame(
+            [*lines, ("checkpointing", 1.0, kept, most, whole.batch)], columns=MEMORY
+        )
 
 
 def held(cell: Cell, examples: int) -> int:
-    """Bytes that the forward pass of a cell leaves for backward, on the first ``examples`` of its first batch."""
+    """Bytes that the forward pass of a cell leaves for backward, on the first ``examples`` of its
+    first batch.
+    """
     task, device = cell.prepared(), torch.device(cell.device)
     torch.manual_seed(fold(cell.seed, "model"))
     model = task.model().to(device)

@@ -1,4 +1,6 @@
-"""What came of a sweep: final values with intervals over seeds, beside exact training and a smaller batch, paired."""
+"""What came of a sweep: final values with intervals over seeds, beside exact training and a smaller
+batch, paired.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,36 +9,53 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-METHOD = ["estimator", "rate", "batch", "checkpointing", "layers"]  # what makes two runs the same but for their seed
+METHOD = [
+    "estimator",
+    "rate",
+    "batch",
+    "checkpointing",
+    "layers",
+]  # what makes two runs the same but for their seed
 
 
-def interval(values: Sequence[float] | pd.Series | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+def interval(
+    values: Sequence[float] | pd.Series | np.ndarray, level: float = 0.95
+) -> tuple[float, float, float]:
     """Mean, and the ends of its Student interval; NaN ends for fewer than two values."""
     found = np.asarray(values, float)
     mean = float(found.mean()) if len(found) else math.nan
     if len(found) < 2:
         return mean, math.nan, math.nan
-    half = float(student.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found)))
+    half = float(
+        student.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found))
+    )
     return mean, mean - half, mean + half
 
 
 def final(rows: pd.DataFrame) -> pd.DataFrame:
-    """The last row of every run, with ``fraction``: its mean effective batch fraction, 1 / (1 + ratio), in training."""
+    """The last row of every run, with ``fraction``: its mean effective batch fraction,
+    1 / (1 + ratio), in training.
+    """
     fraction = (1 / (1 + rows["ratio"])).groupby(rows["cell"]).mean().rename("fraction")
     last = rows.sort_values("step", kind="stable").drop_duplicates("cell", keep="last")
     return last.join(fraction, on="cell").sort_index()
 
 
-def paired(rows: pd.DataFrame, baseline: pd.DataFrame, value: str) -> tuple[float, float, float, int]:
-    """Mean difference of ``value`` to the baseline's run of the same seed, its interval, and the number of pairs."""
+def paired(
+    rows: pd.DataFrame, baseline: pd.DataFrame, value: str
+) -> tuple[float, float, float, int]:
+    """Mean difference of ``value`` to the baseline's run of the same seed, its interval, and the
+    number of pairs.
+    """
     both = rows.merge(baseline, on="seed", suffixes=("", "_base"))
     return *interval(both[value] - both[f"{value}_base"]), len(both)
 
 
 def summary(rows: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
-    """One row per method: the final metric and validation loss, their paired differences to exact training on the
-    whole batch (``_exact``) and to exact training on the batch that leaves as many bytes for backward (``_smaller``),
-    each as mean, low, high of a 95 % interval over seeds; and the ratio of time and of peak memory to exact training.
+    """One row per method: the final metric and validation loss, their paired differences to exact
+    training on the whole batch (``_exact``) and to exact training on the batch that leaves as many
+    bytes for backward (``_smaller``), each as mean, low, high of a 95 % interval over seeds; and
+    the ratio of time and of peak memory to exact training.
 
     ``memory`` is ``Grid.activations()``. A difference is NaN where its baseline was not trained.
     """

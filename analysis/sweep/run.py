@@ -1,4 +1,6 @@
-"""sweep(): train the cells of a grid by joblib, on processes or on Ray; every finished cell is a file."""
+"""sweep(): train the cells of a grid by joblib, on processes or on Ray; every finished cell is a
+file.
+"""
 
 import hashlib
 import json
@@ -23,7 +25,9 @@ BACKENDS = ("processes", "ray")
 
 
 class Sweep:
-    """The folder of a sweep: cells/<cell>.parquet for what is finished, failed/<cell>.json for what is not."""
+    """The folder of a sweep: cells/<cell>.parquet for what is finished, failed/<cell>.json for what
+    is not.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.cells, self.failed = path, path / "cells", path / "failed"
@@ -37,16 +41,25 @@ class Sweep:
             records.atomically(self.path / "writable", lambda part: part.touch())
             (self.path / "writable").unlink()
         except OSError as error:
-            raise ValueError(f"cannot write to {self.path} ({error.strerror}); choose another --out") from None
+            raise ValueError(
+                f"cannot write to {self.path} ({error.strerror}); choose another --out"
+            ) from None
 
     def describe(self, grid: Grid) -> None:
         """Write sweep.json: the grid, and where and with what it is trained."""
-        origin = records.provenance(torch.device(grid.device)) | named(grid.task, grid.options).provenance()
+        origin = (
+            records.provenance(torch.device(grid.device))
+            | named(grid.task, grid.options).provenance()
+        )
         records.write_json(self.provenance, {"grid": asdict(grid), **origin})
 
     def activations(self, grid: Grid) -> pd.DataFrame:
         """``grid.activations()``, measured once and kept in memory-<...>.parquet."""
-        fields = {k: v for k, v in asdict(grid).items() if k not in ("seeds", "steps", "evaluations", "fractions")}
+        fields = {
+            k: v
+            for k, v in asdict(grid).items()
+            if k not in ("seeds", "steps", "evaluations", "fractions")
+        }
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         path = self.path / f"memory-{digest[:10]}.parquet"
         if not path.exists():
@@ -65,12 +78,18 @@ class Sweep:
 
     def table(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """The rows of all finished ones of these cells, in the order of the cells."""
-        parts = [records.read_rows(self.rows_of(cell)) for cell in cells if self.rows_of(cell).exists()]
+        parts = [
+            records.read_rows(self.rows_of(cell)) for cell in cells if self.rows_of(cell).exists()
+        ]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
     def errors(self, cells: Sequence[Cell]) -> dict[str, str]:
         """Name -> error of the cells that failed."""
-        return {c.name: records.read_json(self.error_of(c))["error"] for c in cells if self.error_of(c).exists()}
+        return {
+            c.name: records.read_json(self.error_of(c))["error"]
+            for c in cells
+            if self.error_of(c).exists()
+        }
 
 
 def sweep(
@@ -81,16 +100,22 @@ def sweep(
     retry: bool = False,
     progress: Callable[[], object] | None = None,
 ) -> pd.DataFrame:
-    """Train every cell that is not finished, ``jobs`` at a time; returns the rows of all finished cells.
+    """Train every cell that is not finished, ``jobs`` at a time; returns the rows of all finished
+    cells.
 
-    A sweep stopped at any moment goes on where it was, with any number of jobs: what is finished is a whole file, what
-    is not is trained again from its start. Cells that failed are left alone unless ``retry``; their errors are files
-    too. ``progress`` is called after every cell. Raises ValueError where a file cannot be written or Ray is missing.
+    A sweep stopped at any moment goes on where it was, with any number of jobs: what is finished is
+    a whole file, what is not is trained again from its start. Cells that failed are left alone
+    unless ``retry``; their errors are files too. ``progress`` is called after every cell. Raises
+    ValueError where a file cannot be written or Ray is missing.
     """
     folder.open()
     for file in (path for cell in cells if (path := folder.rows_of(cell)).exists()):
         records.read_rows(file)  # a file cut short is an error now, not after hours
-    left = [c for c in cells if not folder.rows_of(c).exists() and (retry or not folder.error_of(c).exists())]
+    left = [
+        c
+        for c in cells
+        if not folder.rows_of(c).exists() and (retry or not folder.error_of(c).exists())
+    ]
     with on(backend):
         work = (joblib.delayed(finish)(cell, folder.path) for cell in left)
         streams = {} if backend == "ray" else {"return_as": "generator_unordered"}
@@ -100,14 +125,16 @@ def sweep(
                     progress()
         except BrokenExecutor:
             raise ValueError(
-                "a worker was killed, perhaps for its memory; finished cells are kept: give the same command again, "
-                "with fewer --jobs"
+                "a worker was killed, perhaps for its memory; finished cells are kept: give the"
+                " same command again, with fewer --jobs"
             ) from None
     return folder.table(cells)
 
 
 def finish(cell: Cell, path: Path) -> None:
-    """Train one cell and write its file, or its error's. Raises ValueError where neither can be written."""
+    """Train one cell and write its file, or its error's. Raises ValueError where neither can be
+    written.
+    """
     folder = Sweep(path)
     try:
         try:
@@ -121,13 +148,15 @@ def finish(cell: Cell, path: Path) -> None:
             folder.error_of(cell).unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(
-            f"cannot write {cell.name} to {path} ({error.strerror}); free some space and give the same command again: "
-            "finished cells are kept"
+            f"cannot write {cell.name} to {path} ({error.strerror}); free some space and give the"
+            " same command again: finished cells are kept"
         ) from None
 
 
 def on(backend: str) -> AbstractContextManager[Any]:
-    """joblib's backend: processes of this machine, or the Ray cluster that RAY_ADDRESS names (else a local one)."""
+    """joblib's backend: processes of this machine, or the Ray cluster that RAY_ADDRESS names (else
+    a local one).
+    """
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; known are {', '.join(BACKENDS)}")
     if backend == "processes":

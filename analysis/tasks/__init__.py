@@ -31,7 +31,9 @@ TASKS: dict[str, Task] = {
     "cifar10/conv": CifarConv(),
 }
 
-Options = tuple[tuple[str, str | int | float], ...]  # fields of a task that differ from its defaults
+Options = tuple[
+    tuple[str, str | int | float], ...
+]  # fields of a task that differ from its defaults
 
 
 def named(task: str, options: Options = ()) -> Task:
@@ -43,7 +45,10 @@ def named(task: str, options: Options = ()) -> Task:
     known = {field.name for field in fields(TASKS[task])}
     for name, _ in options:
         if name not in known:
-            raise ValueError(f"{task} takes no {name}; it has {', '.join(sorted(known - {'steps', 'measure_at'}))}")
+            raise ValueError(
+                f"{task} takes no {name}; it has"
+                f" {', '.join(sorted(known - {'steps', 'measure_at'}))}"
+            )
     return replace(TASKS[task], **dict(options))  # type: ignore[arg-type]
 
 

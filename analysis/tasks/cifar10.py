@@ -1,4 +1,6 @@
-"""cifar10/vit and cifar10/conv: a small vision transformer and a small convolutional network, from scratch."""
+"""cifar10/vit and cifar10/conv: a small vision transformer and a small convolutional network, from
+scratch.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from sketchvar.estimators.seeds import fold, generator
 
 @dataclass(frozen=True)
 class Cifar10(Task):
-    """Ten classes of 32 × 32 colour images, mirrored at random. ``data_dir`` is a directory (or file) of them."""
+    """Ten classes of 32 × 32 colour images, mirrored at random. ``data_dir`` is a directory (or
+    file) of them.
+    """
 
     steps: int = 1000
     measure_at: tuple[int, ...] = (0, 10, 100, 300, 1000)
@@ -44,7 +48,9 @@ class Cifar10(Task):
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
         pixels, labels = images("test", self.data_dir)
         model.eval()
-        logits = torch.cat([model(normal(part).to(device)).float().cpu() for part in pixels.split(250)])
+        logits = torch.cat(
+            [model(normal(part).to(device)).float().cpu() for part in pixels.split(250)]
+        )
         model.train()
         return Validation(float(F.cross_entropy(logits, labels)), accuracy(logits, labels))
 
@@ -66,7 +72,9 @@ class CifarViT(Cifar10):
 
 @dataclass(frozen=True)
 class CifarConv(Cifar10):
-    """3 × 3 convolutions with group norm, halving the image and doubling the channels at every second one."""
+    """3 × 3 convolutions with group norm, halving the image and doubling the channels at every
+    second one.
+    """
 
     width: int = 32
 
@@ -104,20 +112,27 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         x = self.norm1(h)
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k, v = (
+            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for f in (self.query, self.key, self.value)
+        )
         h = h + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return h + self.down(F.gelu(self.up(self.norm2(h))))
 
 
 class ConvNet(nn.Module):
-    """Takes images (S × 3 × 32 × 32), gives logits (S × 10), through convolutions of these numbers of channels."""
+    """Takes images (S × 3 × 32 × 32), gives logits (S × 10), through convolutions of these numbers
+    of channels.
+    """
 
     def __init__(self, widths: list[int]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             [
                 nn.Sequential(
-                    nn.Conv2d(a, b, 3, stride=1 + i % 2, padding=1, bias=False), nn.GroupNorm(8, b), nn.GELU()
+                    nn.Conv2d(a, b, 3, stride=1 + i % 2, padding=1, bias=False),
+                    nn.GroupNorm(8, b),
+                    nn.GELU(),
                 )
                 for i, (a, b) in enumerate(pairwise(widths))
             ]
@@ -132,5 +147,7 @@ class ConvNet(nn.Module):
 
 
 def normal(pixels: Tensor) -> Tensor:
-    """Bytes (S × 3 × 32 × 32) to floats of mean 0 and variance 1, by CIFAR-10's own mean and deviation."""
+    """Bytes (S × 3 × 32 × 32) to floats of mean 0 and variance 1, by CIFAR-10's own mean and
+    deviation.
+    """
     return (pixels.float() / 255 - 0.473) / 0.251

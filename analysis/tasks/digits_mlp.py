@@ -15,7 +15,9 @@ HELD_OUT = 297  # of 1797 images
 
 @dataclass(frozen=True)
 class DigitsMLP(Task):
-    """Ten classes of 8 × 8 images. Batches go through a fresh permutation of the training images every epoch."""
+    """Ten classes of 8 × 8 images. Batches go through a fresh permutation of the training images
+    every epoch.
+    """
 
     steps: int = 200
     measure_at: tuple[int, ...] = (0, 10, 50, 100, 200)
@@ -29,7 +31,9 @@ class DigitsMLP(Task):
 
     def model(self) -> nn.Module:
         w = self.width
-        return nn.Sequential(nn.Linear(64, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, 10))
+        return nn.Sequential(
+            nn.Linear(64, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, 10)
+        )
 
     def batch(self, step: int, seed: int) -> Batch:
         images, labels = digits()

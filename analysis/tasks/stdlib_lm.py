@@ -1,4 +1,6 @@
-"""stdlib-lm: a decoder-only transformer on the source files of the Python standard library, by bytes or by words."""
+"""stdlib-lm: a decoder-only transformer on the source files of the Python standard library, by
+bytes or by words.
+"""
 
 import hashlib
 import platform
@@ -19,12 +21,15 @@ from sketchvar.estimators.seeds import fold, generator
 
 HELD_OUT = 10  # one file in so many is for validation
 BYTES = 256
-PIECES = re.compile(rb" ?[A-Za-z_]+|[0-9]|\n *| +|[^A-Za-z_0-9 \n]+")  # of a source file, none left out
+PIECES = re.compile(
+    rb" ?[A-Za-z_]+|[0-9]|\n *| +|[^A-Za-z_0-9 \n]+"
+)  # of a source file, none left out
 
 
 @dataclass(frozen=True)
 class StdlibLM(Task):
-    """Next-token prediction; an example is a window of ``length`` tokens at a random place of the training files.
+    """Next-token prediction; an example is a window of ``length`` tokens at a random place of the
+    training files.
 
     Tokens are bytes and, beside them, the ``vocabulary`` − 256 most frequent words.
     """
@@ -47,7 +52,9 @@ class StdlibLM(Task):
         return Transformer(self.width, self.depth, self.heads, self.length, self.vocabulary)
 
     def batch(self, step: int, seed: int) -> Batch:
-        return windows(tokens(self.vocabulary)[0], self.batch_size, self.length, fold(seed, "batch", step))
+        return windows(
+            tokens(self.vocabulary)[0], self.batch_size, self.length, fold(seed, "batch", step)
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = batch
@@ -55,9 +62,14 @@ class StdlibLM(Task):
 
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
-        inputs, targets = (t.to(device) for t in windows(tokens(self.vocabulary)[1], 64, self.length, seed=0))
+        inputs, targets = (
+            t.to(device) for t in windows(tokens(self.vocabulary)[1], 64, self.length, seed=0)
+        )
         logits = model(inputs).float()
-        return Validation(float(F.cross_entropy(logits.flatten(0, 1), targets.flatten())), accuracy(logits, targets))
+        return Validation(
+            float(F.cross_entropy(logits.flatten(0, 1), targets.flatten())),
+            accuracy(logits, targets),
+        )
 
     def provenance(self) -> dict[str, object]:
         train, held_out = corpus()
@@ -71,12 +83,15 @@ class StdlibLM(Task):
 
 
 class Transformer(nn.Module):
-    """Pre-norm decoder, every matrix a plain nn.Linear. Takes (B, T) tokens, gives (B, T, vocabulary) logits.
+    """Pre-norm decoder, every matrix a plain nn.Linear. Takes (B, T) tokens, gives (B, T,
+    vocabulary) logits.
 
     Over words its head is the matrix of the embedding, as in GPT-2 (Radford et al. 2019).
     """
 
-    def __init__(self, width: int, depth: int, heads: int, length: int, vocabulary: int = BYTES) -> None:
+    def __init__(
+        self, width: int, depth: int, heads: int, length: int, vocabulary: int = BYTES
+    ) -> None:
         super().__init__()
         self.bytes = nn.Embedding(vocabulary, width)
         self.places = nn.Embedding(length, width)
@@ -109,44 +124,69 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         x = self.norm1(h)
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        h = h + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        q, k, v = (
+            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for f in (self.query, self.key, self.value)
+        )
+        h = h + self.out(
+            F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        )
         return h + self.down(F.gelu(self.up(self.norm2(h))))
 
 
 @cache
 def corpus() -> tuple[Tensor, Tensor]:
-    """Training and held-out bytes (uint8) of the library's own modules: top level, json, asyncio, ... but no tests.
+    """Training and held-out bytes (uint8) of the library's own modules: top level, json, asyncio,
+    ... but no tests.
 
     Raises FileNotFoundError where Python was installed without its source files.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
-    skip = {"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__", "lib2to3", "config"}
+    skip = {
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "idlelib",
+        "__pycache__",
+        "lib2to3",
+        "config",
+    }
     files = sorted(f for f in root.rglob("*.py") if skip.isdisjoint(f.relative_to(root).parts))
     if len(files) < HELD_OUT:
-        raise FileNotFoundError(f"no Python source files below {root}; use --task digits-mlp or another Python")
+        raise FileNotFoundError(
+            f"no Python source files below {root}; use --task digits-mlp or another Python"
+        )
     split: tuple[list[bytes], list[bytes]] = ([], [])
     for file in files:
         name = hashlib.sha256(str(file.relative_to(root)).encode()).digest()
         split[name[0] % HELD_OUT == 0].append(file.read_bytes())
-    train, held_out = (torch.from_numpy(np.frombuffer(b"".join(part), np.uint8).copy()) for part in split)
+    train, held_out = (
+        torch.from_numpy(np.frombuffer(b"".join(part), np.uint8).copy()) for part in split
+    )
     return train, held_out
 
 
 @cache
 def tokens(vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Training and held-out text in numbers below ``vocabulary``: bytes, and 256 on for the training files' words."""
+    """Training and held-out text in numbers below ``vocabulary``: bytes, and 256 on for the
+    training files' words.
+    """
     if vocabulary <= BYTES:
         return corpus()
     train, held_out = (PIECES.findall(text.numpy().tobytes()) for text in corpus())
     frequent = Counter(piece for piece in train if len(piece) > 1).most_common(vocabulary - BYTES)
     numbers = {word: [BYTES + i] for i, (word, _) in enumerate(frequent)}
-    first, second = ([i for piece in text for i in numbers.get(piece, piece)] for text in (train, held_out))
+    first, second = (
+        [i for piece in text for i in numbers.get(piece, piece)] for text in (train, held_out)
+    )
     return torch.tensor(first, dtype=torch.int32), torch.tensor(second, dtype=torch.int32)
 
 
 def windows(text: Tensor, count: int, length: int, seed: int) -> tuple[Tensor, Tensor]:
-    """``count`` windows of tokens at random places, (count, length), and the same one token later."""
+    """``count`` windows of tokens at random places, (count, length), and the same one token
+    later.
+    """
     starts = torch.randint(len(text) - length, (count, 1), generator=generator(seed))
     picked = text[starts + torch.arange(length + 1)].long()
     return picked[:, :-1], picked[:, 1:]

@@ -22,9 +22,11 @@ class Validation(NamedTuple):
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A model with data. Batches are a function of (step, seed), so that a resumed run sees what it would have seen.
+    """A model with data. Batches are a function of (step, seed), so that a resumed run sees what it
+    would have seen.
 
-    AdamW at a constant rate unless a task says otherwise: a study of noise wants no schedule in its way.
+    AdamW at a constant rate unless a task says otherwise: a study of noise wants no schedule in its
+    way.
     """
 
     steps: int
@@ -35,13 +37,18 @@ class Task(ABC):
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     weight_decay: float = 0.1
-    warmup: float | None = None  # fraction of the steps over which the rate rises, before it falls to 0; None: constant
+    warmup: float | None = (
+        # fraction of the steps over which the rate rises, before it falls to 0; None: constant
+        None
+    )
     metric: str = "accuracy"
 
     @property
     @abstractmethod
     def population(self) -> int | None:
-        """Number of training examples that an epoch draws without replacement; None where they are not finite."""
+        """Number of training examples that an epoch draws without replacement; None where they are
+        not finite.
+        """
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -57,7 +64,9 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
-        """Mean loss and metric on a fixed set of held-out examples; the model is left in training mode."""
+        """Mean loss and metric on a fixed set of held-out examples; the model is left in training
+        mode.
+        """
 
     @abstractmethod
     def provenance(self) -> dict[str, object]:
@@ -65,24 +74,37 @@ class Task(ABC):
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            model.parameters(), self.learning_rate, self.betas, self.epsilon, weight_decay=self.weight_decay, fused=True
+            model.parameters(),
+            self.learning_rate,
+            self.betas,
+            self.epsilon,
+            weight_decay=self.weight_decay,
+            fused=True,
         )  # fused: on a CPU a fifth of the time
 
     def rate_at(self, step: int, steps: int) -> float:
-        """Learning rate of the update after ``step`` of ``steps``: constant, or up and then down in straight lines."""
+        """Learning rate of the update after ``step`` of ``steps``: constant, or up and then down in
+        straight lines.
+        """
         if self.warmup is None:
             return self.learning_rate
         rise = self.warmup * steps
-        return self.learning_rate * min((step + 1) / max(rise, 1), (steps - step) / max(steps - rise, 1), 1)
+        return self.learning_rate * min(
+            (step + 1) / max(rise, 1), (steps - step) / max(steps - rise, 1), 1
+        )
 
 
 def epoch_places(population: int, batch_size: int, step: int, seed: int) -> Tensor:
-    """Which examples a step draws: every epoch goes through a permutation of its own, without its incomplete batch.
+    """Which examples a step draws: every epoch goes through a permutation of its own, without its
+    incomplete batch.
 
     Raises ValueError for a batch larger than the population.
     """
     if batch_size > population:
-        raise ValueError(f"a batch of {batch_size} cannot be drawn from {population} examples; choose a smaller one")
+        raise ValueError(
+            f"a batch of {batch_size} cannot be drawn from {population} examples; choose a"
+            " smaller one"
+        )
     epoch, place = divmod(step, population // batch_size)
     order = torch.randperm(population, generator=generator(fold(seed, "epoch", epoch)))
     return order[place * batch_size : (place + 1) * batch_size]

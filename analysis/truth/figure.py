@@ -9,12 +9,16 @@ from sketchvar.analysis.style import PAGE, UNIT_LINE, legend_above, look, plain_
 
 
 def closed_forms_and_truth(rows: pd.DataFrame) -> Figure:
-    """Closed forms over the redrawn variance for every layer, ± 2 standard errors of that ratio; rows of ``truth``."""
+    """Closed forms over the redrawn variance for every layer, ± 2 standard errors of that ratio;
+    rows of ``truth``.
+    """
     style()
     rows = rows[rows["redrawn"].notna()]
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 1.1 + 0.17 * len(rows)), layout="constrained")
     drawn_error = rows["redrawn_stderr"] / rows["redrawn"]
-    for apart, (form, (colour, marker)) in zip((-0.17, 0.17), look(["example", "row"]).items(), strict=True):
+    for apart, (form, (colour, marker)) in zip(
+        (-0.17, 0.17), look(["example", "row"]).items(), strict=True
+    ):
         ratio = rows[form] / rows["redrawn"]
         error = (drawn_error**2 + (rows[f"{form}_stderr"] / rows[form]) ** 2) ** 0.5
         axes.errorbar(

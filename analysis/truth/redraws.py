@@ -1,4 +1,6 @@
-"""Redraws (a frozen dataclass) and run(): train a task, freeze it, and set closed forms beside redrawn minibatches."""
+"""Redraws (a frozen dataclass) and run(): train a task, freeze it, and set closed forms beside
+redrawn minibatches.
+"""
 
 import hashlib
 import json
@@ -24,7 +26,8 @@ EVERY = 10  # draws between two writes of what is known so far
 
 @dataclass(frozen=True)
 class Redraws:
-    """What to train, for how many updates, and how many minibatches to redraw then; as many again go to closed forms.
+    """What to train, for how many updates, and how many minibatches to redraw then; as many again
+    go to closed forms.
 
     ``estimator``, a spelling as in "countsketch:0.1", is set beside its own draws on one batch.
     Raises ValueError for names that are not known and numbers that make no sense.
@@ -40,11 +43,15 @@ class Redraws:
 
     def __post_init__(self) -> None:
         if (size := named(self.task, self.options).batch_size) < 2:
-            raise ValueError(f"--batch-size must be 2 or more, for a variance over examples, got {size}")
+            raise ValueError(
+                f"--batch-size must be 2 or more, for a variance over examples, got {size}"
+            )
         if self.steps < 0:
             raise ValueError(f"--steps must be 0 or more, got {self.steps}")
         if self.draws < 3:
-            raise ValueError(f"--draws must be 3 or more, for a variance with a standard error, got {self.draws}")
+            raise ValueError(
+                f"--draws must be 3 or more, for a variance with a standard error, got {self.draws}"
+            )
         if self.estimator is not None:
             check(parse(self.estimator))
 
@@ -55,14 +62,22 @@ class Redraws:
         return f"truth-{self.task.replace('/', '-')}-{digest[:10]}"
 
 
-def run(redraws: Redraws, out: Path, resume: bool = False, progress: Progress | None = None) -> Path:
-    """Train, freeze, redraw; write truth.parquet to ``out`` as it grows, and estimator.parquet; returns ``out``.
+def run(
+    redraws: Redraws, out: Path, resume: bool = False, progress: Progress | None = None
+) -> Path:
+    """Train, freeze, redraw; write truth.parquet to ``out`` as it grows, and estimator.parquet;
+    returns ``out``.
 
-    ``progress`` is called with ("train", updates) and ("draw", minibatches). A run that was stopped goes on with
-    ``resume=True`` after its last ``EVERY`` draws, to the rows that an uninterrupted run gives. Raises ValueError for a
-    folder that cannot be used, FloatingPointError for a loss that is not finite (rows so far are kept).
+    ``progress`` is called with ("train", updates) and ("draw", minibatches). A run that was stopped
+    goes on with ``resume=True`` after its last ``EVERY`` draws, to the rows that an uninterrupted
+    run gives. Raises ValueError for a folder that cannot be used, FloatingPointError for a loss
+    that is not finite (rows so far are kept).
     """
-    folder, task, device = Folder(out), named(redraws.task, redraws.options), torch.device(redraws.device)
+    folder, task, device = (
+        Folder(out),
+        named(redraws.task, redraws.options),
+        torch.device(redraws.device),
+    )
     progress = progress or (lambda stage, done: None)
     folder.claim(redraws, resume)
     if folder.provenance.exists() and records.read_json(folder.provenance)["finished"]:
@@ -80,12 +95,16 @@ def run(redraws: Redraws, out: Path, resume: bool = False, progress: Progress | 
     def batches() -> Iterator[Batch]:
         for i in range(2 * seen.spread.count, 2 * redraws.draws):
             progress("draw", i)
-            torch.manual_seed(fold(redraws.seed, "mask", i))  # dropout and the like: a function of the draw alone
+            torch.manual_seed(
+                fold(redraws.seed, "mask", i)
+            )  # dropout and the like: a function of the draw alone
             yield moved(task.batch(redraws.steps, fold(redraws.seed, "redraw", i)), device)
 
     def keep(rows: pd.DataFrame) -> None:
         if seen.spread.count % EVERY == 0 or seen.spread.count == redraws.draws:
-            records.write_rows(out / "truth.parquet", rows.assign(run=redraws.name, step=redraws.steps))
+            records.write_rows(
+                out / "truth.parquet", rows.assign(run=redraws.name, step=redraws.steps)
+            )
             save(folder, model, seen)
 
     save(folder, model, seen)
@@ -95,7 +114,9 @@ def run(redraws: Redraws, out: Path, resume: bool = False, progress: Progress | 
         batch = moved(task.batch(redraws.steps, redraws.seed), device)
         torch.manual_seed(fold(redraws.seed, "sketch"))
         rows = estimator_truth(model, loss, batch, parse(redraws.estimator), redraws.draws)
-        records.write_rows(out / "estimator.parquet", rows.assign(run=redraws.name, step=redraws.steps))
+        records.write_rows(
+            out / "estimator.parquet", rows.assign(run=redraws.name, step=redraws.steps)
+        )
     folder.describe(redraws, origin, finished=True)
     folder.checkpoint.unlink()
     return out
@@ -118,13 +139,19 @@ def trained(task: Task, redraws: Redraws, device: torch.device, progress: Progre
 
 def save(folder: Folder, model: nn.Module, seen: Seen) -> None:
     """Keep the state from which to go on."""
-    spread = {"count": seen.spread.count, "means": seen.spread.means, "squares": seen.spread.squares}
+    spread = {
+        "count": seen.spread.count,
+        "means": seen.spread.means,
+        "squares": seen.spread.squares,
+    }
     state = {"model": model.state_dict(), "forms": dict(seen.forms), **spread}
     records.atomically(folder.checkpoint, lambda part: torch.save(state, part))
 
 
 def restored(folder: Folder, task: Task, seen: Seen, device: torch.device) -> nn.Module | None:
-    """The frozen model of an interrupted run, ``seen`` filled with what that has seen; None for a new run."""
+    """The frozen model of an interrupted run, ``seen`` filled with what that has seen; None for a
+    new run.
+    """
     if not folder.checkpoint.exists():
         return None
     model = task.model().to(device)
@@ -136,5 +163,7 @@ def restored(folder: Folder, task: Task, seen: Seen, device: torch.device) -> nn
             state[key] for key in ("count", "means", "squares")
         )
     except Exception as error:
-        raise ValueError(f"{folder.checkpoint} is not readable ({error}); remove it to start again") from None
+        raise ValueError(
+            f"{folder.checkpoint} is not readable ({error}); remove it to start again"
+        ) from None
     return model

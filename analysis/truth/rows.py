@@ -1,4 +1,6 @@
-"""Closed forms beside the truth: the minibatch variance and many redrawn batches, an estimator and its own draws."""
+"""Closed forms beside the truth: the minibatch variance and many redrawn batches, an estimator and
+its own draws.
+"""
 
 import copy
 from collections import Counter, defaultdict
@@ -30,20 +32,22 @@ def truth(
     progress: Callable[[pd.DataFrame], object] | None = None,
     seen: "Seen | None" = None,
 ) -> pd.DataFrame:
-    """A line per layer that a probe can measure: the redrawn variance, both closed forms, and how far they are off.
+    """A line per layer that a probe can measure: the redrawn variance, both closed forms, and how
+    far they are off.
 
-    ``loader`` gives 2 · ``draws`` independent minibatches. The closed form of a single one is itself random, so each is
-    averaged over every other minibatch, and the rest are for ``redraw``. ``row_z`` and ``example_z`` are differences
-    over their standard errors. Batches without replacement from ``population`` examples give both forms the factor
-    1 − S/N. A weight that modules or layers share is not one layer's to redraw: NaN. ``progress`` is shown the table.
+    ``loader`` gives 2 · ``draws`` independent minibatches. The closed form of a single one is
+    itself random, so each is averaged over every other minibatch, and the rest are for ``redraw``.
+    ``row_z`` and ``example_z`` are differences over their standard errors. Batches without
+    replacement from ``population`` examples give both forms the factor 1 − S/N. A weight that
+    modules or layers share is not one layer's to redraw: NaN. ``progress`` is shown the table.
     ``seen`` is what an interrupted call has seen, and ``loader`` gives the rest.
 
-    The form by example is exact where the loss is a mean or sum over examples that do not see each other: not under
-    batch norm, nor for a mean over tokens whose number differs between batches. Dropout adds noise that 1 − S/N does
-    not diminish.
+    The form by example is exact where the loss is a mean or sum over examples that do not see each
+    other: not under batch norm, nor for a mean over tokens whose number differs between batches.
+    Dropout adds noise that 1 − S/N does not diminish.
 
-    Raises ValueError for batches of one example and whatever ``redraw`` and ``Probe`` refuse, FloatingPointError where
-    a loss or a gradient is not finite.
+    Raises ValueError for batches of one example and whatever ``redraw`` and ``Probe`` refuse,
+    FloatingPointError where a loss or a gradient is not finite.
     """
     seen = seen or Seen()
     batches = noise.exactly(loader, 2 * (draws - seen.spread.count))
@@ -58,7 +62,9 @@ def truth(
             yield next(batches)
 
     def show(known: dict[str, Measured]) -> pd.DataFrame:
-        rows = table(seen.forms, {layer: known[weight] for layer, weight in own.items() if weight in known})
+        rows = table(
+            seen.forms, {layer: known[weight] for layer, weight in own.items() if weight in known}
+        )
         if progress:
             progress(rows)
         return rows
@@ -68,17 +74,26 @@ def truth(
 
 @dataclass
 class Seen:
-    """What ``truth`` has seen so far, whole whenever it shows its progress: a few numbers of the closed forms per
-    minibatch and layer (examples, by row, by example), and the redrawn gradients' spread."""
+    """What ``truth`` has seen so far, whole whenever it shows its progress: a few numbers of the
+    closed forms per minibatch and layer (examples, by row, by example), and the redrawn gradients'
+    spread.
+    """
 
-    forms: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: defaultdict(list))
+    forms: dict[str, list[tuple[float, float, float]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     spread: noise.Spread = field(default_factory=noise.Spread)
 
 
 def closed_forms(layer: Layer, population: int | None) -> tuple[float, float, float]:
-    """(examples, variance by row, by example) of one layer in one minibatch. Raises ValueError for a single example."""
+    """(examples, variance by row, by example) of one layer in one minibatch. Raises ValueError for
+    a single example.
+    """
     if layer.examples < 2 or layer.example_sq is None:
-        raise ValueError("a batch of one example says nothing of the variance over batches; take batches of 2 or more")
+        raise ValueError(
+            "a batch of one example says nothing of the variance over batches; take batches of 2 or"
+            " more"
+        )
     left = 1 - layer.examples / population if population else 1.0
     row, example = noise.by_row(layer.moments), noise.by_example(layer.example_sq, layer.moments.C)
     return layer.examples, float(row) * left, float(example) * left
@@ -100,12 +115,17 @@ def unshared(model: nn.Module) -> dict[str, str]:
     }
 
 
-def table(forms: dict[str, list[tuple[float, float, float]]], known: dict[str, Measured]) -> pd.DataFrame:
+def table(
+    forms: dict[str, list[tuple[float, float, float]]], known: dict[str, Measured]
+) -> pd.DataFrame:
     """A line of ``COLUMNS`` per layer; NaN where nothing was redrawn."""
     nothing = Measured(torch.tensor(torch.nan), torch.tensor(torch.nan), 0)
     lines = []
     for name, each in forms.items():
-        drawn, (examples, *both) = known.get(name, nothing), torch.tensor(each, dtype=torch.float64).T
+        drawn, (examples, *both) = (
+            known.get(name, nothing),
+            torch.tensor(each, dtype=torch.float64).T,
+        )
         line = [name, float(examples.mean()), drawn.count, float(drawn.value), float(drawn.stderr)]
         for form in map(average, both):
             apart = (form.value - drawn.value) / torch.hypot(form.stderr, drawn.stderr)
@@ -115,25 +135,34 @@ def table(forms: dict[str, list[tuple[float, float, float]]], known: dict[str, M
 
 
 def bound(level: float, z: pd.Series, draws: int) -> float:
-    """The value that no |z| of a whole table exceeds with probability 1 − ``level`` or more, were its closed form true.
+    """The value that no |z| of a whole table exceeds with probability 1 − ``level`` or more, were
+    its closed form true.
 
-    Bonferroni over the entries that are not NaN; Student's t with one degree of freedom less than draws. Where single
-    draws are heavy-tailed and few, large |z| are more frequent than that.
+    Bonferroni over the entries that are not NaN; Student's t with one degree of freedom less than
+    draws. Where single draws are heavy-tailed and few, large |z| are more frequent than that.
     """
     return float(stats.t.ppf(1 - level / (2 * max(1, z.notna().sum())), draws - 1))
 
 
-def estimator_truth(model: nn.Module, loss: noise.Loss, batch: Any, estimator: Estimator, draws: int) -> pd.DataFrame:
-    """A line per layer: an estimator's closed form on one batch, and its variance over ``draws`` gradients of a model
-    that trains with it, nothing else being random: a copy of ``model`` in eval mode, but for the sketched layers.
+def estimator_truth(
+    model: nn.Module, loss: noise.Loss, batch: Any, estimator: Estimator, draws: int
+) -> pd.DataFrame:
+    """A line per layer: an estimator's closed form on one batch, and its variance over ``draws``
+    gradients of a model that trains with it, nothing else being random: a copy of ``model`` in eval
+    mode, but for the sketched layers.
 
     Layers in which the estimator keeps no less than X, and which therefore run plain, are left out.
-    Raises ValueError for an estimator that is biased, an oracle, or without a closed form, and what ``redraw`` refuses.
+    Raises ValueError for an estimator that is biased, an oracle, or without a closed form, and what
+    ``redraw`` refuses.
     """
     check(estimator)
     still = copy.deepcopy(model).eval()
     with noise.random_kept(still):
-        with Probe(still, by_example=False, pairs=Probe(still).watched if estimator.traits.needs_pair else ()) as probe:
+        with Probe(
+            still,
+            by_example=False,
+            pairs=Probe(still).watched if estimator.traits.needs_pair else (),
+        ) as probe:
             noise.backward(still, loss, batch, 0)
         layers = probe.read()
     for name in sketch_linears(still, estimator).converted:
@@ -150,6 +179,11 @@ def estimator_truth(model: nn.Module, loss: noise.Loss, batch: Any, estimator: E
 
 
 def check(estimator: Estimator) -> None:
-    """Raise ValueError for an estimator whose draws' variance is not its closed form, or that has none."""
+    """Raise ValueError for an estimator whose draws' variance is not its closed form, or that has
+    none.
+    """
     if estimator.traits.biased or estimator.traits.no_closed_form:
-        raise ValueError(f"{spell(estimator)} is biased or has no closed form to set beside draws; choose another")
+        raise ValueError(
+            f"{spell(estimator)} is biased or has no closed form to set beside draws; choose"
+            " another"
+        )

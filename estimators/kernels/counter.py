@@ -1,7 +1,9 @@
-"""Counter-based random numbers: each from the seed and its place alone, so that a kernel makes them as it goes.
+"""Counter-based random numbers: each from the seed and its place alone, so that a kernel makes them
+as it goes.
 
-Philox 4×32 with ten rounds: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405. Here in plain PyTorch, on any
-device; ``kernels.py`` makes the same numbers in Triton. Where the kernels run, the draws of estimators come from here.
+Philox 4×32 with ten rounds: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405. Here in
+plain PyTorch, on any device; ``kernels.py`` makes the same numbers in Triton. Where the kernels
+run, the draws of estimators come from here.
 """
 
 import math
@@ -14,8 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PERMUTATION, SIGNS, NORMALS, SIGN_MATRIX, ROUNDING = range(5)  # what a number is for: the counter's third word
-MIXING = 12  # Feistel rounds: the chance that two rows meet is then right to 2 parts in 10⁴, in 10⁶ from 1000 rows
+PERMUTATION, SIGNS, NORMALS, SIGN_MATRIX, ROUNDING = range(
+    5
+)  # what a number is for: the counter's third word
+# Feistel rounds: the chance that two rows meet is then right to 2 parts in 10⁴, in 10⁶ from 1000
+# rows
+MIXING = 12
 LANES = 32  # rows of S that one step of a product takes
 WORD = 2**32 - 1
 
@@ -23,7 +29,8 @@ WORD = 2**32 - 1
 def kernels(device: torch.device) -> ModuleType | None:
     """The kernels, where they run: on a CUDA device with triton installed, if SKETCHVAR_KERNELS=on.
 
-    They have to be asked for until they have been measured on a GPU; only Triton's interpreter and compiler saw them.
+    They have to be asked for until they have been measured on a GPU; only Triton's interpreter and
+    compiler saw them.
     """
     if device.type != "cuda" or os.environ.get("SKETCHVAR_KERNELS") != "on":
         return None
@@ -42,7 +49,8 @@ def triton_kernels() -> ModuleType | None:
 def philox(
     seed: int | Tensor, first: Int[Tensor, "..."], second: Tensor | int, stream: int, call: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four independent 32-bit numbers (as int64) for each counter (first, second, stream, call), which broadcast.
+    """Four independent 32-bit numbers (as int64) for each counter (first, second, stream, call),
+    which broadcast.
 
     ``seed`` is below 2⁶³; a tensor of seeds broadcasts too.
     """
@@ -50,7 +58,12 @@ def philox(
     a, b, c, d = first.long(), second, stream, call
     for _ in range(10):
         left, right = a * 0xD2511F53, c * 0xCD9E8D57  # modulo 2⁶⁴
-        a, b, c, d = (right >> 32) & WORD ^ b ^ low, right & WORD, (left >> 32) & WORD ^ d ^ high, left & WORD  # type: ignore[assignment]
+        a, b, c, d = (
+            (right >> 32) & WORD ^ b ^ low,
+            right & WORD,
+            (left >> 32) & WORD ^ d ^ high,
+            left & WORD,
+        )  # type: ignore[assignment]
         low, high = (low + 0x9E3779B9) & WORD, (high + 0xBB67AE85) & WORD
     return a, b, c, d  # type: ignore[return-value]
 
@@ -58,8 +71,8 @@ def philox(
 def permutation(n: int, seed: int | Tensor, device: torch.device) -> Int[Tensor, "*seeds n"]:
     """A random order of n < 2³¹ rows, each place of which can be had without the others.
 
-    A Feistel network over pairs below ``side(n)``, walked until it comes out below n (Black and Rogaway 2002,
-    https://doi.org/10.1007/3-540-45760-7_9). ``seed`` may be a column of seeds.
+    A Feistel network over pairs below ``side(n)``, walked until it comes out below n (Black and
+    Rogaway 2002, https://doi.org/10.1007/3-540-45760-7_9). ``seed`` may be a column of seeds.
     """
     rows = torch.arange(n, device=device)
     rows = mixed(rows, n, seed)
@@ -91,7 +104,8 @@ def row_signs(n: int, seed: int | Tensor, device: torch.device) -> Float[Tensor,
 def normals(n: int, k: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
     """Independent N(0, 1) in float32, by Box and Muller from 24 bits each, so at most 5.8.
 
-    Rows 128g + 32w + l for w = 0..3 share a call, so that the four numbers it gives go to different products of tiles.
+    Rows 128g + 32w + l for w = 0..3 share a call, so that the four numbers it gives go to different
+    products of tiles.
     """
     rows, columns = torch.arange(n, device=device), torch.arange(k, device=device)
     counters = rows // (4 * LANES) * LANES + rows % LANES
@@ -108,7 +122,9 @@ def normal_pair(a: Int[Tensor, "..."], b: Int[Tensor, "..."]) -> tuple[Tensor, T
 
 
 def sign_matrix(n: int, k: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
-    """Independent ±1 in float32. Rows 1024g + 32w + l share a call: they are bits w = 0..31 of its first word."""
+    """Independent ±1 in float32. Rows 1024g + 32w + l share a call: they are bits w = 0..31 of its
+    first word.
+    """
     rows, columns = torch.arange(n, device=device), torch.arange(k, device=device)
     counters = rows // (32 * LANES) * LANES + rows % LANES
     word = philox(seed, counters[:, None], columns, SIGN_MATRIX)[0]
@@ -116,7 +132,9 @@ def sign_matrix(n: int, k: int, seed: int, device: torch.device) -> Float[Tensor
 
 
 def uniforms(n: int, p: int, bits: int, seed: int, device: torch.device) -> Float[Tensor, "n p"]:
-    """Uniform in [0, 1), float32, by which n × p numbers are rounded to ``bits``; those of one byte share calls."""
+    """Uniform in [0, 1), float32, by which n × p numbers are rounded to ``bits``; those of one byte
+    share calls.
+    """
     each, column = 8 // bits, torch.arange(p, device=device)
     byte, place = column // each, column % each
     rows = torch.arange(n, device=device)[:, None]

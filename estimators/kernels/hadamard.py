@@ -6,14 +6,18 @@ from torch import Tensor
 
 from sketchvar.estimators.kernels import counter
 
-BLOCK = 5  # H is a chain of products with matrices of at most 2⁵ × 2⁵: few passes over memory, each at GEMM speed
+# H is a chain of products with matrices of at most 2⁵ × 2⁵: few passes over memory, each at GEMM
+# speed
+BLOCK = 5
 TILE = 2**20  # bytes of one product on a CPU, which so writes what is still in the cache
 
 
 def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
-    """H·X for the N × N Walsh–Hadamard matrix (entries ±1, natural order), X padded by zero rows to N = ``padded(n)``.
+    """H·X for the N × N Walsh–Hadamard matrix (entries ±1, natural order), X padded by zero rows to
+    N = ``padded(n)``.
 
-    H is not normalised: HᵀH = N·I. Takes N·d·Σ 2^b operations over blocks of b ≤ 5 bits, and works in the dtype of X.
+    H is not normalised: HᵀH = N·I. Takes N·d·Σ 2^b operations over blocks of b ≤ 5 bits, and works
+    in the dtype of X.
     Source: Fino and Algazi 1976, https://doi.org/10.1109/TC.1976.1674569.
     """
     n, d = x.shape
@@ -27,8 +31,12 @@ def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
     return out
 
 
-def transform(x: Float[Tensor, "size d"], out: Float[Tensor, "size d"], h: Float[Tensor, "b b"]) -> None:
-    """H·X into ``out``, which may be X: H_high ⊗ I after I ⊗ H_low, in either order, all of them corners of ``h``."""
+def transform(
+    x: Float[Tensor, "size d"], out: Float[Tensor, "size d"], h: Float[Tensor, "b b"]
+) -> None:
+    """H·X into ``out``, which may be X: H_high ⊗ I after I ⊗ H_low, in either order, all of them
+    corners of ``h``.
+    """
     size, d = x.shape
     bits = size.bit_length() - 1
     passes = -(-bits // BLOCK)
@@ -37,7 +45,9 @@ def transform(x: Float[Tensor, "size d"], out: Float[Tensor, "size d"], h: Float
     outer = h[:high, :high]
     if passes > 2:  # over all rows once, then over as many as stay in the cache
         width = low * d if x.is_cuda else max(TILE // (high * x.element_size()), 1)
-        for columns, result in zip(x.view(high, -1).split(width, 1), out.view(high, -1).split(width, 1), strict=True):
+        for columns, result in zip(
+            x.view(high, -1).split(width, 1), out.view(high, -1).split(width, 1), strict=True
+        ):
             if x is out:
                 result.copy_(outer @ columns)
             else:

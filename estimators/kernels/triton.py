@@ -1,8 +1,10 @@
-"""GPU kernels in Triton for what PyTorch's own operators pass over memory too often to do, or would have to store.
+"""GPU kernels in Triton for what PyTorch's own operators pass over memory too often to do, or would
+have to store.
 
-Each gives what its plain PyTorch path gives, from the same seed: the numbers of ``counter.py`` and, in
-turn, ``bucket_sums``, a product with ``normals`` or ``sign_matrix``, ``hadamard``, ``StochasticRounding``'s ``keep``
-and ``restore``. Block sizes come from counting bytes and registers; ``analysis gpu-suite`` is what times them.
+Each gives what its plain PyTorch path gives, from the same seed: the numbers of ``counter.py`` and,
+in turn, ``bucket_sums``, a product with ``normals`` or ``sign_matrix``, ``hadamard``,
+``StochasticRounding``'s ``keep`` and ``restore``. Block sizes come from counting bytes and
+registers; ``analysis gpu-suite`` is what times them.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
@@ -17,24 +19,38 @@ from torch import Tensor
 
 from sketchvar.estimators.kernels import counter
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of all but ``bucket_sums``, which takes any
+DTYPES = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+)  # of all but ``bucket_sums``, which takes any
 PERMUTATION, SIGNS = tl.constexpr(counter.PERMUTATION), tl.constexpr(counter.SIGNS)
 NORMALS, SIGN_MATRIX = tl.constexpr(counter.NORMALS), tl.constexpr(counter.SIGN_MATRIX)
-ROUNDING, MIXING, LANES = tl.constexpr(counter.ROUNDING), tl.constexpr(counter.MIXING), tl.constexpr(counter.LANES)
+ROUNDING, MIXING, LANES = (
+    tl.constexpr(counter.ROUNDING),
+    tl.constexpr(counter.MIXING),
+    tl.constexpr(counter.LANES),
+)
 
 
 def partition(n: int, k: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Order and signs of n rows and offsets of k buckets, sizes equal up to one; scratch that lives for one product."""
+    """Order and signs of n rows and offsets of k buckets, sizes equal up to one; scratch that lives
+    for one product.
+    """
     order, signs = (torch.empty(n, device=device, dtype=t) for t in (torch.int32, torch.float32))
     offsets = torch.empty(k, device=device, dtype=torch.int32)
     if n:
         with on(order):
-            draw_partition[triton.cdiv(n, 128),](seed, order, signs, offsets, n, k, counter.side(n), BLOCK=128)
+            draw_partition[triton.cdiv(n, 128),](
+                seed, order, signs, offsets, n, k, counter.side(n), BLOCK=128
+            )
     return order, offsets, signs
 
 
 def bucket_sums(order: Tensor, offsets: Tensor, signs: Tensor, x: Tensor) -> Tensor:
-    """SᵀX (k × d): each bucket's rows gathered, signed and summed in float32 or wider, in one read of X."""
+    """SᵀX (k × d): each bucket's rows gathered, signed and summed in float32 or wider, in one read
+    of X.
+    """
     k, d = offsets.shape[0], x.shape[1]
     out = x.new_empty(k, d)
     wide = tl.float64 if x.dtype == torch.float64 else tl.float32
@@ -42,27 +58,56 @@ def bucket_sums(order: Tensor, offsets: Tensor, signs: Tensor, x: Tensor) -> Ten
     if out.numel():
         with on(x):
             sum_buckets[k, triton.cdiv(d, columns)](
-                x, order, offsets, signs, out, order.shape[0], k, d, *x.stride(), ROWS=4, COLUMNS=columns, WIDE=wide
+                x,
+                order,
+                offsets,
+                signs,
+                out,
+                order.shape[0],
+                k,
+                d,
+                *x.stride(),
+                ROWS=4,
+                COLUMNS=columns,
+                WIDE=wide,
             )
     return out
 
 
 def product(entries: Callable[..., Tensor], k: int, seed: int, x: Tensor) -> Tensor:
-    """SᵀX (k × d) for √k·S = ``entries(n, k, seed)``, normals or signs, made tile by tile as it is multiplied."""
+    """SᵀX (k × d) for √k·S = ``entries(n, k, seed)``, normals or signs, made tile by tile as it is
+    multiplied.
+    """
     kernel = {counter.normals: multiply_normals, counter.sign_matrix: multiply_signs}[entries]
     (n, d), out = x.shape, x.new_empty(k, x.shape[1])
     if out.numel():
         side = 128 if x.element_size() == 2 else 64
-        tiles = (triton.cdiv(k, side), triton.cdiv(d, side))  # those that read the same columns of X run together
+        tiles = (
+            triton.cdiv(k, side),
+            triton.cdiv(d, side),
+        )  # those that read the same columns of X run together
         with on(x):
             kernel[tiles](
-                seed, x, out, n, k, d, *x.stride(), k**-0.5, K=side, D=side, PRECISION=precision(), num_warps=8
+                seed,
+                x,
+                out,
+                n,
+                k,
+                d,
+                *x.stride(),
+                k**-0.5,
+                K=side,
+                D=side,
+                PRECISION=precision(),
+                num_warps=8,
             )
     return out
 
 
 def hadamard(x: Tensor, size: int) -> Tensor:
-    """H·X for X padded to ``size`` = 2^b rows, b ≥ 4: passes over memory of at most seven bits each."""
+    """H·X for X padded to ``size`` = 2^b rows, b ≥ 4: passes over memory of at most seven bits
+    each.
+    """
     bits = size.bit_length() - 1
     passes = -(-bits // 7)
     out, done = x.new_empty(size, x.shape[1]), 1
@@ -80,7 +125,9 @@ def hadamard(x: Tensor, size: int) -> Tensor:
 
 
 def round_and_pack(x: Tensor, low: Tensor, step: Tensor, bits: int, seed: int) -> Tensor:
-    """X (n × p) as numbers of steps above ``low`` (both n × groups, float32), rounded at random, packed into bytes."""
+    """X (n × p) as numbers of steps above ``low`` (both n × groups, float32), rounded at random,
+    packed into bytes.
+    """
     n, p = x.shape
     packed = torch.empty(n, -(-p * bits // 8), device=x.device, dtype=torch.uint8)
     if packed.numel():
@@ -94,7 +141,9 @@ def round_and_pack(x: Tensor, low: Tensor, step: Tensor, bits: int, seed: int) -
     return packed
 
 
-def unpack_and_scale(packed: Tensor, low: Tensor, step: Tensor, bits: int, p: int, dtype: torch.dtype) -> Tensor:
+def unpack_and_scale(
+    packed: Tensor, low: Tensor, step: Tensor, bits: int, p: int, dtype: torch.dtype
+) -> Tensor:
     """low + step · level (n × p) from what ``round_and_pack`` gave."""
     n, width = packed.shape
     out = torch.empty(n, p, device=packed.device, dtype=dtype)
@@ -157,26 +206,47 @@ def sum_buckets(
         row = tl.load(order + place, place < end, other=0).to(tl.int64)
         sign = tl.load(signs + place, place < end, other=0.0)
         inside = (place < end)[:, None] & (column < d)[None, :]
-        tile = tl.load(x + row[:, None] * x_row + column[None, :].to(tl.int64) * x_column, inside, other=0.0)
+        tile = tl.load(
+            x + row[:, None] * x_row + column[None, :].to(tl.int64) * x_column, inside, other=0.0
+        )
         total += tl.sum(tile.to(WIDE) * sign[:, None].to(WIDE), 0)
     tl.store(out + bucket.to(tl.int64) * d + column, total, column < d)
 
 
 @triton.jit(do_not_specialize=["seed"])
 def multiply_normals(
-    seed, x, out, n, k, d, x_row, x_column, scale, K: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr
+    seed,
+    x,
+    out,
+    n,
+    k,
+    d,
+    x_row,
+    x_column,
+    scale,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     entry, column = tl.program_id(0) * K + tl.arange(0, K), tl.program_id(1) * D + tl.arange(0, D)
     lane = tl.arange(0, LANES)
     total = tl.zeros([K, D], tl.float32)
     for first in range(0, n, 4 * LANES):
-        a, b, c, e = tl.philox(seed.to(tl.int64), (lane + first // 4)[None, :], entry[:, None], NORMALS, 0)
+        a, b, c, e = tl.philox(
+            seed.to(tl.int64), (lane + first // 4)[None, :], entry[:, None], NORMALS, 0
+        )
         a, b = normal_pair(a, b)
         c, e = normal_pair(c, e)
         total = accumulate(total, a, x, lane + first, column, n, d, x_row, x_column, PRECISION)
-        total = accumulate(total, b, x, lane + first + LANES, column, n, d, x_row, x_column, PRECISION)
-        total = accumulate(total, c, x, lane + first + 2 * LANES, column, n, d, x_row, x_column, PRECISION)
-        total = accumulate(total, e, x, lane + first + 3 * LANES, column, n, d, x_row, x_column, PRECISION)
+        total = accumulate(
+            total, b, x, lane + first + LANES, column, n, d, x_row, x_column, PRECISION
+        )
+        total = accumulate(
+            total, c, x, lane + first + 2 * LANES, column, n, d, x_row, x_column, PRECISION
+        )
+        total = accumulate(
+            total, e, x, lane + first + 3 * LANES, column, n, d, x_row, x_column, PRECISION
+        )
     store_tile(out, total * scale, entry, column, k, d)
 
 
@@ -194,16 +264,31 @@ def uniform(word):
 
 @triton.jit(do_not_specialize=["seed"])
 def multiply_signs(
-    seed, x, out, n, k, d, x_row, x_column, scale, K: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr
+    seed,
+    x,
+    out,
+    n,
+    k,
+    d,
+    x_row,
+    x_column,
+    scale,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     entry, column = tl.program_id(0) * K + tl.arange(0, K), tl.program_id(1) * D + tl.arange(0, D)
     lane = tl.arange(0, LANES)
     total = tl.zeros([K, D], tl.float32)
     for first in range(0, n, 32 * LANES):
-        word, _, _, _ = tl.philox(seed.to(tl.int64), (lane + first // 32)[None, :], entry[:, None], SIGN_MATRIX, 0)
+        word, _, _, _ = tl.philox(
+            seed.to(tl.int64), (lane + first // 32)[None, :], entry[:, None], SIGN_MATRIX, 0
+        )
         for bit in range(0, tl.minimum(32, tl.cdiv(n - first, LANES))):
             s = 1.0 - 2.0 * ((word >> bit) & 1).to(tl.float32)
-            total = accumulate(total, s, x, lane + first + bit * LANES, column, n, d, x_row, x_column, PRECISION)
+            total = accumulate(
+                total, s, x, lane + first + bit * LANES, column, n, d, x_row, x_column, PRECISION
+            )
     store_tile(out, total * scale, entry, column, k, d)
 
 
@@ -222,7 +307,16 @@ def store_tile(out, tile, row, column, rows, columns):
 
 @triton.jit
 def transform(
-    x, out, n, d, x_row, x_column, done, FACTOR: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr
+    x,
+    out,
+    n,
+    d,
+    x_row,
+    x_column,
+    done,
+    FACTOR: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     program, place = tl.program_id(0), tl.arange(0, FACTOR)
     row = (program // done) * done * FACTOR + program % done + place * done
@@ -230,14 +324,39 @@ def transform(
     both = place[:, None] & place[None, :]
     both = both ^ (both >> 4)
     both = both ^ (both >> 2)
-    sign = 1.0 - 2.0 * ((both ^ (both >> 1)) & 1).to(tl.float32)  # I ⊗ H ⊗ I, and H is the parity of i & j
-    total = accumulate(tl.zeros([FACTOR, COLUMNS], tl.float32), sign, x, row, column, n, d, x_row, x_column, PRECISION)
+    sign = 1.0 - 2.0 * ((both ^ (both >> 1)) & 1).to(
+        tl.float32
+    )  # I ⊗ H ⊗ I, and H is the parity of i & j
+    total = accumulate(
+        tl.zeros([FACTOR, COLUMNS], tl.float32),
+        sign,
+        x,
+        row,
+        column,
+        n,
+        d,
+        x_row,
+        x_column,
+        PRECISION,
+    )
     store_tile(out, total, row, column, (program // done + 1) * done * FACTOR, d)
 
 
 @triton.jit(do_not_specialize=["seed"])
 def round_rows(
-    seed, x, low, step, packed, p, width, group, groups, x_row, x_column, BITS: tl.constexpr, BLOCK: tl.constexpr
+    seed,
+    x,
+    low,
+    step,
+    packed,
+    p,
+    width,
+    group,
+    groups,
+    x_row,
+    x_column,
+    BITS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     EACH: tl.constexpr = 8 // BITS
     FROM_ONE_CALL: tl.constexpr = 4 if EACH > 4 else EACH
@@ -251,8 +370,13 @@ def round_rows(
             column = byte * EACH + call + place
             inside = column < p
             at = row.to(tl.int64) * groups + column // group
-            least, each = tl.load(low + at, inside, other=0.0), tl.load(step + at, inside, other=0.0)
-            value = tl.load(x + row.to(tl.int64) * x_row + column.to(tl.int64) * x_column, inside, other=0.0)
+            least, each = (
+                tl.load(low + at, inside, other=0.0),
+                tl.load(step + at, inside, other=0.0),
+            )
+            value = tl.load(
+                x + row.to(tl.int64) * x_row + column.to(tl.int64) * x_column, inside, other=0.0
+            )
             steps = tl.div_rn(value.to(tl.float32) - least, tl.where(each == 0, 1.0, each))
             down = tl.floor(steps)
             level = tl.minimum(down + (uniform(word) < steps - down).to(tl.float32), 2.0**BITS - 1)
@@ -261,12 +385,17 @@ def round_rows(
 
 
 @triton.jit
-def restore_rows(packed, low, step, out, p, width, group, groups, BITS: tl.constexpr, BLOCK: tl.constexpr):
+def restore_rows(
+    packed, low, step, out, p, width, group, groups, BITS: tl.constexpr, BLOCK: tl.constexpr
+):
     EACH: tl.constexpr = 8 // BITS
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     byte = tl.load(packed + row * width + column // EACH, column < p, other=0).to(tl.int32)
     level = (byte >> ((column % EACH) * BITS)) & (2**BITS - 1)
     at = row * groups + column // group
-    least, each = tl.load(low + at, column < p, other=0.0), tl.load(step + at, column < p, other=0.0)
+    least, each = (
+        tl.load(low + at, column < p, other=0.0),
+        tl.load(step + at, column < p, other=0.0),
+    )
     tl.store(out + row * p + column, least + level.to(tl.float32) * each, column < p)

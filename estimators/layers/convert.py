@@ -1,4 +1,6 @@
-"""sketch_linears and unsketch: turn the layers of an existing model into sketched ones, in place, and back."""
+"""sketch_linears and unsketch: turn the layers of an existing model into sketched ones, in place,
+and back.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ Patterns = str | Iterable[str] | None
 
 @dataclass(frozen=True)
 class Conversion:
-    """What ``sketch_linears`` did. ``converted``: layer -> its estimator. ``skipped``: layer -> why it was not.
+    """What ``sketch_linears`` did. ``converted``: layer -> its estimator. ``skipped``: layer -> why
+    it was not.
 
     Every module that owns a matrix of parameters (two dimensions or more) is in one of the two.
     """
@@ -36,32 +39,43 @@ def sketch_linears(
     include: Patterns = None,
     exclude: Patterns = None,
 ) -> Conversion:
-    """Let the linear layers of ``model`` take their weight gradient from ``estimator``, in place; say what was done.
+    """Let the linear layers of ``model`` take their weight gradient from ``estimator``, in place;
+    say what was done.
 
-    ``estimator`` is one for all layers, or a mapping of layer names or patterns (first match) to estimators. Patterns
-    are those of ``fnmatch`` ("encoder.*.query") on names in ``model.named_modules()``. Handled are nn.Linear, nn.Conv2d
-    without groups, Hugging Face's Conv1D, and their subclasses that inherit ``forward``. A layer changes its class and
-    nothing else: its parameters, hooks, mode and place stay, so that ties and optimizer states do too. A layer that is
-    sketched already takes the new estimator.
+    ``estimator`` is one for all layers, or a mapping of layer names or patterns (first match) to
+    estimators. Patterns are those of ``fnmatch`` ("encoder.*.query") on names in
+    ``model.named_modules()``. Handled are nn.Linear, nn.Conv2d without groups, Hugging Face's
+    Conv1D, and their subclasses that inherit ``forward``. A layer changes its class and nothing
+    else: its parameters, hooks, mode and place stay, so that ties and optimizer states do too. A
+    layer that is sketched already takes the new estimator.
 
-    Raises TypeError for what is not an Estimator, ValueError for a pattern that names no layer (a misspelling would
-    otherwise train the plain layer, silently). Nothing is changed where it raises.
+    Raises TypeError for what is not an Estimator, ValueError for a pattern that names no layer (a
+    misspelling would otherwise train the plain layer, silently). Nothing is changed where it
+    raises.
 
-    What is saved: the part of X that is not kept, unless another operation holds the same X (tanh and ReLU hold their
-    output; a frozen convolution its input). ``python -m analysis bench memory`` measures what is really saved.
+    What is saved: the part of X that is not kept, unless another operation holds the same X (tanh
+    and ReLU hold their output; a frozen convolution its input). ``python -m analysis bench memory``
+    measures what is really saved.
     """
     chosen = dict(estimator) if isinstance(estimator, Mapping) else {"*": estimator}
     for pattern, each in chosen.items():
         if not isinstance(each, Estimator):
             raise TypeError(
-                f"sketch_linears needs an Estimator for {pattern!r}, got {each!r}; pass one, as in CountSketch(0.1)"
+                f"sketch_linears needs an Estimator for {pattern!r}, got {each!r}; pass one, as in"
+                " CountSketch(0.1)"
             )
     included, excluded = patterns(include, "*"), patterns(exclude)
     layers = {name: module for name, module in model.named_modules() if owns_matrix(module)}
-    named = [*((include and included) or ()), *excluded, *(chosen if isinstance(estimator, Mapping) else ())]
+    named = [
+        *((include and included) or ()),
+        *excluded,
+        *(chosen if isinstance(estimator, Mapping) else ()),
+    ]
     for pattern in named:
         if not any(fnmatchcase(name, pattern) for name in layers):
-            raise ValueError(f"{pattern!r} matches no layer of the model; its layers are {', '.join(layers)}")
+            raise ValueError(
+                f"{pattern!r} matches no layer of the model; its layers are {', '.join(layers)}"
+            )
     done, skipped = {}, {}
     for name, layer in layers.items():
         match = next((p for p in chosen if fnmatchcase(name, p)), None)
@@ -81,7 +95,8 @@ def sketch_linears(
 
 
 def unsketch(model: nn.Module) -> list[str]:
-    """Give every sketched layer of ``model`` its plain class back, in place; the names of the layers that changed.
+    """Give every sketched layer of ``model`` its plain class back, in place; the names of the
+    layers that changed.
 
     Raises ValueError for a layer whose class was changed by something else since it was sketched.
     """
@@ -113,10 +128,17 @@ def obstacle(model: nn.Module, name: str, layer: nn.Module) -> str | None:
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin) and layer.has_uninitialized_params():
         return "its shape is not known before the first batch; run one, then convert"
     if is_parametrized(layer):
-        return "its weight is parametrized: torch made a class for it that a sketched one cannot replace"
+        return (
+            "its weight is parametrized: torch made a class for it that a sketched one cannot"
+            " replace"
+        )
     if base_of(type(layer)) is None:
         near = isinstance(layer, nn.Linear | nn.Conv2d)
-        return f"{kind} has its own forward, which need not be the plain product" if near else f"it is {article(kind)}"
+        return (
+            f"{kind} has its own forward, which need not be the plain product"
+            if near
+            else f"it is {article(kind)}"
+        )
     if isinstance(layer, nn.Conv2d) and layer.groups > 1:
         return f"its weight gradient is {layer.groups} products, one per group"
     return None

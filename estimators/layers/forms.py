@@ -1,4 +1,6 @@
-"""The three layers with one weight gradient G = XᵀY: how each runs, and where X, Y and G are in it."""
+"""The three layers with one weight gradient G = XᵀY: how each runs, and where X, Y and G are in
+it.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ from sketchvar.estimators.moments import norm
 
 
 class Form(ABC):
-    """How a layer reads its input as X (n × p), its output gradient as Y (n × q), its weight gradient as G (p × q)."""
+    """How a layer reads its input as X (n × p), its output gradient as Y (n × q), its weight
+    gradient as G (p × q).
+    """
 
     @abstractmethod
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -47,7 +51,9 @@ class Form(ABC):
 
     @abstractmethod
     def positions(self, x: Tensor, n: int) -> int:
-        """How many positions an example has; the n rows go through them over and over. 1 where that is not known."""
+        """How many positions an example has; the n rows go through them over and over. 1 where that
+        is not known.
+        """
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,9 @@ class Conv1DForm(Form):
 
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert bias is not None  # Conv1D always has one
-        return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[1])
+        return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(
+            *x.shape[:-1], weight.shape[1]
+        )
 
     def rows(self, x: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[-1])
@@ -117,10 +125,11 @@ class Conv1DForm(Form):
 
 @dataclass(frozen=True)
 class Conv2dForm(Form):
-    """``nn.Conv2d`` without groups: a row of X is the patch under one output pixel, p = channels × kernel area.
+    """``nn.Conv2d`` without groups: a row of X is the patch under one output pixel,
+    p = channels × kernel area.
 
-    X has kernel area / stride² times the elements of the input, so little is saved where patches overlap much; a
-    layer that would keep no less than its input keeps the input.
+    X has kernel area / stride² times the elements of the input, so little is saved where patches
+    overlap much; a layer that would keep no less than its input keeps the input.
     """
 
     kernel: tuple[int, int]
@@ -142,7 +151,12 @@ class Conv2dForm(Form):
 
     def row_norms(self, x: Tensor) -> Tensor:
         pixels = norm(x if x.ndim == 4 else x[None], dim=1)[:, None].square()
-        return unfold(pixels, self.kernel, self.dilation, self.padding, self.stride).sum(1).sqrt().flatten()
+        return (
+            unfold(pixels, self.kernel, self.dilation, self.padding, self.stride)
+            .sum(1)
+            .sqrt()
+            .flatten()
+        )
 
     def gradient_row_norms(self, y: Tensor) -> Tensor:
         return norm(y if y.ndim == 4 else y[None], dim=1).flatten()
@@ -152,7 +166,17 @@ class Conv2dForm(Form):
         x = y.new_empty(1).expand(batched)  # only its shape is read
         y = y if y.ndim == 4 else y[None]
         gradients = torch.ops.aten.convolution_backward(
-            y, x, weight, None, self.stride, self.padding, self.dilation, False, (0, 0), 1, (True, False, False)
+            y,
+            x,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            (0, 0),
+            1,
+            (True, False, False),
         )
         return gradients[0].reshape(shape)
 
@@ -171,7 +195,9 @@ class Conv2dForm(Form):
 
 
 def conv2d_form(layer: nn.Conv2d, x: Tensor) -> tuple[Conv2dForm, Tensor]:
-    """The form of a ``nn.Conv2d`` and the input it runs on: padded before where padding is named or not of zeros."""
+    """The form of a ``nn.Conv2d`` and the input it runs on: padded before where padding is named or
+    not of zeros.
+    """
     padding = layer.padding
     if layer.padding_mode != "zeros" or isinstance(padding, str):
         sides = layer._reversed_padding_repeated_twice

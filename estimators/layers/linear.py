@@ -1,4 +1,6 @@
-"""Layers that take their weight gradient from an Estimator: SketchedLinear, SketchedConv2d, and any layer like them."""
+"""Layers that take their weight gradient from an Estimator: SketchedLinear, SketchedConv2d, and any
+layer like them.
+"""
 
 import sys
 from functools import cache, partial
@@ -14,21 +16,23 @@ from sketchvar.estimators.layers.predicted import row_scores, scored, updated, w
 from sketchvar.estimators.layers.product import product
 
 COMPILED_SCORES = (
-    "ScoredRows learns its scores in backward, which a compiled graph cannot; compile the model without these layers "
-    "(torch.compiler.disable) or give them another estimator"
+    "ScoredRows learns its scores in backward, which a compiled graph cannot; compile the model"
+    " without these layers (torch.compiler.disable) or give them another estimator"
 )
 
 
 class Sketched(nn.Module):
-    """Mixed into a plain layer's class: output, input gradient and bias gradient are the plain layer's; the weight
-    gradient is ``estimate(self.estimator, X, Y, seed)``, one seed per call from torch's default generator.
+    """Mixed into a plain layer's class: output, input gradient and bias gradient are the plain
+    layer's; the weight gradient is ``estimate(self.estimator, X, Y, seed)``, one seed per call from
+    torch's default generator.
 
-    With ``ScoredRows`` (or ``Then(ScoredRows(...), ...)``) the scores given are the first ones, per position; the layer
-    goes on with a running mean of ‖yᵢ‖² per position, a buffer that state_dict does not have, and shares nothing with
-    its siblings, whose scores are others.
+    With ``ScoredRows`` (or ``Then(ScoredRows(...), ...)``) the scores given are the first ones, per
+    position; the layer goes on with a running mean of ‖yᵢ‖² per position, a buffer that state_dict
+    does not have, and shares nothing with its siblings, whose scores are others.
 
-    Parameters, buffers, hooks and state_dict are the plain layer's. In eval mode, without gradients, with a frozen
-    weight, or where the estimator would keep no less than the input, it runs the plain layer.
+    Parameters, buffers, hooks and state_dict are the plain layer's. In eval mode, without
+    gradients, with a frozen weight, or where the estimator would keep no less than the input, it
+    runs the plain layer.
     """
 
     plain: ClassVar[type[nn.Module]]  # the class that unsketch gives back
@@ -37,32 +41,39 @@ class Sketched(nn.Module):
     _learned: bool
 
     def sketch(self, estimator: Estimator) -> None:
-        """Use this estimator from the next forward on. Raises TypeError for anything that is not an Estimator."""
+        """Use this estimator from the next forward on. Raises TypeError for anything that is not an
+        Estimator.
+        """
         if not isinstance(estimator, Estimator):
             raise TypeError(
-                f"a sketched layer needs an Estimator, got {type(estimator).__name__}; pass one, as in CountSketch(0.1)"
+                f"a sketched layer needs an Estimator, got {type(estimator).__name__}; pass one, as"
+                " in CountSketch(0.1)"
             )
         if estimator.traits.oracle:
             raise ValueError(
-                f"{type(estimator).__name__} was told about the rows of Y in advance, which a layer cannot be; "
-                "use NormRows, or another estimator that needs X only"
+                f"{type(estimator).__name__} was told about the rows of Y in advance, which a layer"
+                " cannot be; use NormRows, or another estimator that needs X only"
             )
         self.forget_scores()
         start = scored(estimator)
         if start is not None:
             scores = start.scores if start.scores.numel() else torch.ones(1)
             weight: Any = self.weight
-            self.register_buffer("position_sq", scores.to(weight.device, torch.float32).square(), persistent=False)
+            self.register_buffer(
+                "position_sq", scores.to(weight.device, torch.float32).square(), persistent=False
+            )
             self._learned = False
         self.estimator = estimator
         self._handle = handle(estimator)
 
     def restore(self) -> None:
-        """Become the plain layer again. Raises ValueError where something else has changed the class since."""
+        """Become the plain layer again. Raises ValueError where something else has changed the
+        class since.
+        """
         if type(self) is not sketched_class(self.plain):  # type: ignore[arg-type]
             raise ValueError(
-                f"cannot unsketch a layer that has become a {type(self).__name__}; undo first what changed its class "
-                "(a parametrization, fully_shard)"
+                f"cannot unsketch a layer that has become a {type(self).__name__}; undo first what"
+                " changed its class (a parametrization, fully_shard)"
             )
         self.forget_scores()
         del self.estimator, self._handle
@@ -84,7 +95,9 @@ class Sketched(nn.Module):
         return product(self, form, estimator, self._handle, x, weight, bias, observe)
 
     def observe(self, length: int, y: Tensor) -> None:
-        """Learn from Y (n × q) of ``length`` positions; called in backward where the scores are predicted."""
+        """Learn from Y (n × q) of ``length`` positions; called in backward where the scores are
+        predicted.
+        """
         if "position_sq" in self._buffers:  # it may have been unsketched since
             self.position_sq = updated(self.position_sq, self._learned, y, length)
             self._learned = True
@@ -102,18 +115,25 @@ class Sketched(nn.Module):
         self._handle = handle(self.estimator)  # numbers differ between processes
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return blank, (self.plain,), self.__dict__  # the class itself may have been made here: name what it is made of
+        return (
+            blank,
+            (self.plain,),
+            self.__dict__,
+        )  # the class itself may have been made here: name what it is made of
 
 
 class SketchedLinear(Sketched, nn.Linear):
     """``nn.Linear`` whose weight gradient (q × p) comes from ``estimator``; see ``Sketched``.
 
-    Made directly, or by ``sketch_linears`` from the layers of a model. Raises TypeError for a wrong estimator.
+    Made directly, or by ``sketch_linears`` from the layers of a model. Raises TypeError for a wrong
+    estimator.
     """
 
     plain = nn.Linear
 
-    def __init__(self, in_features: int, out_features: int, estimator: Estimator, **options: Any) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, estimator: Estimator, **options: Any
+    ) -> None:
         super().__init__(in_features, out_features, **options)
         self.sketch(estimator)
 
@@ -122,14 +142,18 @@ class SketchedLinear(Sketched, nn.Linear):
 
 
 class SketchedConv1D(Sketched):
-    """Hugging Face's ``Conv1D`` with a sketched weight gradient; only ever made by ``sketched_class``."""
+    """Hugging Face's ``Conv1D`` with a sketched weight gradient; only ever made by
+    ``sketched_class``.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return self.estimated(Conv1DForm(), x)
 
 
 class SketchedConv2d(Sketched, nn.Conv2d):
-    """``nn.Conv2d`` without groups, whose weight gradient is the estimated product over patches; see ``Conv2dForm``."""
+    """``nn.Conv2d`` without groups, whose weight gradient is the estimated product over patches;
+    see ``Conv2dForm``.
+    """
 
     plain = nn.Conv2d
 
@@ -144,22 +168,32 @@ class SketchedConv2d(Sketched, nn.Conv2d):
 
 @cache
 def sketched_class(plain: type[nn.Module]) -> type[Sketched]:
-    """The sketched class for a plain layer's class: one that runs its base's own forward (see ``base_of``)."""
+    """The sketched class for a plain layer's class: one that runs its base's own forward (see
+    ``base_of``).
+    """
     for known in (SketchedLinear, SketchedConv2d):
         if plain is known.plain:
             return known
     base = base_of(plain)
     if base is None:
-        raise TypeError(f"no sketched layer for {plain.__name__}; nn.Linear, nn.Conv2d and Conv1D have one")
+        raise TypeError(
+            f"no sketched layer for {plain.__name__}; nn.Linear, nn.Conv2d and Conv1D have one"
+        )
     bases: tuple[type, ...] = (SketchedConv1D, plain)
     if base in (nn.Linear, nn.Conv2d):
         bases = (SketchedLinear if base is nn.Linear else SketchedConv2d, plain)
-    return type("Sketched" + plain.__name__, bases, {"plain": plain, "__doc__": SketchedLinear.__doc__})
+    return type(
+        "Sketched" + plain.__name__, bases, {"plain": plain, "__doc__": SketchedLinear.__doc__}
+    )
 
 
 def base_of(plain: type[nn.Module]) -> type[nn.Module] | None:
-    """Which of nn.Linear, nn.Conv2d and Hugging Face's Conv1D this class is, by inheriting its forward; else None."""
-    library = sys.modules.get("transformers.pytorch_utils")  # nobody has a Conv1D who has not imported it
+    """Which of nn.Linear, nn.Conv2d and Hugging Face's Conv1D this class is, by inheriting its
+    forward; else None.
+    """
+    library = sys.modules.get(
+        "transformers.pytorch_utils"
+    )  # nobody has a Conv1D who has not imported it
     bases = (nn.Linear, nn.Conv2d) + ((library.Conv1D,) if library else ())
     for base in bases:
         if issubclass(plain, base) and plain.forward is base.forward:

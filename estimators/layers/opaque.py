@@ -1,4 +1,6 @@
-"""The random steps of a layer as opaque operators, so that torch.compile neither traces nor repeats a draw."""
+"""The random steps of a layer as opaque operators, so that torch.compile neither traces nor repeats
+a draw.
+"""
 
 from functools import cache
 from typing import Any
@@ -15,7 +17,9 @@ PROBED = (97, 194)
 
 
 def handle(estimator: Estimator) -> int:
-    """The number of an estimator in this process; equal estimators have one number. It is never forgotten."""
+    """The number of an estimator in this process; equal estimators have one number. It is never
+    forgotten.
+    """
     for number, known in enumerate(ESTIMATORS):
         if known is estimator or known == estimator:
             return number
@@ -24,8 +28,10 @@ def handle(estimator: Estimator) -> int:
 
 
 def next_seed() -> int:
-    """A seed from torch's default generator, as Dropout takes its own: reproducible by torch.manual_seed, restored by
-    checkpointing. Ranks of a process group draw differently even from equal generator states."""
+    """A seed from torch's default generator, as Dropout takes its own: reproducible by
+    torch.manual_seed, restored by checkpointing. Ranks of a process group draw differently even
+    from equal generator states.
+    """
     seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         seed = fold(seed, "rank", torch.distributed.get_rank())
@@ -36,8 +42,10 @@ def next_seed() -> int:
 def compress(x: Tensor, handle: int) -> list[Tensor]:
     """``next_seed()`` and the payload of ``ESTIMATORS[handle].compress`` with it.
 
-    One operator does both, so that a compiler which moves it to the backward pass cannot part a seed from its payload.
-    It is not marked as random, so that equal calls are merged: layers that read one X share one compressed copy.
+    One operator does both, so that a compiler which moves it to the backward pass cannot part a
+    seed from its payload.
+    It is not marked as random, so that equal calls are merged: layers that read one X share one
+    compressed copy.
     """
     seed = next_seed()
     return [torch.tensor(seed, device="cpu"), *ESTIMATORS[handle].compress(x, seed).tensors]
@@ -51,18 +59,27 @@ def _(x: Tensor, handle: int) -> list[Tensor]:
     def size(dimension: int | str) -> Any:
         if isinstance(dimension, int):
             return dimension
-        return known[dimension] if dimension in known else torch.library.get_ctx().new_dynamic_size()
+        return (
+            known[dimension] if dimension in known else torch.library.get_ctx().new_dynamic_size()
+        )
 
     seed = torch.empty((), dtype=torch.int64, device="cpu")
     form = payload_form(handle, int(p), x.dtype)  # p is the weight's: one value
-    return [seed, *(x.new_empty([size(d) for d in dimensions], dtype=dtype) for dimensions, dtype in form)]
+    return [
+        seed,
+        *(x.new_empty([size(d) for d in dimensions], dtype=dtype) for dimensions, dtype in form),
+    ]
 
 
 @cache
-def payload_form(handle: int, p: int, dtype: torch.dtype) -> tuple[tuple[tuple[int | str, ...], torch.dtype], ...]:
-    """Shapes and dtypes of a payload for any n, from two small inputs: a dimension is a number, "n", "k" or "?".
+def payload_form(
+    handle: int, p: int, dtype: torch.dtype
+) -> tuple[tuple[tuple[int | str, ...], torch.dtype], ...]:
+    """Shapes and dtypes of a payload for any n, from two small inputs: a dimension is a number,
+    "n", "k" or "?".
 
-    A compiler that knows the shapes as functions of n compiles once for every n; drawing symbolically would not.
+    A compiler that knows the shapes as functions of n compiles once for every n; drawing
+    symbolically would not.
     """
     estimator = ESTIMATORS[handle]
     with _disable_current_modes():
@@ -83,18 +100,24 @@ def payload_form(handle: int, p: int, dtype: torch.dtype) -> tuple[tuple[tuple[i
 def rate_of(estimator: Estimator) -> float:
     """The rate of an estimator, or of the one it is made of; 1 where there is none."""
     inner = (value for value in vars(estimator).values() if isinstance(value, Estimator))
-    return getattr(estimator, "rate", None) or max((rate_of(e) for e in list(inner)[:1]), default=1.0)
+    return getattr(estimator, "rate", None) or max(
+        (rate_of(e) for e in list(inner)[:1]), default=1.0
+    )
 
 
 @torch._dynamo.assume_constant_result
 def row_bytes(handle: int, p: int, dtype: torch.dtype) -> float:
-    """What the estimator keeps per row of a large X: a constant, where its ``kept_bytes`` would have to be traced."""
+    """What the estimator keeps per row of a large X: a constant, where its ``kept_bytes`` would
+    have to be traced.
+    """
     return ESTIMATORS[handle].kept_bytes(2**16, p, dtype) / 2**16
 
 
 @torch.library.custom_op("sketchvar::contract", mutates_args=())
 def contract(payload: list[Tensor], y: Tensor, seed: Tensor, handle: int, n: int, p: int) -> Tensor:
-    """``ESTIMATORS[handle].contract``, laid out in memory as its transpose is: the layout of a layer's weight."""
+    """``ESTIMATORS[handle].contract``, laid out in memory as its transpose is: the layout of a
+    layer's weight.
+    """
     g = ESTIMATORS[handle].contract(Compressed(int(seed), (n, p), tuple(payload)), y)
     return g.T.contiguous().T
 

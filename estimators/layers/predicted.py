@@ -1,4 +1,6 @@
-"""Predicted scores: a layer that runs ScoredRows learns, position by position, how large the rows of Y are."""
+"""Predicted scores: a layer that runs ScoredRows learns, position by position, how large the rows
+of Y are.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +21,13 @@ MASK: ContextVar[Tensor | None] = ContextVar("rows that count", default=None)
 
 @contextmanager
 def counting(mask: Tensor) -> Iterator[None]:
-    """Within, layers that run ``ScoredRows`` give no score to rows where ``mask`` (batch × length) is 0: padding.
+    """Within, layers that run ``ScoredRows`` give no score to rows where ``mask`` (batch × length)
+    is 0: padding.
 
-    A row without a score still has the floor's probability, so the estimate stays unbiased even where the mask is
-    wrong. A mask says nothing to layers whose input has another batch × length. Keep backward within, too, where
-    activations are checkpointed: that computes the forward pass again.
+    A row without a score still has the floor's probability, so the estimate stays unbiased even
+    where the mask is wrong. A mask says nothing to layers whose input has another batch × length.
+    Keep backward within, too, where activations are checkpointed: that computes the forward pass
+    again.
     """
     if mask.ndim != 2:
         raise ValueError(f"counting needs a mask of batch × length, got shape {tuple(mask.shape)}")
@@ -49,7 +53,8 @@ def with_scores(estimator: Estimator, scores: Tensor) -> Estimator:
 
 
 def row_scores(position_sq: Tensor, n: int, length: int) -> Tensor:
-    """One score √(mean ‖y‖²) for each of n rows, ``length`` positions over and over, from a running mean per position.
+    """One score √(mean ‖y‖²) for each of n rows, ``length`` positions over and over, from a running
+    mean per position.
 
     A position that was never met has the mean of those that were.
     """
@@ -59,10 +64,12 @@ def row_scores(position_sq: Tensor, n: int, length: int) -> Tensor:
 
 
 def updated(position_sq: Tensor, learned: bool, y: Tensor, length: int) -> Tensor:
-    """The running mean after a backward pass that brought Y (n × q), ``length`` positions over and over.
+    """The running mean after a backward pass that brought Y (n × q), ``length`` positions over and
+    over.
 
-    Rows that a mask excludes do not count, nor does a pass with values that are not finite (an overflow that a
-    GradScaler is about to skip). The first pass takes the place of the starting values.
+    Rows that a mask excludes do not count, nor does a pass with values that are not finite (an
+    overflow that a GradScaler is about to skip). The first pass takes the place of the starting
+    values.
     """
     by_position = row_sq(y).float().reshape(-1, length)
     counts = counted(y.shape[0], length, by_position).reshape(-1, length)

@@ -1,4 +1,6 @@
-"""The product of a sketched layer: forward, input gradient and bias gradient exact, the weight gradient an estimate."""
+"""The product of a sketched layer: forward, input gradient and bias gradient exact, the weight
+gradient an estimate.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,19 +29,27 @@ def product(
     bias: Tensor | None,
     observe: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """``form.run(x, weight, bias)``, keeping of X only what ``estimator`` needs to estimate the weight gradient.
+    """``form.run(x, weight, bias)``, keeping of X only what ``estimator`` needs to estimate the
+    weight gradient.
 
-    ``layer`` is who asks: the same layer never reuses what it has kept of an input. ``handle`` stands for the
-    estimator inside a compiled graph; ``observe`` is shown Y (n × q) in backward. Draws one seed from torch's default
-    generator, whether or not it is needed, so that the stream is the same under checkpointing, where the first pass
-    runs without gradients. Keeps X itself, as the plain layer does, where no gradient flows to the weight or the
-    estimator would keep no less than the input.
+    ``layer`` is who asks: the same layer never reuses what it has kept of an input. ``handle``
+    stands for the estimator inside a compiled graph; ``observe`` is shown Y (n × q) in backward.
+    Draws one seed from torch's default generator, whether or not it is needed, so that the stream
+    is the same under checkpointing, where the first pass runs without gradients. Keeps X itself, as
+    the plain layer does, where no gradient flows to the weight or the estimator would keep no less
+    than the input.
     """
     dtype = product_dtype(x)
     n, p = form.size(x, weight)
     compiling = torch.compiler.is_compiling()
-    needed = n * opaque.row_bytes(handle, p, dtype) if compiling else estimator.kept_bytes(n, p, dtype)
-    if not weight.requires_grad or not x.is_floating_point() or needed >= x.numel() * dtype.itemsize:
+    needed = (
+        n * opaque.row_bytes(handle, p, dtype) if compiling else estimator.kept_bytes(n, p, dtype)
+    )
+    if (
+        not weight.requires_grad
+        or not x.is_floating_point()
+        or needed >= x.numel() * dtype.itemsize
+    ):
         return form.run(x, weight, bias)
     seed = None if compiling else torch.tensor(opaque.next_seed(), device="cpu")
     if not torch.is_grad_enabled():
@@ -91,7 +101,9 @@ class Product(torch.autograd.Function):
             if needs_bias:
                 for_bias = y.sum(0).to(ctx.bias_dtype)
             if needs_x:
-                for_x = ctx.form.input_gradient(gradient, weight.to(gradient.dtype), ctx.x_shape).to(ctx.x_dtype)
+                for_x = ctx.form.input_gradient(
+                    gradient, weight.to(gradient.dtype), ctx.x_shape
+                ).to(ctx.x_dtype)
         if torch.is_grad_enabled():  # create_graph=True
             for_x, for_weight, for_bias = Refuse.apply(gradient, for_x, for_weight, for_bias)
         return for_x, for_weight, for_bias, *[None] * (5 + len(payload))

@@ -15,7 +15,9 @@ from sketchvar.estimators.layers.forms import Form
 
 @dataclass(eq=False)
 class Copy:
-    """One compressed copy of a tensor as it was: alive while a graph that saved it is, or while it is the newest."""
+    """One compressed copy of a tensor as it was: alive while a graph that saved it is, or while it
+    is the newest.
+    """
 
     state: tuple[Any, ...]
     parts: list[TensorWeakRef]
@@ -41,18 +43,24 @@ COPIES = Copies()
 def shared(
     layer: object, form: Form, estimator: Estimator, x: Tensor, dtype: torch.dtype, seed: Tensor
 ) -> list[Tensor]:
-    """The seed and payload of ``estimator`` for the X of ``x`` in ``dtype``: a sibling's if there is one, else new.
+    """The seed and payload of ``estimator`` for the X of ``x`` in ``dtype``: a sibling's if there
+    is one, else new.
 
-    A copy is shared only by the very same tensor, unchanged since (its version, storage and shape), under an equal
-    estimator; and a layer that has read it already gets a new one, because it is then in another forward pass, where
-    the draw has to be a new one. Only the newest copy is held from here, until its input dies: checkpointing takes
-    away what a graph saves while the siblings are still to come.
+    A copy is shared only by the very same tensor, unchanged since (its version, storage and shape),
+    under an equal estimator; and a layer that has read it already gets a new one, because it is
+    then in another forward pass, where the draw has to be a new one. Only the newest copy is held
+    from here, until its input dies: checkpointing takes away what a graph saves while the siblings
+    are still to come.
     """
     key = (estimator, type(form), form, dtype)
     state = (x._version, x.data_ptr(), x.shape, x.stride(), x.dtype)
     copies = COPIES.of.setdefault(x, {})
     copy = copies.get(key)
-    found = copy.alive() if copy is not None and copy.state == state and layer not in copy.readers else None
+    found = (
+        copy.alive()
+        if copy is not None and copy.state == state and layer not in copy.readers
+        else None
+    )
     if copy is None or found is None:
         found = [seed, *estimator.compress(form.rows(x.to(dtype)), int(seed)).tensors]
         copy = copies[key] = Copy(state, [TensorWeakRef(t) for t in found], held=found)

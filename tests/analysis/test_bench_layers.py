@@ -1,4 +1,6 @@
-"""The benchmarks of sketched layers give tables and figures, and their counts of memory are right."""
+"""The benchmarks of sketched layers give tables and figures, and their counts of memory are
+right.
+"""
 
 import argparse
 
@@ -12,7 +14,9 @@ from sketchvar.estimators import CountSketch, sketch_linears
 
 
 def test_bench_layer():
-    *_, rows = bench_layer.layer(("uniform-rows", "countsketch"), (0.5, 0.1), ((64, 16, 8), (32, 8, 16)), repeats=3)
+    *_, rows = bench_layer.layer(
+        ("uniform-rows", "countsketch"), (0.5, 0.1), ((64, 16, 8), (32, 8, 16)), repeats=3
+    )
     assert list(rows.columns) == bench_layer.COLUMNS and len(rows) == 2 * (4 + 2)
     train = rows[rows["mode"] == "train"]
     assert (train.low <= train.ratio).all() and (train.ratio <= train.high).all()

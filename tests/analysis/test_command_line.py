@@ -1,4 +1,6 @@
-"""The command line: what it writes, what it says, and one line with the remedy for every mistake."""
+"""The command line: what it writes, what it says, and one line with the remedy for every
+mistake.
+"""
 
 import re
 import subprocess
@@ -8,15 +10,36 @@ import pytest
 
 from sketchvar.analysis.__main__ import main
 
-QUICK = ["run", "--task", "digits-mlp", "--steps", "2", "--measure-at", "0", "2", "--rates", "0.5", "0.1"]
+QUICK = [
+    "run",
+    "--task",
+    "digits-mlp",
+    "--steps",
+    "2",
+    "--measure-at",
+    "0",
+    "2",
+    "--rates",
+    "0.5",
+    "0.1",
+]
 
 
 def test_a_run_writes_rows_provenance_and_figures_and_prints_a_table(tmp_path, capsys):
     out = tmp_path / "run"
     assert main([*QUICK, "--out", str(out)]) == 0
     names = {f.name for f in out.iterdir()}
-    figures = ["ratio_by_layer", "ratio_through_training", "alpha_through_training", "closed_form_and_draws"]
-    assert names >= {"rows.parquet", "run.json", *(f"{f}.{kind}" for f in figures for kind in ("png", "pdf"))}
+    figures = [
+        "ratio_by_layer",
+        "ratio_through_training",
+        "alpha_through_training",
+        "closed_form_and_draws",
+    ]
+    assert names >= {
+        "rows.parquet",
+        "run.json",
+        *(f"{f}.{kind}" for f in figures for kind in ("png", "pdf")),
+    }
     assert all((out / f"{f}.png").stat().st_size > 10_000 for f in figures)
     printed = capsys.readouterr().out
     assert "rate 0.1, step 2" in printed
@@ -33,18 +56,27 @@ def test_a_run_writes_rows_provenance_and_figures_and_prints_a_table(tmp_path, c
         (["--task", "stdlb-lm"], r"unknown task 'stdlb-lm'; did you mean 'stdlib-lm'\?"),
         (
             ["--estimators", "gausian"],
-            r"unknown estimator 'gausian' in 'gausian'; did you mean 'gaussian'\?.*gaussian:0\.1, rounding:2",
+            (
+                r"unknown estimator 'gausian' in 'gausian'; did you mean"
+                r" 'gaussian'\?.*gaussian:0\.1, rounding:2"
+            ),
         ),
         (["--estimators", "rounding:3"], r"needs bits of 1, 2, 4 or 8, .*got bits=3"),
         (["--estimators", "gaussian:2"], r"0 < rate <= 1, got rate=2.0"),
-        (["--estimators", "gaussian:0.1+rounding:4"], r"gaussian:0\.1\+rounding:4 has no closed form to compare"),
+        (
+            ["--estimators", "gaussian:0.1+rounding:4"],
+            r"gaussian:0\.1\+rounding:4 has no closed form to compare",
+        ),
         (["--device", "cdua"], r"unknown device 'cdua'; did you mean 'cuda'\?"),
         (["--device", "cuda:77"], r"device cuda:77 is not here .*; use --device auto or cpu"),
         (["--rates", "1.5"], r"0 < rate <= 1, got rate=1.5"),
         (["--rates", "0"], r"0 < rate <= 1, got rate=0.0"),
         (["--rates", "nan"], r"0 < rate <= 1, got rate=nan"),
         (["--steps", "-3"], r"steps must be 0 or more, got -3"),
-        (["--measure-at", "9"], r"measure points must lie within 0\.\.2, got 9; change --measure-at or --steps"),
+        (
+            ["--measure-at", "9"],
+            r"measure points must lie within 0\.\.2, got 9; change --measure-at or --steps",
+        ),
         (["--measure-at", "1", "1"], r"measure points must be different and rising, got 1 1"),
         (["--measure-at", "-1"], r"measure points must lie within 0\.\.2, got -1"),
         (["--steps", "many"], r"argument --steps: invalid int value: 'many'"),
@@ -82,7 +114,14 @@ def test_help_names_every_command_task_and_option(capsys):
             main(words)
         assert done.value.code == 0
     printed = capsys.readouterr().out
-    for word in ("stdlib-lm", "digits-mlp", "--measure-at", "--resume", "sketchvar figures", "(default: 0.5"):
+    for word in (
+        "stdlib-lm",
+        "digits-mlp",
+        "--measure-at",
+        "--resume",
+        "sketchvar figures",
+        "(default: 0.5",
+    ):
         assert word in printed
 
 

@@ -1,4 +1,6 @@
-"""The frontier: largest rates that fit the bytes, right ratios, averages, the best of them, the command, the figure."""
+"""The frontier: largest rates that fit the bytes, right ratios, averages, the best of them, the
+command, the figure.
+"""
 
 import json
 
@@ -66,7 +68,10 @@ def test_the_largest_rate_that_fits(name, dtype):
             assert parse(name, 1 / STEPS, torch.ones(1)).kept_bytes(n, p, dtype) > room
         else:
             assert parse(name, rate, torch.ones(1)).kept_bytes(n, p, dtype) <= room
-            assert rate == 1 or parse(name, rate + 1 / STEPS, torch.ones(1)).kept_bytes(n, p, dtype) > room
+            assert (
+                rate == 1
+                or parse(name, rate + 1 / STEPS, torch.ones(1)).kept_bytes(n, p, dtype) > room
+            )
 
 
 def test_bytes_are_what_is_really_kept(pair, rows):
@@ -80,12 +85,17 @@ def test_bytes_are_what_is_really_kept(pair, rows):
 
 
 def test_bytes_are_counted_in_the_dtype_trained_in(pair):
-    wide, narrow = (frontier(pair_layer(*pair), t, ["rounding:4"])["fraction"].item() for t in (F32, torch.bfloat16))
+    wide, narrow = (
+        frontier(pair_layer(*pair), t, ["rounding:4"])["fraction"].item()
+        for t in (F32, torch.bfloat16)
+    )
     assert narrow == 2 * wide
 
 
 def test_ratios(pair, rows):
-    """Uniform rows are a smaller batch: their ratio is (n − k)/k to the last digit, where a row is an example."""
+    """Uniform rows are a smaller batch: their ratio is (n − k)/k to the last digit, where a row is
+    an example.
+    """
     part = rows[rows["estimator"] == BASELINE]
     k = part["rate"].map(lambda rate: UniformRows(rate).k(64))
     np.testing.assert_allclose(part["ratio"], (64 - k) / k, rtol=1e-6)
@@ -114,7 +124,9 @@ def test_oracles_and_bias_are_marked(rows):
     assert set(rows.loc[rows["oracle"], "estimator"]) == {"optimal-rows", "scored-rows"}
     assert set(rows.loc[rows["biased"], "estimator"]) == {"top-rows"}
     top = rows["estimator"] == "top-rows"
-    assert (rows[top]["bias_sq"] == rows[top]["variance"]).all() and (rows[top]["bias_sq"] > 0).all()
+    assert (rows[top]["bias_sq"] == rows[top]["variance"]).all() and (
+        rows[top]["bias_sq"] > 0
+    ).all()
     assert (rows[~top]["bias_sq"] == 0).all()
 
 
@@ -147,13 +159,19 @@ def test_pairs_that_are_none(x, y, says):
 def lines(*values):
     """A frontier by hand: (layer, estimator, budget, kept bytes of 100, ratio)."""
     columns = ["layer", "estimator", "budget", "kept_bytes", "ratio"]
-    table = pd.DataFrame(values, columns=columns).assign(step=0, line=lambda t: t["estimator"], family="row sketches")
+    table = pd.DataFrame(values, columns=columns).assign(
+        step=0, line=lambda t: t["estimator"], family="row sketches"
+    )
     table = table.assign(fraction=table["kept_bytes"] / 100, stderr=0.0, minibatch_example=1.0)
-    return table.assign(oracle=table["estimator"] == "optimal-rows", biased=table["estimator"] == "top-rows")
+    return table.assign(
+        oracle=table["estimator"] == "optimal-rows", biased=table["estimator"] == "top-rows"
+    )
 
 
 def test_average_is_the_median_over_layers_and_leaves_out_what_does_not_fit_everywhere():
-    rows = lines(("a", "haar", 0.5, 40, 1.0), ("b", "haar", 0.5, 50, 2.0), ("c", "haar", 0.5, 50, 9.0))
+    rows = lines(
+        ("a", "haar", 0.5, 40, 1.0), ("b", "haar", 0.5, 50, 2.0), ("c", "haar", 0.5, 50, 9.0)
+    )
     rows = pd.concat([rows, lines(("a", "srht", 0.5, 40, 1.0))])
     (row,) = average(rows).to_dict("records")
     assert (row["estimator"], row["ratio"], row["count"]) == ("haar", 2.0, 3)
@@ -181,7 +199,11 @@ def test_best_names_no_oracle_no_biased_and_no_twin():
 def test_lines_that_coincide_become_one_and_the_baseline_stays_alone():
     names = ("haar", "srht", "gaussian", BASELINE)
     ratios = ((1.0, 2.0), (1.01, 2.04), (1.0, 2.2), (1.0, 2.0))
-    made = [("a", n, b, 50, r) for n, pair in zip(names, ratios, strict=True) for b, r in zip((0.5, 0.2), pair)]  # noqa: B905
+    made = [
+        ("a", n, b, 50, r)
+        for n, pair in zip(names, ratios, strict=True)
+        for b, r in zip((0.5, 0.2), pair)
+    ]  # noqa: B905
     assert list(dict.fromkeys(merged(lines(*made))["line"])) == ["haar, srht", "gaussian", BASELINE]
 
 
@@ -222,7 +244,9 @@ QUICK = ["frontier", "--task", "digits-mlp", "--step", "0", "2"]
 
 def outcome(out):
     assert (out / "frontier.png").stat().st_size > 10_000 and (out / "frontier.pdf").exists()
-    return pd.read_parquet(out / "frontier.parquet"), json.loads((out / "frontier.json").read_text())
+    return pd.read_parquet(out / "frontier.parquet"), json.loads(
+        (out / "frontier.json").read_text()
+    )
 
 
 def save(path, pair):
@@ -241,7 +265,12 @@ def save(path, pair):
 def test_command_on_a_pair(tmp_path, capsys, pair, rows, kind):
     file = save(tmp_path / f"pair.{kind}", pair)
     few = ["countsketch", "uniform-rows", "rounding:2", "countsketch+rounding:4"]
-    assert main(["frontier", "--pair", str(file), "--estimators", *few, "--out", str(tmp_path / "out")]) == 0
+    assert (
+        main(
+            ["frontier", "--pair", str(file), "--estimators", *few, "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
     table, about = outcome(tmp_path / "out")
     expected = rows[rows["estimator"].isin(few)].set_index(["estimator", "fraction"])["ratio"]
     found = table.set_index(["estimator", "fraction"])["ratio"]
@@ -254,16 +283,37 @@ def test_command_on_a_pair(tmp_path, capsys, pair, rows, kind):
 def test_command_on_a_task_on_one_layer_and_on_a_run(tmp_path, capsys):
     assert main([*QUICK, "--out", str(tmp_path / "task")]) == 0
     table, _ = outcome(tmp_path / "task")
-    assert set(table["step"]) == {0, 2} and len(set(table["layer"])) > 1 and (table["stderr"] == 0).all()
+    assert (
+        set(table["step"]) == {0, 2}
+        and len(set(table["layer"])) > 1
+        and (table["stderr"] == 0).all()
+    )
     layer = table["layer"].iloc[0]
     words = ["frontier", "--task", "digits-mlp", "--step", "2", "--layer", layer, "--draws", "4"]
     assert main([*words, "--out", str(tmp_path / "layer")]) == 0
     alone, _ = outcome(tmp_path / "layer")
-    assert set(alone["layer"]) == {layer} and set(alone["step"]) == {2} and (alone["stderr"] > 0).any()
+    assert (
+        set(alone["layer"]) == {layer} and set(alone["step"]) == {2} and (alone["stderr"] > 0).any()
+    )
     assert set(table["run"]) == {"task"} and set(alone["run"]) == {"layer"}
-    same = table[(table["layer"] == layer) & (table["step"] == 2)].assign(run="layer").reset_index(drop=True)
+    same = (
+        table[(table["layer"] == layer) & (table["step"] == 2)]
+        .assign(run="layer")
+        .reset_index(drop=True)
+    )
     pd.testing.assert_frame_equal(alone[alone["stderr"] == 0].reset_index(drop=True), same)
-    words = ["run", "--task", "digits-mlp", "--steps", "2", "--rates", "0.5", "0.1", "--out", str(tmp_path / "run")]
+    words = [
+        "run",
+        "--task",
+        "digits-mlp",
+        "--steps",
+        "2",
+        "--rates",
+        "0.5",
+        "0.1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main([*words, "--estimators", "countsketch", "uniform-rows", "rounding:2"]) == 0
     assert main(["frontier", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "again")]) == 0
     table, _ = outcome(tmp_path / "again")

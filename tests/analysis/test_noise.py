@@ -1,4 +1,6 @@
-"""Minibatch variance: exact over every minibatch of a small population; rows and examples where they coincide."""
+"""Minibatch variance: exact over every minibatch of a small population; rows and examples where
+they coincide.
+"""
 
 from itertools import product
 
@@ -18,7 +20,9 @@ def population():
 
 
 def variances(population, size, estimate):
-    """(average estimate, true variance of G, both over every minibatch of ``size`` drawn with replacement)."""
+    """(average estimate, true variance of G, both over every minibatch of ``size`` drawn with
+    replacement).
+    """
     x, y = population
     g_s = torch.einsum("stp,stq->spq", x, y)
     batches = [list(b) for b in product(range(len(x)), repeat=size)]
@@ -60,7 +64,9 @@ def test_uniform_rows_are_a_smaller_batch(population):
     x, y = (t.flatten(0, 1) for t in population)
     m = Moments.of(x, y)
     n, k = 8, 2
-    torch.testing.assert_close(UniformRows(k / n).variance(m), (n - k) / k * noise.by_row(m), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        UniformRows(k / n).variance(m), (n - k) / k * noise.by_row(m), rtol=1e-12, atol=0
+    )
 
 
 def test_one_row_or_one_example_has_no_variance():

@@ -1,4 +1,6 @@
-"""The noise scale over every minibatch of a small population, its moving averages by a z-test, and what it means."""
+"""The noise scale over every minibatch of a small population, its moving averages by a z-test, and
+what it means.
+"""
 
 from itertools import combinations, product
 
@@ -36,7 +38,11 @@ def rows_of(population, batches, loss="mean"):
             C = g_s.sum(0).square().sum()
             minibatch = noise.by_example(g_s.square().sum(1), C)
             lines.append({"run": "", "step": step, "layer": name, "examples": len(batch)})
-            lines[-1] |= {"minibatch_example": float(minibatch), "grad_sq": float(C), "variance": 2 * float(minibatch)}
+            lines[-1] |= {
+                "minibatch_example": float(minibatch),
+                "grad_sq": float(C),
+                "variance": 2 * float(minibatch),
+            }
     return pd.DataFrame(lines).assign(estimator="e", rate=0.5, ratio=2.0)
 
 
@@ -44,7 +50,13 @@ def truth(population):
     """(tr Σ, ‖E g‖²) of each layer and of both."""
     noise_ = [float(g.var(0, correction=0).sum()) for g in population]
     signal = [float(g.mean(0).square().sum()) for g in population]
-    return dict(zip(["a", "b", TOTAL], zip([*noise_, sum(noise_)], [*signal, sum(signal)], strict=True), strict=True))
+    return dict(
+        zip(
+            ["a", "b", TOTAL],
+            zip([*noise_, sum(noise_)], [*signal, sum(signal)], strict=True),
+            strict=True,
+        )
+    )
 
 
 @pytest.mark.parametrize("size", [2, S])
@@ -60,11 +72,16 @@ def test_both_parts_are_unbiased_over_every_minibatch(population, size):
 
 
 def test_they_are_the_estimates_of_two_batch_sizes(population):
-    """McCandlish et al. take ‖G_b‖² and ‖G_a‖² of batches of b and a examples; here b = S and a = 1."""
+    """McCandlish et al. take ‖G_b‖² and ‖G_a‖² of batches of b and a examples; here b = S and
+    a = 1.
+    """
     batch = [0, 1, 2]
     found = noise_scale(rows_of(population, [batch]), decay=0).set_index("layer")
     for name, gradients in zip("ab", population, strict=True):
-        one, whole = gradients[batch].square().sum(1).mean(), gradients[batch].mean(0).square().sum()
+        one, whole = (
+            gradients[batch].square().sum(1).mean(),
+            gradients[batch].mean(0).square().sum(),
+        )
         assert found["signal"][name] == pytest.approx(float((S * whole - one) / (S - 1)), rel=1e-12)
         assert found["noise"][name] == pytest.approx(float((one - whole) / (1 - 1 / S)), rel=1e-12)
 
@@ -88,7 +105,9 @@ def test_ratio_of_averages_is_true_and_average_of_ratios_is_not():
         z = (last[name] - true) / (each[name].std() / 500**0.5)
         assert abs(z) < BOUND
     ratio = last["noise"] / last["signal"]
-    error = (each["noise"] - ratio * each["signal"]).std() / 500**0.5 / last["signal"]  # delta method
+    error = (
+        (each["noise"] - ratio * each["signal"]).std() / 500**0.5 / last["signal"]
+    )  # delta method
     assert abs(last["noise_scale"] - tr_sigma / signal) < BOUND * error
     plain = each["noise"] / each["signal"]
     assert abs(plain.mean() - tr_sigma / signal) > BOUND * error
@@ -131,12 +150,15 @@ def test_decay_that_makes_no_sense(population, decay):
 
 def test_rows_of_two_runs_are_refused(population):
     rows = rows_of(population, [(0, 1)])
-    with pytest.raises(ValueError, match="rows of 2 runs have no common moving average; give those of one"):
+    with pytest.raises(
+        ValueError, match="rows of 2 runs have no common moving average; give those of one"
+    ):
         noise_scale(pd.concat([rows, rows.assign(run="other")]))
 
 
 def test_the_fraction_is_a_smaller_batch(population):
-    """A sketched step's variance over every minibatch and every draw is an exact one's on ``fraction`` of the batch.
+    """A sketched step's variance over every minibatch and every draw is an exact one's on
+    ``fraction`` of the batch.
 
     Uniform rows without replacement, 2 of 4: the fraction is a half. Must fail: the whole batch.
     """
@@ -149,7 +171,9 @@ def test_the_fraction_is_a_smaller_batch(population):
     added = (sketched - minibatches.sum(1, keepdim=True)).square().sum(-1).mean()
     ratio = float(added / (exact / size))
     line = {"step": 0, "layer": "a", "estimator": "e", "rate": 0.5, "ratio": ratio}
-    rows = pd.DataFrame([line | {"variance": float(added), "minibatch_example": float(exact / size)}])
+    rows = pd.DataFrame(
+        [line | {"variance": float(added), "minibatch_example": float(exact / size)}]
+    )
     for fraction in batch_fraction(rows)["fraction"]:
         assert fraction == pytest.approx(0.5, rel=1e-12)
         torch.testing.assert_close(variance, exact / (fraction * size), rtol=1e-12, atol=0)
@@ -162,21 +186,32 @@ def test_a_total_is_of_sums_and_not_a_mean_of_fractions(population):
     rows["ratio"] = [3.0, 1.0]
     found = batch_fraction(rows).set_index("layer")["fraction"]
     assert found[["a", "b"]].tolist() == [0.25, 0.5]
-    assert found[TOTAL] == pytest.approx(1 / (1 + rows["variance"].sum() / rows["minibatch_example"].sum()), rel=1e-12)
+    assert found[TOTAL] == pytest.approx(
+        1 / (1 + rows["variance"].sum() / rows["minibatch_example"].sum()), rel=1e-12
+    )
 
 
 def test_from_a_probe():
-    """Rows of a training loop: against ‖∇‖ and every example's own gradient, by autograd one by one."""
+    """Rows of a training loop: against ‖∇‖ and every example's own gradient, by autograd one by
+    one.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     x, y = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 2, dtype=torch.float64)
     with Probe(model) as probe:
         F.mse_loss(model(x), y).backward()
-    table = compare(probe.read().values(), ["uniform-rows"], [0.5], torch.float64).assign(run="", step=0)[COLUMNS]
+    table = compare(probe.read().values(), ["uniform-rows"], [0.5], torch.float64).assign(
+        run="", step=0
+    )[COLUMNS]
     found = noise_scale(table).set_index("layer")
     for name in ("0", "2"):
         weight = model.get_submodule(name).weight
-        each = torch.stack([torch.autograd.grad(F.mse_loss(model(a), b), weight)[0] for a, b in zip(x, y, strict=True)])
+        each = torch.stack(
+            [
+                torch.autograd.grad(F.mse_loss(model(a), b), weight)[0]
+                for a, b in zip(x, y, strict=True)
+            ]
+        )
         tr_sigma = each.var(0).sum()
         signal = each.mean(0).square().sum() - tr_sigma / 6
         assert found["noise"][name] == pytest.approx(float(tr_sigma), rel=1e-9)

@@ -24,4 +24,6 @@ def test_functions_in_a_notebook_are_short(path):
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             for node in ast.walk(ast.parse(cell.source)):
-                assert not isinstance(node, ast.FunctionDef) or node.end_lineno - node.lineno < 5, node.name
+                assert not isinstance(node, ast.FunctionDef) or node.end_lineno - node.lineno < 5, (
+                    node.name
+                )

@@ -1,4 +1,6 @@
-"""The paper's items: its quantities and their corrections, the bound with its conditions, and every command."""
+"""The paper's items: its quantities and their corrections, the bound with its conditions, and every
+command.
+"""
 
 import itertools
 import math
@@ -23,7 +25,9 @@ from sketchvar.estimators.seeds import generator
 
 
 def rows_of(x: torch.Tensor, y: torch.Tensor, rate: float = 0.5) -> pd.DataFrame:
-    return compare([pair_layer(x, y)], ["gaussian", "uniform-rows-iid"], [rate], torch.float32).assign(step=0)
+    return compare(
+        [pair_layer(x, y)], ["gaussian", "uniform-rows-iid"], [rate], torch.float32
+    ).assign(step=0)
 
 
 def pair(n: int = 6, p: int = 3, q: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,12 +42,16 @@ def test_the_paper_s_variance_is_that_of_sampling_rows_by_their_squared_norms():
     k, mean = 3, 0.0
     for chosen in itertools.product(range(6), repeat=k):  # every outcome
         estimate = sum(torch.outer(x[i], y[i]) / (k * share[i]) for i in chosen)
-        mean += math.prod(share[i].item() for i in chosen) * (estimate - exact).square().sum().item()
+        mean += (
+            math.prod(share[i].item() for i in chosen) * (estimate - exact).square().sum().item()
+        )
     assert found["k"] == k
     assert found["d_rmm"] == pytest.approx(mean, rel=1e-6)
     alpha = found["alpha"]
     assert found["variance"] / found["d_rmm"] == pytest.approx((1 + alpha) / (1 - alpha), rel=1e-6)
-    assert found["variance"] != pytest.approx(mean, rel=0.05)  # must fail: the Gaussian's own is another
+    assert found["variance"] != pytest.approx(
+        mean, rel=0.05
+    )  # must fail: the Gaussian's own is another
 
 
 def test_the_paper_s_ratio_of_uniform_rows_is_one():
@@ -86,13 +94,17 @@ def test_the_mean_of_sketches_has_the_variance_of_one_divided_by_their_number():
         table[table["count"] == 5].set_index("estimator")["one"]
         / table[table["count"] == 1].set_index("estimator")["one"]
     )
-    assert one["gaussian"] == pytest.approx(1 / 5)  # independent columns: averaging is all that size does
+    assert one["gaussian"] == pytest.approx(
+        1 / 5
+    )  # independent columns: averaging is all that size does
     assert one["countsketch"] < 0.95 / 5  # a balanced sketch gains more from size
 
 
 def test_recorded_values():
     mrpc = recorded.MEMORY[(recorded.MEMORY["task"] == "mrpc") & (recorded.MEMORY["rate"] == 0.2)]
-    assert mrpc["ratio"].item() == pytest.approx(1 - 0.186, abs=0.01)  # what its text says, read off another way
+    assert mrpc["ratio"].item() == pytest.approx(
+        1 - 0.186, abs=0.01
+    )  # what its text says, read off another way
     assert (recorded.MATMULS["seconds"].iloc[1:] > recorded.MATMULS["seconds"].iloc[0]).all()
 
 
@@ -105,11 +117,17 @@ def test_blocks_and_the_middle_layer():
 
 def test_throughput_has_a_row_per_choice():
     task = named("digits-mlp", (("width", 16),))
-    *_, rows = throughput.throughput("digits-mlp", task, ["gaussian", "rounding:2"], [0.5, 0.1], "cpu", 3)
+    *_, rows = throughput.throughput(
+        "digits-mlp", task, ["gaussian", "rounding:2"], [0.5, 0.1], "cpu", 3
+    )
     assert list(zip(rows["estimator"], rows["rate"], strict=True)) == [
         ("gaussian", 0.5), ("gaussian", 0.1), ("rounding:2", 1.0)
     ]  # fmt: skip
-    assert (rows["low"] <= rows["ratio"]).all() and (rows["ratio"] <= rows["high"]).all() and (rows["plain"] > 0).all()
+    assert (
+        (rows["low"] <= rows["ratio"]).all()
+        and (rows["ratio"] <= rows["high"]).all()
+        and (rows["plain"] > 0).all()
+    )
 
 
 PROBE = ["--task", "digits-mlp", "--steps", "4"]
@@ -119,7 +137,17 @@ WORDS = {
     "time": ["--shapes", "64,8,8", "--repeats", "3"],
     "throughput": [*PROBE, "--repeats", "3"],
     "averaging": [*PROBE, "--draws", "5"],
-    "damage": ["--task", "stdlib-lm", "--depth", "2", *SWEEP[2:6], "--seeds", "0", "--batch-size", "4"],
+    "damage": [
+        "--task",
+        "stdlib-lm",
+        "--depth",
+        "2",
+        *SWEEP[2:6],
+        "--seeds",
+        "0",
+        "--batch-size",
+        "4",
+    ],
     **dict.fromkeys(("score", "matmuls", "curves", "scratch", "architectures"), SWEEP),
     **dict.fromkeys(("variance", "axis", "quantised", "alpha"), PROBE),
     "depth": ["--task", "stdlib-lm", "--depth", "2", "--steps", "2", "--batch-size", "4"],
@@ -133,7 +161,9 @@ def test_every_item_draws_and_draws_again_from_its_rows(item, tmp_path, capsys):
     assert main(["paper", item, *WORDS[item], "--out", str(tmp_path)]) == 0, capsys.readouterr().err
     assert (tmp_path / f"{item}.png").stat().st_size > 5000 and (tmp_path / f"{item}.pdf").exists()
     again = tmp_path / "again"
-    assert main(["paper", item, "--from", str(tmp_path), "--out", str(again)]) == 0, capsys.readouterr().err
+    assert main(["paper", item, "--from", str(tmp_path), "--out", str(again)]) == 0, (
+        capsys.readouterr().err
+    )
     assert (again / f"{item}.png").read_bytes() == (tmp_path / f"{item}.png").read_bytes()
 
 
@@ -159,9 +189,16 @@ def test_rows_of_a_study_know_their_task(tmp_path, capsys):
 
 
 def test_several_tasks_are_panels_or_refused(tmp_path, capsys):
-    folders = [str(Path(__file__).parents[2] / "data" / "train" / task) for task in ("stdlib-lm", "cifar10-vit")]
-    assert main(["paper", "score", "--from", *folders, "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    folders = [
+        str(Path(__file__).parents[2] / "data" / "train" / task)
+        for task in ("stdlib-lm", "cifar10-vit")
+    ]
+    assert main(["paper", "score", "--from", *folders, "--out", str(tmp_path)]) == 0, (
+        capsys.readouterr().err
+    )
     assert (tmp_path / "score.png").exists()
     assert main(["paper", "curves", "--from", *folders, "--out", str(tmp_path / "none")]) == 2
-    assert "draws one task at a time; --from holds stdlib-lm, cifar10/vit" in capsys.readouterr().err
+    assert (
+        "draws one task at a time; --from holds stdlib-lm, cifar10/vit" in capsys.readouterr().err
+    )
     assert not (tmp_path / "none").exists()

@@ -1,4 +1,6 @@
-"""Plans: the integer programme against every choice there is, its totals by hand, the baselines, and what layers do."""
+"""Plans: the integer programme against every choice there is, its totals by hand, the baselines,
+and what layers do.
+"""
 
 from itertools import product
 
@@ -9,18 +11,34 @@ import torch
 
 from sketchvar.analysis.noise.table import compare
 from sketchvar.analysis.plan.baselines import Uniform, best_single, curves, singles
-from sketchvar.analysis.plan.plan import Totals, candidates, least_bytes, least_noise, load_plan, save_plan, totals
+from sketchvar.analysis.plan.plan import (
+    Totals,
+    candidates,
+    least_bytes,
+    least_noise,
+    load_plan,
+    save_plan,
+    totals,
+)
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks.stdlib_lm import Transformer
 from sketchvar.estimators import CountSketch, Exact, StochasticRounding, UniformRows, parse
 from sketchvar.estimators.spelling import takes_rate
 
 F32 = torch.float32
-NAMES = ["countsketch", "uniform-rows", "rounding:2", "optimal-rows", "top-rows"]  # the last two are for no layer
+NAMES = [
+    "countsketch",
+    "uniform-rows",
+    "rounding:2",
+    "optimal-rows",
+    "top-rows",
+]  # the last two are for no layer
 
 
 def made(seed, readers, choices=4):
-    """A table of candidates at random; each of ``readers`` is a layer that reads the same as the others of its name."""
+    """A table of candidates at random; each of ``readers`` is a layer that reads the same as the
+    others of its name.
+    """
     random, lines = np.random.default_rng(seed), []
     sizes = {reader: random.integers(50, 200) for reader in readers}
     for i, reader in enumerate(readers):
@@ -29,18 +47,42 @@ def made(seed, readers, choices=4):
         lines.append((layer, first, "exact", 1.0, sizes[reader], sizes[reader], 0.0, minibatch))
         for j in range(1, choices):
             kept = sizes[reader] * j // choices
-            lines.append((layer, first, "e", j / choices, kept, sizes[reader], random.lognormal() / j, minibatch))
-    columns = ["layer", "input_of", "estimator", "rate", "kept_bytes", "x_bytes", "variance", "minibatch"]
+            lines.append(
+                (
+                    layer,
+                    first,
+                    "e",
+                    j / choices,
+                    kept,
+                    sizes[reader],
+                    random.lognormal() / j,
+                    minibatch,
+                )
+            )
+    columns = [
+        "layer",
+        "input_of",
+        "estimator",
+        "rate",
+        "kept_bytes",
+        "x_bytes",
+        "variance",
+        "minibatch",
+    ]
     return pd.DataFrame(lines, columns=columns)
 
 
 def every_plan(table):
-    """(kept bytes, fraction, ratio) of all there are, in plain Python; a copy is counted once for all who share it."""
+    """(kept bytes, fraction, ratio) of all there are, in plain Python; a copy is counted once for
+    all who share it.
+    """
     lines = [list(part.itertuples()) for _, part in table.groupby("layer", sort=False)]
     whole = sum({line[0].input_of: line[0].x_bytes for line in lines}.values())
     noise = sum(line[0].minibatch for line in lines)
     for plan in product(*lines):
-        kept = sum({(row.input_of, row.estimator, row.rate): row.kept_bytes for row in plan}.values())
+        kept = sum(
+            {(row.input_of, row.estimator, row.rate): row.kept_bytes for row in plan}.values()
+        )
         yield kept, kept / whole, sum(row.variance for row in plan) / noise
 
 
@@ -60,7 +102,9 @@ def test_the_programme_is_the_best_of_all_plans(readers, seed):
         fits = plans[plans[:, 2] <= ratio]
         assert of.ratio <= ratio
         assert of.kept_bytes == fits[:, 0].min()
-        assert of.ratio == pytest.approx(fits[fits[:, 0] == of.kept_bytes, 2].min(), rel=1e-9, abs=1e-12)
+        assert of.ratio == pytest.approx(
+            fits[fits[:, 0] == of.kept_bytes, 2].min(), rel=1e-9, abs=1e-12
+        )
 
 
 def test_must_fail_a_plan_that_knows_nothing_of_sharing():
@@ -80,32 +124,46 @@ def test_a_plan_of_many_layers_is_within_its_budget_and_no_worse_than_single_cho
     found = singles(table)
     for budget in (0.3, 0.6):
         of, single = totals(least_noise(table, budget)), best_single(found, budget)
-        assert of.fraction <= budget and of.ratio < single.totals.ratio and single.totals.fraction <= budget
+        assert (
+            of.fraction <= budget
+            and of.ratio < single.totals.ratio
+            and single.totals.fraction <= budget
+        )
         back = totals(least_bytes(table, of.ratio))
         assert back.fraction == pytest.approx(of.fraction, rel=1e-9) and back.ratio <= of.ratio
         other = best_single(found, ratio=single.totals.ratio)
-        assert other.totals.fraction <= single.totals.fraction and other.totals.ratio <= single.totals.ratio
+        assert (
+            other.totals.fraction <= single.totals.fraction
+            and other.totals.ratio <= single.totals.ratio
+        )
 
 
 def test_a_budget_that_nothing_fits_says_the_least_possible():
     table = made(1, "aab")
     with pytest.raises(
-        ValueError, match=r"no plan keeps at most 0\.01 of X's bytes; the least possible is (0\.\d+)"
+        ValueError,
+        match=r"no plan keeps at most 0\.01 of X's bytes; the least possible is (0\.\d+)",
     ) as e:
         least_noise(table, 0.01)
     least = float(str(e.value).split("possible is ")[1].split(":")[0])
-    assert totals(least_noise(table, least)).fraction == min(fraction for _, fraction, _ in every_plan(table))
+    assert totals(least_noise(table, least)).fraction == min(
+        fraction for _, fraction, _ in every_plan(table)
+    )
 
 
 @pytest.mark.parametrize("budget", [0, -1, 1.01, 25, float("nan"), float("inf")])
 def test_memory_out_of_range(budget):
-    with pytest.raises(ValueError, match=r"a memory budget is a fraction of X's bytes, 0 to 1, got .*; write 0\.25"):
+    with pytest.raises(
+        ValueError, match=r"a memory budget is a fraction of X's bytes, 0 to 1, got .*; write 0\.25"
+    ):
         least_noise(made(0, "ab"), budget)
 
 
 @pytest.mark.parametrize("budget", [-0.1, float("nan"), float("inf")])
 def test_noise_out_of_range(budget):
-    with pytest.raises(ValueError, match=r"a noise budget is a ratio to the minibatch variance, 0 or more, got "):
+    with pytest.raises(
+        ValueError, match=r"a noise budget is a ratio to the minibatch variance, 0 or more, got "
+    ):
         least_bytes(made(0, "ab"), budget)
 
 
@@ -117,7 +175,9 @@ def rows():
     for step, batch in enumerate((4, 6)):
         with Probe(model, pairs=list(Probe(model).watched)) as probe:
             model(torch.randint(256, (batch, 16))).square().mean().backward()
-        tables.append(compare(probe.read().values(), NAMES, [0.5, 0.25, 0.1], F32).assign(run="r", step=step))
+        tables.append(
+            compare(probe.read().values(), NAMES, [0.5, 0.25, 0.1], F32).assign(run="r", step=step)
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -126,14 +186,22 @@ def test_candidates_are_means_over_steps_of_what_a_layer_can_take(rows):
     assert set(table["estimator"]) == {"exact", "countsketch", "uniform-rows", "rounding:2"}
     assert len(table) == 7 * (1 + 3 + 3 + 1)
     for row in table.itertuples():
-        both = rows[(rows["layer"] == row.layer) & (rows["estimator"] == "uniform-rows") & (rows["rate"] == 0.5)]
+        both = rows[
+            (rows["layer"] == row.layer)
+            & (rows["estimator"] == "uniform-rows")
+            & (rows["rate"] == 0.5)
+        ]
         sizes = list(zip(both["rows"], both["p"], strict=True))
         assert len(both) == 2 and sizes[0] != sizes[1]
         e = parse(row.estimator, row.rate)
         assert row.kept_bytes == np.mean([e.kept_bytes(n, p, F32) for n, p in sizes])
         assert row.x_bytes == np.mean([Exact().kept_bytes(n, p, F32) for n, p in sizes])
         assert row.minibatch == pytest.approx(both["minibatch_example"].mean(), rel=1e-12)
-        same = (rows["layer"] == row.layer) & (rows["estimator"] == row.estimator) & (rows["rate"] == row.rate)
+        same = (
+            (rows["layer"] == row.layer)
+            & (rows["estimator"] == row.estimator)
+            & (rows["rate"] == row.rate)
+        )
         expected = 0 if row.estimator == "exact" else rows[same]["variance"].mean()
         assert row.variance == pytest.approx(expected, rel=1e-12)
         first = "blocks.0.query" if row.layer in ("blocks.0.key", "blocks.0.value") else row.layer
@@ -146,9 +214,13 @@ def test_totals_by_hand(rows):
     of, counted = totals(same), same[~same["layer"].isin(["blocks.0.key", "blocks.0.value"])]
     assert len(counted) == len(same) - 2
     assert of.kept_bytes == counted["kept_bytes"].sum()
-    assert of.fraction == pytest.approx(counted["kept_bytes"].sum() / counted["x_bytes"].sum(), rel=1e-12)
+    assert of.fraction == pytest.approx(
+        counted["kept_bytes"].sum() / counted["x_bytes"].sum(), rel=1e-12
+    )
     part = rows[(rows["estimator"] == "uniform-rows") & (rows["rate"] == 0.25)]
-    assert of.ratio == pytest.approx(part["variance"].sum() / part["minibatch_example"].sum(), rel=1e-12)
+    assert of.ratio == pytest.approx(
+        part["variance"].sum() / part["minibatch_example"].sum(), rel=1e-12
+    )
     assert of.batch_fraction == 1 / (1 + of.ratio)
     alone = totals(same.assign(input_of=same["layer"]))
     assert alone.kept_bytes == same["kept_bytes"].sum() > 1.05 * of.kept_bytes
@@ -158,14 +230,18 @@ def test_rows_of_before_share_nothing(rows):
     old, new = candidates(rows.drop(columns="input_of"), F32), candidates(rows, F32)
     assert (old["input_of"] == old["layer"]).all()
     pd.testing.assert_frame_equal(old.drop(columns="input_of"), new.drop(columns="input_of"))
-    pd.testing.assert_frame_equal(old, candidates(rows.assign(input_of=None), F32), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        old, candidates(rows.assign(input_of=None), F32), check_dtype=False
+    )
 
 
 def test_layers_that_stay_exact(rows):
     table = candidates(rows, F32, exact=["head", "blocks.*.k*"])
     alone = table.groupby("layer")["estimator"].unique().map(list)
     assert alone["head"] == alone["blocks.0.key"] == ["exact"] and len(alone["blocks.0.query"]) == 4
-    with pytest.raises(ValueError, match=r"'haed' matches no layer; the measured ones are blocks\.0\.query, "):
+    with pytest.raises(
+        ValueError, match=r"'haed' matches no layer; the measured ones are blocks\.0\.query, "
+    ):
         candidates(rows, F32, exact=["haed"])
 
 
@@ -191,12 +267,16 @@ def test_uniform_rows_at_any_rate_are_told_by_one(rows):
     """By the recorded variances at other rates, and by the estimator's own bytes."""
     for rate in (0.5, 0.25, 0.1):
         only = rows[rows["rate"] == (0.1 if rate == 0.5 else 0.5)]
-        table = candidates(rows[(rows["estimator"] == "uniform-rows") & (rows["rate"] == rate)], F32)
+        table = candidates(
+            rows[(rows["estimator"] == "uniform-rows") & (rows["rate"] == rate)], F32
+        )
         expected = totals(table[table["estimator"] == "uniform-rows"])
         found = Uniform.of(only, F32).at(rate).totals
         assert (found.kept_bytes, found.fraction) == (expected.kept_bytes, expected.fraction)
         assert found.ratio == pytest.approx(expected.ratio, rel=1e-9)
-        assert found.ratio != pytest.approx(Uniform.of(only, F32).at(rate * 1.05).totals.ratio, rel=1e-3)
+        assert found.ratio != pytest.approx(
+            Uniform.of(only, F32).at(rate * 1.05).totals.ratio, rel=1e-3
+        )
 
 
 def test_uniform_rows_within_a_budget(rows):
@@ -207,7 +287,10 @@ def test_uniform_rows_within_a_budget(rows):
     assert uniform.within(fraction=1e-4) is None
     assert uniform.at(1.0).totals.ratio == 0
     assert Uniform.of(rows[rows["estimator"] != "uniform-rows"], F32) is None
-    assert Uniform.of(rows[(rows["layer"] != "head") | (rows["estimator"] != "uniform-rows")], F32) is None
+    assert (
+        Uniform.of(rows[(rows["layer"] != "head") | (rows["estimator"] != "uniform-rows")], F32)
+        is None
+    )
 
 
 def test_curves_fall_and_no_single_choice_is_below_the_plan(rows):
@@ -216,7 +299,9 @@ def test_curves_fall_and_no_single_choice_is_below_the_plan(rows):
         assert part["fraction"].is_monotonic_increasing and part["ratio"].is_monotonic_decreasing
     plans = table[table["method"] == "plan"]
     for row in table[table["method"] == "best single choice"].itertuples():
-        assert plans[plans["fraction"] <= row.fraction + 1e-9]["ratio"].min() <= row.ratio * (1 + 1e-9)
+        assert plans[plans["fraction"] <= row.fraction + 1e-9]["ratio"].min() <= row.ratio * (
+            1 + 1e-9
+        )
 
 
 @pytest.mark.parametrize(
@@ -243,15 +328,24 @@ def test_rows_that_allow_no_plan(rows, change, says):
 
 
 def test_a_saved_plan_is_loaded_as_its_estimators(tmp_path):
-    lines = [("a", "uniform-rows", 0.1), ("b", "rounding:2", 1.0), ("c", "exact", 1.0), ("d", "countsketch", 0.5)]
+    lines = [
+        ("a", "uniform-rows", 0.1),
+        ("b", "rounding:2", 1.0),
+        ("c", "exact", 1.0),
+        ("d", "countsketch", 0.5),
+    ]
     chosen = pd.DataFrame(lines, columns=["layer", "estimator", "rate"])
     save_plan(
-        tmp_path / "p.json", chosen.assign(input_of="a", kept_bytes=1, x_bytes=2, variance=1.0, minibatch=2.0), {}
+        tmp_path / "p.json",
+        chosen.assign(input_of="a", kept_bytes=1, x_bytes=2, variance=1.0, minibatch=2.0),
+        {},
     )
     expected = {"a": UniformRows(0.1), "b": StochasticRounding(2), "d": CountSketch(0.5)}
     assert load_plan(tmp_path / "p.json") == expected
     assert all(takes_rate(name) == (rate < 1) for _, name, rate in lines)
-    with pytest.raises(ValueError, match=r"no file .*q\.json; write a plan by sketchvar plan RUN --memory"):
+    with pytest.raises(
+        ValueError, match=r"no file .*q\.json; write a plan by sketchvar plan RUN --memory"
+    ):
         load_plan(tmp_path / "q.json")
     for text, says in (("{}", "holds no plan"), ("{", "is not readable JSON")):
         (tmp_path / "q.json").write_text(text)

@@ -1,4 +1,6 @@
-"""sketchvar plan: what it prints and writes, a model that trains with it, and one line for every mistake."""
+"""sketchvar plan: what it prints and writes, a model that trains with it, and one line for every
+mistake.
+"""
 
 import json
 import re
@@ -23,7 +25,10 @@ NAMES = ("countsketch", "uniform-rows", "rounding:2", "optimal-rows")
 def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "stdlib-lm", TINY)
-        return run(Study("stdlib-lm", 1, (0, 1), NAMES, (0.5, 0.1)), tmp_path_factory.mktemp("plan") / "run")
+        return run(
+            Study("stdlib-lm", 1, (0, 1), NAMES, (0.5, 0.1)),
+            tmp_path_factory.mktemp("plan") / "run",
+        )
 
 
 def test_a_plan_trains_the_model_it_was_made_for(folder, capsys):
@@ -35,10 +40,16 @@ def test_a_plan_trains_the_model_it_was_made_for(folder, capsys):
         assert words in printed
     assert (folder / "plan.png").stat().st_size > 10_000 and (folder / "plan.pdf").exists()
     about = records.read_json(folder / "plan.json")
-    assert about["budget"] == {"memory": 0.3, "noise": None} and about["steps"] == [0, 1] and "commit" in about
+    assert (
+        about["budget"] == {"memory": 0.3, "noise": None}
+        and about["steps"] == [0, 1]
+        and "commit" in about
+    )
     assert about["totals"]["fraction"] <= 0.3
     plan = load_plan(folder / "plan.json")
-    assert {name: spell(e) for name, e in plan.items()} | {"head": "exact"} == about["layers"] | {"head": "exact"}
+    assert {name: spell(e) for name, e in plan.items()} | {"head": "exact"} == about["layers"] | {
+        "head": "exact"
+    }
     assert "head" not in plan and about["layers"]["head"] == "exact"
 
     torch.manual_seed(0)
@@ -76,7 +87,9 @@ def test_for_a_noise_budget_from_a_step_on(folder, tmp_path, capsys):
     assert main(["plan", str(folder), "--noise", "0.5", "--from-step", "1", "--out", str(out)]) == 0
     assert "a total ratio of at most 0.5, mean of 1 measured steps" in capsys.readouterr().out
     about = records.read_json(out)
-    assert about["totals"]["ratio"] <= 0.5 and about["steps"] == [1] and (tmp_path / "a.png").exists()
+    assert (
+        about["totals"]["ratio"] <= 0.5 and about["steps"] == [1] and (tmp_path / "a.png").exists()
+    )
     assert about["totals"]["batch_fraction"] == 1 / (1 + about["totals"]["ratio"])
 
 
@@ -97,22 +110,46 @@ def test_rows_of_an_older_run_or_of_a_probe(folder, tmp_path, capsys):
     [
         (["{here}/nowhere", "--memory", "0.5"], "no file .*rows.parquet; give the folder of a run"),
         (["{run}"], "one of the arguments --memory --noise is required"),
-        (["{run}", "--memory", "0.5", "--noise", "1"], "--noise: not allowed with argument --memory"),
-        (["{run}", "--memory", "25"], r"a fraction of X's bytes, 0 to 1, got 25; write 0\.25 for 25 %"),
-        (["{run}", "--memory", "0.001"], r"no plan keeps at most 0\.001 of X's bytes; the least possible is 0\.\d+"),
-        (["{run}", "--noise", "-1"], "a noise budget is a ratio to the minibatch variance, 0 or more, got -1"),
+        (
+            ["{run}", "--memory", "0.5", "--noise", "1"],
+            "--noise: not allowed with argument --memory",
+        ),
+        (
+            ["{run}", "--memory", "25"],
+            r"a fraction of X's bytes, 0 to 1, got 25; write 0\.25 for 25 %",
+        ),
+        (
+            ["{run}", "--memory", "0.001"],
+            r"no plan keeps at most 0\.001 of X's bytes; the least possible is 0\.\d+",
+        ),
+        (
+            ["{run}", "--noise", "-1"],
+            "a noise budget is a ratio to the minibatch variance, 0 or more, got -1",
+        ),
         (["{run}", "--noise", "much"], "invalid float value: 'much'"),
         (["{run}", "--memory", "0.5", "--exact", "haed"], "'haed' matches no layer"),
-        (["{run}", "--memory", "0.5", "--from-step", "9"], "no step from 9 on was measured; the last one is 1"),
-        (["{run}", "--memory", "0.5", "--out", "{here}/nowhere/p.json"], "there is no folder .*nowhere; make it"),
-        (["{here}/oracles", "--memory", "0.5"], "no row is of an unbiased estimator that a layer can use"),
+        (
+            ["{run}", "--memory", "0.5", "--from-step", "9"],
+            "no step from 9 on was measured; the last one is 1",
+        ),
+        (
+            ["{run}", "--memory", "0.5", "--out", "{here}/nowhere/p.json"],
+            "there is no folder .*nowhere; make it",
+        ),
+        (
+            ["{here}/oracles", "--memory", "0.5"],
+            "no row is of an unbiased estimator that a layer can use",
+        ),
         (["{here}/untold", "--memory", "0.5"], r"run\.json names no task"),
     ],
 )
 def test_bad_input_is_one_line(folder, tmp_path, capsys, words, says):
     rows = records.read_rows(folder / "rows.parquet")
     about = records.read_json(folder / "run.json")
-    made = {"oracles": (rows[rows["estimator"] == "optimal-rows"], about), "untold": (rows, {"run": "x"})}
+    made = {
+        "oracles": (rows[rows["estimator"] == "optimal-rows"], about),
+        "untold": (rows, {"run": "x"}),
+    }
     for name, (some, told) in made.items():
         (tmp_path / name).mkdir()
         records.write_rows(tmp_path / name / "rows.parquet", some)

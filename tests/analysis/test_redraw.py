@@ -1,4 +1,6 @@
-"""``redraw`` against every minibatch of a tiny data set; its standard error against its own spread; what it leaves."""
+"""``redraw`` against every minibatch of a tiny data set; its standard error against its own spread;
+what it leaves.
+"""
 
 from itertools import combinations, count, permutations, product, repeat
 
@@ -19,7 +21,9 @@ N, S = 7, 3
 
 def data():
     g = generator(5)
-    size = torch.randn(N, 1, generator=g, dtype=torch.float64).exp()  # heavy tails, as gradients have
+    size = torch.randn(
+        N, 1, generator=g, dtype=torch.float64
+    ).exp()  # heavy tails, as gradients have
     return size * torch.randn(N, 4, generator=g, dtype=torch.float64), torch.randn(
         N, 2, generator=g, dtype=torch.float64
     )
@@ -51,7 +55,11 @@ def random_batches(replacement, seed):
     x, y = data()
     for i in count():
         g = generator(fold(seed, i))
-        rows = torch.randint(N, (S,), generator=g) if replacement else torch.randperm(N, generator=g)[:S]
+        rows = (
+            torch.randint(N, (S,), generator=g)
+            if replacement
+            else torch.randperm(N, generator=g)[:S]
+        )
         yield x[rows], y[rows]
 
 
@@ -61,14 +69,18 @@ def test_sample_variance_and_standard_error_are_those_of_the_stacked_gradients()
     found = noise.redraw(model, loss, batches, len(batches))["weight"]
     stacked = torch.stack([gradient(model, rows) for rows in product(range(3), repeat=2)])
     torch.testing.assert_close(found.value, stacked.var(0).sum(), rtol=1e-12, atol=0)
-    gaps = torch.stack([(g - stacked[:i].mean(0)).square().sum() for i, g in enumerate(stacked) if i])
+    gaps = torch.stack(
+        [(g - stacked[:i].mean(0)).square().sum() for i, g in enumerate(stacked) if i]
+    )
     torch.testing.assert_close(found.stderr, gaps.std() / len(stacked) ** 0.5, rtol=1e-12, atol=0)
     assert found.count == len(batches)
 
 
 @pytest.mark.parametrize("replacement", [True, False])
 def test_against_every_minibatch(replacement):
-    """With and without replacement; must fail: the other way of drawing, which is the factor 1 − S/N apart."""
+    """With and without replacement; must fail: the other way of drawing, which is the factor
+    1 − S/N apart.
+    """
     model = linear()
     ways = {True: product(range(N), repeat=S), False: combinations(range(N), S)}
     truth = {way: variance_over(model, batches) for way, batches in ways.items()}
@@ -78,7 +90,9 @@ def test_against_every_minibatch(replacement):
 
 
 def test_the_finite_factor_is_exact_over_every_minibatch():
-    """The form by example, averaged over every minibatch without replacement, times 1 − S/N, is the variance of all."""
+    """The form by example, averaged over every minibatch without replacement, times 1 − S/N, is the
+    variance of all.
+    """
     model = linear()
     batches = list(combinations(range(N), S))
     forms = []
@@ -96,15 +110,21 @@ def test_batches_of_one_epoch_vary_as_if_the_data_had_no_end():
     """Over every order of six examples dealt in three batches; the factor 1 − S/N does not show."""
     model = linear()
     g = {rows: gradient(model, rows) for rows in combinations(range(6), 2)}
-    orders = [[tuple(sorted(order[i : i + 2])) for i in (0, 2, 4)] for order in permutations(range(6))]
-    within = torch.stack([torch.stack([g[rows] for rows in order]).var(0).sum() for order in orders]).mean()
+    orders = [
+        [tuple(sorted(order[i : i + 2])) for i in (0, 2, 4)] for order in permutations(range(6))
+    ]
+    within = torch.stack(
+        [torch.stack([g[rows] for rows in order]).var(0).sum() for order in orders]
+    ).mean()
     independent = torch.stack(list(g.values())).var(0, correction=0).sum()
     torch.testing.assert_close(within * (1 - 2 / 6), independent, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("heavy", [False, True])
 def test_standard_error_is_the_spread_of_the_sample_variance(heavy):
-    """500 samples of 60 draws: root mean square error over the standard error. Must fail: 1.4 times too small."""
+    """500 samples of 60 draws: root mean square error over the standard error. Must fail: 1.4 times
+    too small.
+    """
     g = generator(3)
     spread = noise.Spread()
     for _ in range(60):
@@ -130,7 +150,9 @@ def test_narrow_gradients_are_averaged_in_float32():
 
 
 def test_nothing_remains():
-    """Weights, gradients, batch norm's statistics, buffers that a forward replaces, and the generator."""
+    """Weights, gradients, batch norm's statistics, buffers that a forward replaces, and the
+    generator.
+    """
 
     class Counting(nn.Module):
         def __init__(self):
@@ -142,7 +164,9 @@ def test_nothing_remains():
             return x
 
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), Counting(), nn.Dropout(0.5), nn.Linear(5, 2))
+    model = nn.Sequential(
+        nn.Linear(4, 5), nn.BatchNorm1d(5), Counting(), nn.Dropout(0.5), nn.Linear(5, 2)
+    )
     batch = (torch.randn(6, 4), torch.randn(6, 2))
     loss(model, batch).backward()
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -151,7 +175,10 @@ def test_nothing_remains():
     state = torch.get_rng_state()
     noise.redraw(model, loss, repeat(batch), 5)
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
-    assert all(p.grad is held[name] and torch.equal(p.grad, values[name]) for name, p in model.named_parameters())
+    assert all(
+        p.grad is held[name] and torch.equal(p.grad, values[name])
+        for name, p in model.named_parameters()
+    )
     assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(FloatingPointError):
         noise.redraw(model, lambda *a: loss(*a) * torch.inf, repeat(batch), 5)
@@ -160,7 +187,9 @@ def test_nothing_remains():
 
 
 def test_dropout_belongs_to_the_variance_and_to_the_form_by_example():
-    """One example repeated: masks are all there is. Each copy has its own, so the form by example sees them too."""
+    """One example repeated: masks are all there is. Each copy has its own, so the form by example
+    sees them too.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2)).double()
     x, y = (t[:1].expand(40, -1) for t in data())
@@ -181,17 +210,23 @@ def test_dropout_belongs_to_the_variance_and_to_the_form_by_example():
 
 
 def test_a_sketched_model_adds_its_estimators_variance():
-    """On one batch the closed form itself; over batches its average on top of the minibatch variance."""
+    """On one batch the closed form itself; over batches its average on top of the minibatch
+    variance.
+    """
     model, g = linear(), generator(1)
     x = torch.randn(N, 8, 4, generator=g, dtype=torch.float64)
     sign = torch.tensor([1, -1, 1, -1, 1, -1, 1])[:, None, None]
-    batches = list(zip(x, 3 * sign * x[..., :2], strict=True))  # gradients of two directions, of much the same size
+    batches = list(
+        zip(x, 3 * sign * x[..., :2], strict=True)
+    )  # gradients of two directions, of much the same size
     closed = []
     for batch in batches:
         with Probe(model) as probe:
             loss(model, batch).backward()
         closed.append(Gaussian(0.5).variance(probe.read()[""].moments))
-    plain = noise.redraw(model, loss, batches, N)["weight"].value * (N - 1) / N  # over these, equally likely
+    plain = (
+        noise.redraw(model, loss, batches, N)["weight"].value * (N - 1) / N
+    )  # over these, equally likely
     sketch_linears(model, Gaussian(0.5))
     one = noise.redraw(model, loss, repeat(batches[0]), 500)["weight"]
     assert one.z(closed[0]).abs() < BOUND
@@ -199,7 +234,9 @@ def test_a_sketched_model_adds_its_estimators_variance():
     mixed = (batches[int(torch.randint(N, (), generator=g))] for _ in count())
     both = noise.redraw(model, loss, mixed, 500)["weight"]
     assert both.z(plain + torch.stack(closed).mean()).abs() < BOUND
-    assert both.z(torch.stack(closed).mean()).abs() > BOUND  # must fail: the estimator's variance alone
+    assert (
+        both.z(torch.stack(closed).mean()).abs() > BOUND
+    )  # must fail: the estimator's variance alone
 
 
 @pytest.mark.parametrize("draws", [2, 1, 0, -1])
@@ -217,7 +254,8 @@ def test_a_loader_that_ends_early_is_refused_before_any_work_where_it_knows_its_
 
     for loader in ([data()] * 4, DataLoader(TensorDataset(*data()), batch_size=2)):
         with pytest.raises(
-            ValueError, match="the loader gives 4 batches, not 5; ask for fewer draws or make it longer"
+            ValueError,
+            match="the loader gives 4 batches, not 5; ask for fewer draws or make it longer",
         ):
             noise.redraw(linear(), counted, loader, 5)
     assert not calls
@@ -233,17 +271,29 @@ def test_loss_or_gradient_that_is_not_finite():
     with pytest.raises(FloatingPointError, match="the loss is nan at draw 3; no variance"):
         noise.redraw(model, loss, batches, 5, shown.append)
     assert len(shown) == 1
-    with pytest.raises(FloatingPointError, match="the gradient of weight is not finite at draw 0, though the loss is"):
-        noise.redraw(model, lambda model, _: model.weight.sub(model.weight.detach()).abs().pow(0.5).sum(), batches, 3)
+    with pytest.raises(
+        FloatingPointError,
+        match="the gradient of weight is not finite at draw 0, though the loss is",
+    ):
+        noise.redraw(
+            model,
+            lambda model, _: model.weight.sub(model.weight.detach()).abs().pow(0.5).sum(),
+            batches,
+            3,
+        )
 
 
 def test_frozen_parameters_and_those_that_no_loss_reached_are_missing():
-    model = nn.ModuleDict({name: nn.Linear(4, 2, dtype=torch.float64) for name in ("used", "frozen", "unused")})
+    model = nn.ModuleDict(
+        {name: nn.Linear(4, 2, dtype=torch.float64) for name in ("used", "frozen", "unused")}
+    )
     model["frozen"].requires_grad_(False)
     x, y = data()
     found = noise.redraw(
         model,
-        lambda model, batch: F.mse_loss(model["used"](batch[0]) + model["frozen"](batch[0]), batch[1]),
+        lambda model, batch: F.mse_loss(
+            model["used"](batch[0]) + model["frozen"](batch[0]), batch[1]
+        ),
         [(x[i : i + 2], y[i : i + 2]) for i in range(5)],
         5,
     )

@@ -17,11 +17,20 @@ NAMES = ("countsketch", "uniform-rows", "optimal-rows", "rounding:2")
 
 
 class Page(HTMLParser):
-    """Tables as lists of rows of cells, images, what is loaded from elsewhere, scripts, and whether all tags close."""
+    """Tables as lists of rows of cells, images, what is loaded from elsewhere, scripts, and whether
+    all tags close.
+    """
 
     def __init__(self, text):
         super().__init__()
-        self.tables, self.images, self.loaded, self.open, self.titles, self.tags = [], [], [], [], [], set()
+        self.tables, self.images, self.loaded, self.open, self.titles, self.tags = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            set(),
+        )
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -58,7 +67,9 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return run(Study("digits-mlp", 2, (0, 2), NAMES, (0.5, 0.1)), tmp_path_factory.mktemp("report") / "run")
+    return run(
+        Study("digits-mlp", 2, (0, 2), NAMES, (0.5, 0.1)), tmp_path_factory.mktemp("report") / "run"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +93,9 @@ def test_ratios_over_the_layers_are_those_of_the_rows(folder, page):
     last, lines = rows[rows["step"] == 2], page.table(["estimator", "rate", "median"])
     assert len(lines) == 7
     for line in lines:
-        part = last[(last["estimator"] == line["estimator"]) & (last["rate"] == float(line["rate"]))]
+        part = last[
+            (last["estimator"] == line["estimator"]) & (last["rate"] == float(line["rate"]))
+        ]
         for name, value in (
             ("median", part["ratio"].median()),
             ("least", part["ratio"].min()),
@@ -98,11 +111,16 @@ def test_ratios_over_the_layers_are_those_of_the_rows(folder, page):
 @pytest.mark.parametrize("rate", [None, 0.5])
 def test_ratio_by_layer(folder, rate):
     rows = records.read_rows(folder / "rows.parquet")
-    last, lines = rows[rows["step"] == 2], Page(report(folder, rate)).table(["layer", "minibatch variance"])
+    last, lines = (
+        rows[rows["step"] == 2],
+        Page(report(folder, rate)).table(["layer", "minibatch variance"]),
+    )
     assert [line["layer"] for line in lines] == list(dict.fromkeys(last["layer"]))
     for line in lines:
         of = last[last["layer"] == line["layer"]]
-        assert float(line["minibatch variance"]) == pytest.approx(of["minibatch_example"].iloc[0], rel=1e-3)
+        assert float(line["minibatch variance"]) == pytest.approx(
+            of["minibatch_example"].iloc[0], rel=1e-3
+        )
         for name in NAMES:
             at = of[(of["estimator"] == name) & (of["rate"].isin([rate or 0.1, 1.0]))]
             assert float(line[name]) == pytest.approx(at["ratio"].iloc[0], rel=1e-3)
@@ -126,17 +144,27 @@ def test_with_a_plan_and_without_what_an_older_run_lacks(folder, tmp_path):
     records.write_rows(tmp_path / "rows.parquet", rows)
     page = Page(report(tmp_path))
     assert len(page.images) == 4 and "Coverage" not in page.titles and "Plan" not in page.titles
-    plan = {"budget": {"memory": 0.25, "noise": None}, "totals": {"ratio": 0.5}, "layers": {"0": "rounding:2"}}
+    plan = {
+        "budget": {"memory": 0.25, "noise": None},
+        "totals": {"ratio": 0.5},
+        "layers": {"0": "rounding:2"},
+    }
     records.write_json(tmp_path / "plan.json", plan)
     cells = [line for lines in Page(report(tmp_path)).tables for line in lines]
-    assert ["budget of memory", "0.25"] in cells and ["ratio", "0.5"] in cells and ["0", "rounding:2"] in cells
+    assert (
+        ["budget of memory", "0.25"] in cells
+        and ["ratio", "0.5"] in cells
+        and ["0", "rounding:2"] in cells
+    )
     assert not any("None" in cell for line in cells for cell in line)
 
 
 def test_everything_is_escaped(folder, tmp_path):
     rows = records.read_rows(folder / "rows.parquet")
     evil = '<script>alert("1")</script>&'
-    records.write_rows(tmp_path / "rows.parquet", rows.assign(layer=rows["layer"].replace("0", evil)))
+    records.write_rows(
+        tmp_path / "rows.parquet", rows.assign(layer=rows["layer"].replace("0", evil))
+    )
     records.write_json(tmp_path / "run.json", {"run": evil, "study": {evil: [evil]}})
     records.write_json(tmp_path / "plan.json", {"layers": {evil: evil}})
     text = report(tmp_path)
@@ -147,7 +175,9 @@ def test_everything_is_escaped(folder, tmp_path):
 def test_of_files_that_a_probe_wrote_step_by_step(folder, tmp_path):
     for step, part in records.read_rows(folder / "rows.parquet").groupby("step"):
         records.write_rows(tmp_path / f"step-{step:08d}.parquet", part)
-    assert Page(report(tmp_path)).table(["estimator", "rate"]) == Page(report(folder)).table(["estimator", "rate"])
+    assert Page(report(tmp_path)).table(["estimator", "rate"]) == Page(report(folder)).table(
+        ["estimator", "rate"]
+    )
 
 
 def test_command(folder, tmp_path, capsys):
@@ -163,12 +193,18 @@ def test_command(folder, tmp_path, capsys):
         (["{here}/nowhere"], "no file .*rows.parquet; give the folder of a run"),
         (["{here}/empty"], "holds no rows; the run stopped before its first measured step"),
         (["{run}", "--rate", "0.3"], r"no rows at rate 0\.3; measured were 0\.1, 0\.5"),
-        (["{run}", "--out", "{here}/nowhere/a.html"], "there is no folder .*nowhere; make it, or choose another --out"),
+        (
+            ["{run}", "--out", "{here}/nowhere/a.html"],
+            "there is no folder .*nowhere; make it, or choose another --out",
+        ),
         (["{here}/broken"], r"run\.json is not readable JSON"),
     ],
 )
 def test_bad_input_is_one_line(folder, tmp_path, capsys, words, says):
-    for name, rows in (("empty", pd.DataFrame()), ("broken", records.read_rows(folder / "rows.parquet"))):
+    for name, rows in (
+        ("empty", pd.DataFrame()),
+        ("broken", records.read_rows(folder / "rows.parquet")),
+    ):
         (tmp_path / name).mkdir()
         records.write_rows(tmp_path / name / "rows.parquet", rows)
     (tmp_path / "broken" / "run.json").write_text(json.dumps({"run": "x"})[:-3])

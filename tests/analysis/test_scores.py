@@ -1,4 +1,6 @@
-"""Layers that learned their scores are set beside the oracle, on batches that they have not seen."""
+"""Layers that learned their scores are set beside the oracle, on batches that they have not
+seen.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -32,7 +34,9 @@ class FirstToken(Task):
         mask = torch.ones(8, 16)
         mask[:, 8:] = 0
         inputs = {"x": torch.randn(8, 16, 12, generator=g)}
-        return inputs | ({"attention_mask": mask} if self.padded else {}), torch.randn(8, 6, generator=g)
+        return inputs | ({"attention_mask": mask} if self.padded else {}), torch.randn(
+            8, 6, generator=g
+        )
 
     def loss(self, model, batch):
         inputs, targets = batch
@@ -60,11 +64,17 @@ def test_learned_positions_close_most_of_the_gap():
     rows = scores(FirstToken(padded=False), steps=10, rate=0.1).set_index("estimator")
     assert rows.gap_closed["norm-rows"] == 0 and rows.gap_closed["optimal-rows"] == 1
     assert 0.6 < rows.gap_closed["scored-rows"] < 1
-    assert rows.variance["optimal-rows"] < rows.variance["scored-rows"] < 0.5 * rows.variance["uniform-rows"]
+    assert (
+        rows.variance["optimal-rows"]
+        < rows.variance["scored-rows"]
+        < 0.5 * rows.variance["uniform-rows"]
+    )
 
 
 def test_padding_that_the_mask_names_gets_no_score():
-    plain, masked = (scores(FirstToken(padded=p), 3, 0.1).set_index("estimator").variance for p in (False, True))
+    plain, masked = (
+        scores(FirstToken(padded=p), 3, 0.1).set_index("estimator").variance for p in (False, True)
+    )
     assert masked["scored-rows"] != plain["scored-rows"]
     assert masked["optimal-rows"] == pytest.approx(plain["optimal-rows"], rel=0.5)
 
@@ -78,7 +88,12 @@ def test_a_language_model_has_every_layer_and_the_same_seed_the_same_rows():
 
 
 def test_summary_is_of_the_batches():
-    values = {"uniform-rows": (9, 9), "norm-rows": (10, 8), "scored-rows": (4, 6), "optimal-rows": (2, 4)}
+    values = {
+        "uniform-rows": (9, 9),
+        "norm-rows": (10, 8),
+        "scored-rows": (4, 6),
+        "optimal-rows": (2, 4),
+    }
     lines = [("a", n, 0.1, 5, b, v, 2.0) for n, pair in values.items() for b, v in enumerate(pair)]
     columns = ["layer", "estimator", "rate", "step", "batch", "variance", "minibatch_example"]
     rows = summary(pd.DataFrame(lines, columns=columns)).set_index("estimator")

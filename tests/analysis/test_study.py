@@ -1,4 +1,6 @@
-"""A study from end to end: its rows, the same again, and the same again after being stopped at any moment."""
+"""A study from end to end: its rows, the same again, and the same again after being stopped at any
+moment.
+"""
 
 import os
 import signal
@@ -19,7 +21,9 @@ from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.tasks import TASKS
 from sketchvar.estimators import CountSketch
 
-SMALL = Study("digits-mlp", 6, (0, 3, 6), ("gaussian", "countsketch", "optimal-rows", "exact"), (0.5, 0.1))
+SMALL = Study(
+    "digits-mlp", 6, (0, 3, 6), ("gaussian", "countsketch", "optimal-rows", "exact"), (0.5, 0.1)
+)
 TABLES = ("rows", "losses", "draws")
 
 
@@ -44,10 +48,14 @@ def test_rows(finished):
     assert set(rows["run"]) == {SMALL.name}
     assert (rows["ratio"] == rows["variance"] / rows["minibatch_example"]).all()
     # a row is an example here
-    pd.testing.assert_series_equal(rows["minibatch_row"], rows["minibatch_example"], check_names=False, rtol=1e-6)
+    pd.testing.assert_series_equal(
+        rows["minibatch_row"], rows["minibatch_example"], check_names=False, rtol=1e-6
+    )
     assert (rows.loc[rows["estimator"] == "exact", "variance"] == 0).all()
     one = rows[(rows["estimator"] == "countsketch") & (rows["rate"] == 0.1)].iloc[0]
-    assert one["kept_bytes"] == CountSketch(0.1).kept_bytes(int(one["rows"]), int(one["p"]), torch.float32)
+    assert one["kept_bytes"] == CountSketch(0.1).kept_bytes(
+        int(one["rows"]), int(one["p"]), torch.float32
+    )
     assert list(losses["step"]) == [0, 3, 6]
     assert losses["validation"].iloc[-1] < losses["validation"].iloc[0]
     assert len(draws) == 7
@@ -56,11 +64,24 @@ def test_rows(finished):
 
 
 def test_spelled_estimators_come_once(tmp_path):
-    spelled = ("countsketch:0.1", "centered(countsketch):0.1", "rounding:2", "uniform-rows:0.5+rounding:4", "gaussian")
-    study = replace(SMALL, steps=0, measure_at=(0,), estimators=(*spelled, "countsketch", "countsketch:0.5"))
+    spelled = (
+        "countsketch:0.1",
+        "centered(countsketch):0.1",
+        "rounding:2",
+        "uniform-rows:0.5+rounding:4",
+        "gaussian",
+    )
+    study = replace(
+        SMALL, steps=0, measure_at=(0,), estimators=(*spelled, "countsketch", "countsketch:0.5")
+    )
     rows, _, draws = tables(run(study, tmp_path / "a"))
     names = [("countsketch", 0.1), ("centered(countsketch)", 0.1), ("rounding:2", 1.0)]
-    names += [("uniform-rows+rounding:4", 0.5), ("gaussian", 0.5), ("gaussian", 0.1), ("countsketch", 0.5)]
+    names += [
+        ("uniform-rows+rounding:4", 0.5),
+        ("gaussian", 0.5),
+        ("gaussian", 0.1),
+        ("countsketch", 0.5),
+    ]
     for table in (rows[rows["layer"] == rows["layer"].iloc[0]], draws):
         assert list(zip(table["estimator"], table["rate"], strict=True)) == names
     assert sorted(at_rate(rows, 0.1)["estimator"].unique()) == [
@@ -78,7 +99,9 @@ def test_provenance(finished):
     assert about["finished"] is True
     assert about["run"] == SMALL.name
     assert about["study"]["rates"] == [0.5, 0.1]
-    assert {"commit", "date", "device", "hardware", "threads", "python", "torch", "data"} <= set(about)
+    assert {"commit", "date", "device", "hardware", "threads", "python", "torch", "data"} <= set(
+        about
+    )
 
 
 def test_same_seed_same_rows_other_seed_other_rows(finished, tmp_path):
@@ -121,7 +144,9 @@ def test_stopped_between_rows_and_checkpoint(finished, tmp_path, monkeypatch):
     from sketchvar.analysis.folder import Folder
 
     whole = Folder.save
-    monkeypatch.setattr(Folder, "save", lambda *a: whole(*a) if a[1] < 3 else (_ for _ in ()).throw(Stop))
+    monkeypatch.setattr(
+        Folder, "save", lambda *a: whole(*a) if a[1] < 3 else (_ for _ in ()).throw(Stop)
+    )
     with pytest.raises(Stop):
         run(SMALL, tmp_path / "b")
     monkeypatch.setattr(Folder, "save", whole)
@@ -136,7 +161,10 @@ def test_resuming_a_finished_run_changes_nothing(finished):
 
 
 def test_resume_with_other_options_is_refused(finished):
-    with pytest.raises(ValueError, match=r"holds a run with rates \[0.5, 0.1\], not \[0.5\]; resume it with its own"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds a run with rates \[0.5, 0.1\], not \[0.5\]; resume it with its own",
+    ):
         run(replace(SMALL, rates=(0.5,)), finished, resume=True)
     with pytest.raises(ValueError, match="holds another run; choose another --out"):
         run(SMALL, finished)
@@ -163,7 +191,10 @@ def test_out_below_a_file(tmp_path):
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_rows(tmp_path, monkeypatch):
     monkeypatch.setitem(TASKS, "digits-mlp", replace(TASKS["digits-mlp"], learning_rate=1e30))
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step \d; the \d+ rows measured before it"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the loss is (nan|inf) at step \d; the \d+ rows measured before it",
+    ):
         run(SMALL, tmp_path / "b")
     assert set(pd.read_parquet(tmp_path / "b" / "rows.parquet")["step"]) == {0}
 
@@ -173,22 +204,46 @@ def test_a_file_cut_short_is_named(tmp_path, file):
     run(SMALL, tmp_path / "b")
     path = tmp_path / "b" / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=rf"{file} (is not readable|is not a readable Parquet file)"):
+    with pytest.raises(
+        ValueError, match=rf"{file} (is not readable|is not a readable Parquet file)"
+    ):
         run(SMALL, tmp_path / "b", resume=True)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_is_resumed_to_the_same_rows(tmp_path, how):
-    words = [sys.executable, "-m", "sketchvar", "run", "--task", "digits-mlp", "--steps", "100000", "--seed", "3"]
-    words += ["--measure-at", *map(str, range(0, 200, 5)), "--estimators", "countsketch", "--rates", "0.1"]
+    words = [
+        sys.executable,
+        "-m",
+        "sketchvar",
+        "run",
+        "--task",
+        "digits-mlp",
+        "--steps",
+        "100000",
+        "--seed",
+        "3",
+    ]
+    words += [
+        "--measure-at",
+        *map(str, range(0, 200, 5)),
+        "--estimators",
+        "countsketch",
+        "--rates",
+        "0.1",
+    ]
     out = tmp_path / "run"
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as here: under another number sums round differently
+    one_thread = os.environ | {
+        "OMP_NUM_THREADS": "1"
+    }  # as here: under another number sums round differently
     process = subprocess.Popen(
         [*words, "--out", str(out)],
         stderr=subprocess.PIPE,
         text=True,
         env=one_thread,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # which a shell's background jobs ignore
     )
     try:
         while not (out / "rows.parquet").exists():

@@ -1,4 +1,6 @@
-"""The GPU suite at toy size on a CPU: every part writes its rows, stops in time, goes on, and says what it left out."""
+"""The GPU suite at toy size on a CPU: every part writes its rows, stops in time, goes on, and says
+what it left out.
+"""
 
 from dataclasses import replace
 
@@ -25,9 +27,9 @@ def out(tmp_path_factory):
 def test_every_part_is_done(out):
     written = records.read_json(out / "suite.json")
     assert list(written["parts"]) == list(PARTS)
-    assert {part: (r["state"], r["skipped"]) for part, r in written["parts"].items()} == dict.fromkeys(
-        PARTS, ("done", [])
-    )
+    assert {
+        part: (r["state"], r["skipped"]) for part, r in written["parts"].items()
+    } == dict.fromkeys(PARTS, ("done", []))
     assert all(r["rows"] > 0 for r in written["parts"].values())
     assert "which says nothing about any GPU" in (out / "README.md").read_text()
     assert "--tiny --minutes 5" in written["command"]
@@ -40,11 +42,16 @@ def test_rows(out):
     assert counted["held"].equals(counted["kept"])  # what autograd holds is what kept_bytes says
     kernels = records.read_rows(out / "kernels.parquet")
     assert (kernels["of_limit"] - kernels["limit"] / kernels["seconds"]).abs().max() == 0
-    assert {"copy", "gemm", *bench_kernels.SKETCHES, "hadamard", "rounding"} <= set(kernels["kernel"])
+    assert {"copy", "gemm", *bench_kernels.SKETCHES, "hadamard", "rounding"} <= set(
+        kernels["kernel"]
+    )
     memory = records.read_rows(out / "memory.parquet")
     assert (memory["seconds"] > 0).all() and set(memory["checkpointing"]) == {False, True}
     variance = records.read_rows(out / "variance" / "rows.parquet")
-    assert set(variance["estimator"]) == set(suite.WITH_CLOSED_FORM) and set(variance["step"]) == {0, 2}
+    assert set(variance["estimator"]) == set(suite.WITH_CLOSED_FORM) and set(variance["step"]) == {
+        0,
+        2,
+    }
     assert not (out / "variance" / "checkpoint.pt").exists()
     assert (records.read_rows(out / "redraw" / "truth.parquet")["redrawn"] > 0).all()
     trained = records.read_rows(next((out / "finetune" / "cells").iterdir()))
@@ -63,14 +70,19 @@ def test_parts_that_are_done_are_not_run_again(out, monkeypatch):
 
 def test_time_runs_out_and_rows_are_kept(tmp_path):
     results = suite.suite(suite.TINY, tmp_path, "cpu", 1e-9, ("layers", "probe"), str)
-    assert [(r.part, r.rows, r.state) for r in results] == [("layers", 0, "out of time"), ("probe", 0, "out of time")]
+    assert [(r.part, r.rows, r.state) for r in results] == [
+        ("layers", 0, "out of time"),
+        ("probe", 0, "out of time"),
+    ]
     results = suite.suite(suite.TINY, tmp_path, "cpu", 5, ("probe",), str)
     assert [(r.part, r.state) for r in results] == [("layers", "out of time"), ("probe", "done")]
 
 
 def test_a_study_out_of_time_keeps_its_rows_and_goes_on(tmp_path, monkeypatch):
     few = replace(suite.TINY, estimators=("uniform-rows",))
-    calls = iter([None, None, TimeoutError("out of time")])  # before the part, after step 0, after step 1
+    calls = iter(
+        [None, None, TimeoutError("out of time")]
+    )  # before the part, after step 0, after step 1
 
     def check(self, *_):
         if error := next(calls, None):
@@ -128,8 +140,17 @@ def test_kernels_are_switched_off_for_the_plain_path(monkeypatch):
 
 def test_full_size_is_what_was_asked_for():
     full: Scale = suite.FULL
-    assert set(full.estimators) == set(suite.WITH_CLOSED_FORM) and full.rates == (0.5, 0.2, 0.1, 0.05)
-    assert (16384, 4096, 4096) in full.shapes and torch.bfloat16 in full.dtypes and len(full.batches) == 8
+    assert set(full.estimators) == set(suite.WITH_CLOSED_FORM) and full.rates == (
+        0.5,
+        0.2,
+        0.1,
+        0.05,
+    )
+    assert (
+        (16384, 4096, 4096) in full.shapes
+        and torch.bfloat16 in full.dtypes
+        and len(full.batches) == 8
+    )
     from sketchvar.analysis.tasks import named
 
     with torch.device("meta"):

@@ -1,4 +1,6 @@
-"""Sweeps: a file per finished run, the same table after any number of kills, and failures that can be tried again."""
+"""Sweeps: a file per finished run, the same table after any number of kills, and failures that can
+be tried again.
+"""
 
 import errno
 import multiprocessing
@@ -19,8 +21,22 @@ from sketchvar.analysis.sweep.cell import TIMED, train
 from sketchvar.analysis.sweep.grid import Grid
 from sketchvar.analysis.sweep.run import Sweep, sweep
 
-GRID = Grid("digits-mlp", (("width", 16),), ("gaussian", "rounding:2"), (0.5, 0.1), (0, 1, 2), 8, 2, (0.5,))
-WORDS = ["train", "--task", "digits-mlp", "--steps", "4", "--evaluations", "1", "--seeds", "0", "--rates", "0.5"]
+GRID = Grid(
+    "digits-mlp", (("width", 16),), ("gaussian", "rounding:2"), (0.5, 0.1), (0, 1, 2), 8, 2, (0.5,)
+)
+WORDS = [
+    "train",
+    "--task",
+    "digits-mlp",
+    "--steps",
+    "4",
+    "--evaluations",
+    "1",
+    "--seeds",
+    "0",
+    "--rates",
+    "0.5",
+]
 WORDS += ["--estimators", "uniform-rows", "--fractions", "0.5"]
 
 
@@ -39,7 +55,9 @@ def assert_same(a: pd.DataFrame, b: pd.DataFrame) -> None:
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_killed_ten_times_the_finished_table_is_that_of_an_uninterrupted_sweep(cells, whole, tmp_path):
+def test_killed_ten_times_the_finished_table_is_that_of_an_uninterrupted_sweep(
+    cells, whole, tmp_path
+):
     draw, killed, done = random.Random(0), 0, set()
     order = list(cells)
     start = time.perf_counter()
@@ -47,7 +65,9 @@ def test_killed_ten_times_the_finished_table_is_that_of_an_uninterrupted_sweep(c
     typical = time.perf_counter() - start
     while killed < 10:
         draw.shuffle(order)  # in any order
-        process = multiprocessing.get_context("fork").Process(target=sweep, args=(order, Sweep(tmp_path)))
+        process = multiprocessing.get_context("fork").Process(
+            target=sweep, args=(order, Sweep(tmp_path))
+        )
         process.start()
         process.join(draw.uniform(0, 3 * typical))
         if process.exitcode == 0:  # it was faster than all kills
@@ -100,9 +120,14 @@ def test_a_full_disk_loses_nothing_that_is_finished(cells, whole, tmp_path, monk
         write(rows, path, **options)
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    with pytest.raises(ValueError, match=r"cannot write .* \(No space left on device\); free some space .* are kept"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot write .* \(No space left on device\); free some space .* are kept",
+    ):
         sweep(cells[:3], Sweep(tmp_path))
-    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == [f"{cells[0].name}.parquet"]
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == [
+        f"{cells[0].name}.parquet"
+    ]
     monkeypatch.undo()
     rows = sweep(cells[:3], Sweep(tmp_path))
     assert_same(rows, whole[whole["cell"].isin([c.name for c in cells[:3]])].reset_index(drop=True))
@@ -114,7 +139,9 @@ def test_a_file_cut_short_is_named_before_anything_is_trained(cells, tmp_path, m
     path = folder.rows_of(cells[0])
     path.write_bytes(path.read_bytes()[:-50])
     monkeypatch.setattr(sweeping, "train", lambda cell: pytest.fail("trained"))
-    with pytest.raises(ValueError, match=r"is not a readable Parquet file .*; remove it or restore a copy"):
+    with pytest.raises(
+        ValueError, match=r"is not a readable Parquet file .*; remove it or restore a copy"
+    ):
         sweep(cells[:2], folder)
 
 
@@ -132,10 +159,19 @@ def test_the_command_writes_rows_tables_and_figures_and_goes_on(tmp_path, capsys
     printed = capsys.readouterr().out
     assert "uniform-rows 0.5" in printed and "observed − predicted" in printed
     names = {file.name for file in out.iterdir()}
-    assert names >= {"rows.parquet", "summary.parquet", "predictions.parquet", "curves.png", "final.pdf", "sweep.json"}
+    assert names >= {
+        "rows.parquet",
+        "summary.parquet",
+        "predictions.parquet",
+        "curves.png",
+        "final.pdf",
+        "sweep.json",
+    }
     about = records.read_json(out / "sweep.json")
     assert about["grid"]["steps"] == 4 and {"commit", "torch", "data"} <= set(about)
-    assert main([*WORDS, "--seeds", "0", "1", "--out", str(out)]) == 0  # a larger grid takes what is there
+    assert (
+        main([*WORDS, "--seeds", "0", "1", "--out", str(out)]) == 0
+    )  # a larger grid takes what is there
     assert set(records.read_rows(out / "rows.parquet")["seed"]) == {0, 1}
 
 
@@ -178,4 +214,7 @@ def test_a_local_ray_gives_the_same_table(cells, whole, tmp_path):
     if "no Ray: " in said:
         pytest.skip(f"Ray does not start here: {said.split('no Ray: ')[1][:200]}")
     assert done.returncode == 0, said[-3000:]
-    assert_same(Sweep(tmp_path).table(some), whole[whole["cell"].isin([c.name for c in some])].reset_index(drop=True))
+    assert_same(
+        Sweep(tmp_path).table(some),
+        whole[whole["cell"].isin([c.name for c in some])].reset_index(drop=True),
+    )

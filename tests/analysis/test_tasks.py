@@ -22,17 +22,34 @@ from sketchvar.analysis.tasks.task import epoch_places, moved
 
 transformers = pytest.importorskip("transformers")
 DATASETS = Path(os.environ.get("SKETCHVAR_DATASETS", "absent"))
-needs_glue = pytest.mark.skipif(not (DATASETS / "glue").is_dir(), reason="SKETCHVAR_DATASETS holds no glue/")
-needs_cifar = pytest.mark.skipif(not (DATASETS / "vision").is_dir(), reason="SKETCHVAR_DATASETS holds no vision/")
+needs_glue = pytest.mark.skipif(
+    not (DATASETS / "glue").is_dir(), reason="SKETCHVAR_DATASETS holds no glue/"
+)
+needs_cifar = pytest.mark.skipif(
+    not (DATASETS / "vision").is_dir(), reason="SKETCHVAR_DATASETS holds no vision/"
+)
 COLA = "gj04\t1\t\tThe sailors rode the breeze.\ngj04\t0\t*\tThe sailors rides a breeze.\n"
-LINES = {  # a header and one good line of every task that has a header, with the number its label stands for
-    "mrpc": ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t11\t12\tHe said so .\tSo he said .", 1),
+# a header and one good line of every task that has a header, with the number its label stands for
+LINES = {
+    "mrpc": (
+        (
+            "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t11\t12\tHe said so .\tSo he"
+            " said ."
+        ),
+        1,
+    ),
     "rte": ("index\tsentence1\tsentence2\tlabel\n0\tIt rains.\tIt is wet.\tnot_entailment", 1),
     "sst-2": ("sentence\tlabel\nbleak and desperate \t0", 0),
     "sts-b": ("index\tsentence1\tsentence2\tscore\n0\tA man plays.\tHe plays.\t3.800", 3.8),
     "qnli": ('index\tquestion\tsentence\tlabel\n0\tWho "came?\tShe came.\tentailment', 0),
-    "qqp": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n5\t1\t2\tWhy?\tHow?\t1\n6\tcut short", 1),
-    "mnli": ("index\tsentence1\tsentence2\tlabel1\tgold_label\n0\tOne.\tTwo.\tneutral\tcontradiction", 2),
+    "qqp": (
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n5\t1\t2\tWhy?\tHow?\t1\n6\tcut short",
+        1,
+    ),
+    "mnli": (
+        "index\tsentence1\tsentence2\tlabel1\tgold_label\n0\tOne.\tTwo.\tneutral\tcontradiction",
+        2,
+    ),
     "wnli": ("index\tsentence1\tsentence2\tlabel\n0\tA cup.\tTwo cups.\t1", 1),
 }
 
@@ -58,8 +75,15 @@ def encoder(tmp_path_factory) -> Path:
 
 
 def configuration(vocabulary: int, **more):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    return transformers.BertConfig(vocab_size=vocabulary, max_position_embeddings=64, **sizes, **more)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    return transformers.BertConfig(
+        vocab_size=vocabulary, max_position_embeddings=64, **sizes, **more
+    )
 
 
 @pytest.fixture
@@ -73,13 +97,20 @@ def cola(tmp_path) -> Path:
 
 
 def small(encoder: Path, data: Path, **more):
-    return named("glue/cola", (("pretrained", str(encoder)), ("data_dir", str(data)), ("batch_size", 4), *more.items()))
+    return named(
+        "glue/cola",
+        (("pretrained", str(encoder)), ("data_dir", str(data)), ("batch_size", 4), *more.items()),
+    )
 
 
-def test_a_batch_is_a_function_of_step_and_seed_and_an_epoch_meets_every_example_once(encoder, cola):
+def test_a_batch_is_a_function_of_step_and_seed_and_an_epoch_meets_every_example_once(
+    encoder, cola
+):
     task = small(encoder, cola)
     one, again, other = task.batch(3, 0), task.batch(3, 0), task.batch(4, 0)
-    assert {name: t.tolist() for name, t in one[0].items()} == {name: t.tolist() for name, t in again[0].items()}
+    assert {name: t.tolist() for name, t in one[0].items()} == {
+        name: t.tolist() for name, t in again[0].items()
+    }
     assert one[1].tolist() == again[1].tolist()
     assert one[0]["input_ids"].shape[0] == 4 and other[0]["input_ids"].shape[0] == 4
     epoch = torch.cat([epoch_places(24, 5, step, seed=1) for step in range(4)])
@@ -89,7 +120,9 @@ def test_a_batch_is_a_function_of_step_and_seed_and_an_epoch_meets_every_example
         epoch_places(24, 25, 0, 0)
 
 
-def test_a_study_of_a_glue_task_measures_every_linear_layer_and_the_same_rows_again(encoder, cola, tmp_path):
+def test_a_study_of_a_glue_task_measures_every_linear_layer_and_the_same_rows_again(
+    encoder, cola, tmp_path
+):
     options = (("pretrained", str(encoder)), ("data_dir", str(cola)), ("batch_size", 4))
     study = Study("glue/cola", 2, (0, 2), ("uniform-rows",), (0.5,), options=options)
     folders = [run(study, tmp_path / name) for name in "ab"]
@@ -106,7 +139,10 @@ def test_the_rate_of_learning_rises_and_falls_in_straight_lines():
     task = TASKS["glue/cola"]
     rates = [task.rate_at(step, 100) / task.learning_rate for step in range(101)]
     assert (
-        rates[0] == pytest.approx(1 / 6) and rates[5] == 1 and rates[53] == pytest.approx(47 / 94) and rates[100] == 0
+        rates[0] == pytest.approx(1 / 6)
+        and rates[5] == 1
+        and rates[53] == pytest.approx(47 / 94)
+        and rates[100] == 0
     )
     assert max(rates) == 1
     assert TASKS["digits-mlp"].rate_at(70, 100) == TASKS["digits-mlp"].learning_rate
@@ -157,10 +193,22 @@ def test_every_task_reads_the_columns_of_its_own_files(task, tmp_path):
         ("cola", COLA + "gj04\t2\t\tA sentence.\n", r"line 3: label '2' is none of 0, 1"),
         ("cola", COLA + "gj04\t1\t\t \n", r"line 3: no sentence"),
         ("cola", "", r"holds no examples"),
-        ("rte", LINES["rte"][0] + "\n1\tOne.\tTwo.\tmaybe", r"line 3: label 'maybe' is none of entailment, not_ent"),
-        ("sts-b", LINES["sts-b"][0] + "\n1\tOne.\tTwo.\t5.5", r"line 3: label '5.5' is no score from 0 to 5"),
+        (
+            "rte",
+            LINES["rte"][0] + "\n1\tOne.\tTwo.\tmaybe",
+            r"line 3: label 'maybe' is none of entailment, not_ent",
+        ),
+        (
+            "sts-b",
+            LINES["sts-b"][0] + "\n1\tOne.\tTwo.\t5.5",
+            r"line 3: label '5.5' is no score from 0 to 5",
+        ),
         ("sts-b", LINES["sts-b"][0] + "\n1\tOne.\tTwo.\tnan", r"line 3: label 'nan' is no score"),
-        ("mrpc", LINES["rte"][0], r"line 1: no column '#1 String' in its header; get GLUE's own MRPC file"),
+        (
+            "mrpc",
+            LINES["rte"][0],
+            r"line 1: no column '#1 String' in its header; get GLUE's own MRPC file",
+        ),
         ("cola", b"\xff\xfe", r"is not UTF-8 text"),
         ("cola", None, r"no file .*train\.tsv; --data-dir needs GLUE's TSV files"),
     ],
@@ -180,7 +228,9 @@ def test_bad_models_are_refused_with_the_remedy(encoder, tmp_path):
                 (tmp_path / name / file.name).write_bytes(file.read_bytes())
         return tmp_path / name
 
-    with pytest.raises(ValueError, match=r"no tokenizer for model .*; --model needs an encoder: a directory with"):
+    with pytest.raises(
+        ValueError, match=r"no tokenizer for model .*; --model needs an encoder: a directory with"
+    ):
         classifier(str(copy("no tokenizer", "tokenizer", "vocab", "special")), 2)
     with pytest.raises(ValueError, match=r"cannot read model .*; --model needs an encoder"):
         classifier(str(copy("no weights", "model")), 2)
@@ -189,17 +239,23 @@ def test_bad_models_are_refused_with_the_remedy(encoder, tmp_path):
     with pytest.raises(ValueError, match="cannot read model"):
         classifier(str(cut.parent), 2)
     other = copy("other head", "model", "config")
-    transformers.BertForSequenceClassification(configuration(58, num_labels=3)).save_pretrained(other)
+    transformers.BertForSequenceClassification(configuration(58, num_labels=3)).save_pretrained(
+        other
+    )
     with pytest.raises(ValueError, match="has a head of other than 2 outputs"):
         classifier(str(other), 2)
     assert classifier(str(other), 3).classifier.out_features == 3
     lacking = copy("fewer layers")
     config = json.loads((lacking / "config.json").read_text())
     (lacking / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(ValueError, match=r"weights of model .* lack bert\.encoder\.layer\.2\..* and \d+ more"):
+    with pytest.raises(
+        ValueError, match=r"weights of model .* lack bert\.encoder\.layer\.2\..* and \d+ more"
+    ):
         classifier(str(lacking), 2)
     pickled = copy("pickled", "model")
-    torch.save(transformers.BertModel(configuration(58)).state_dict(), pickled / "pytorch_model.bin")
+    torch.save(
+        transformers.BertModel(configuration(58)).state_dict(), pickled / "pytorch_model.bin"
+    )
     with pytest.raises(ValueError, match="cannot read model"):
         classifier(str(pickled), 2)
     with pytest.raises(ValueError, match="no directory /nowhere/at/all"):
@@ -211,7 +267,9 @@ def test_code_that_comes_with_a_model_is_never_run(encoder, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     theirs = {"AutoConfig": "theirs.C", "AutoModelForSequenceClassification": "theirs.M"}
-    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "theirs", "auto_map": theirs}))
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"model_type": "theirs", "auto_map": theirs})
+    )
     (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with pytest.raises(ValueError, match=r"no tokenizer for model|cannot read model"):
         classifier(str(tmp_path), 2)
@@ -229,7 +287,9 @@ for task, option in (("glue/rte", "data"), ("cifar10/vit", "data"), ("glue/rte",
         print(error)
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=os.environ | offline, capture_output=True, text=True, check=True
+    )
     glue, cifar, model = done.stdout.splitlines()
     assert "or give --data-dir, a directory of GLUE's TSV files" in glue
     assert "--data-dir needs CIFAR-10's binary files" in cifar
@@ -282,7 +342,9 @@ def test_bad_images_are_refused(binary, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "test_batch.bin").write_bytes((binary / "test_batch.bin").read_bytes()[:-7])
-    with pytest.raises(ValueError, match=r"test_batch\.bin holds 61453 bytes, no multiple of 3073: it is cut short"):
+    with pytest.raises(
+        ValueError, match=r"test_batch\.bin holds 61453 bytes, no multiple of 3073: it is cut short"
+    ):
         images("test", str(broken))
     records = np.fromfile(binary / "test_batch.bin", np.uint8)
     records[2 * RECORD] = 10
@@ -305,9 +367,13 @@ def test_the_archive_of_jpeg_files_holds_balanced_classes():
 
 
 @needs_glue
-@pytest.mark.parametrize(("task", "train", "dev"), [("cola", 8551, 1043), ("mrpc", 3668, 408), ("wnli", 635, 71)])
+@pytest.mark.parametrize(
+    ("task", "train", "dev"), [("cola", 8551, 1043), ("mrpc", 3668, 408), ("wnli", 635, 71)]
+)
 def test_the_published_files_are_read_whole(task, train, dev):
-    sizes = [len(examples(task, split, str(DATASETS / "glue")).labels) for split in ("train", "dev")]
+    sizes = [
+        len(examples(task, split, str(DATASETS / "glue")).labels) for split in ("train", "dev")
+    ]
     assert sizes == [train, dev]
 
 

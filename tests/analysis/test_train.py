@@ -16,7 +16,9 @@ from sketchvar.analysis.sweep.prediction import predictions, steps_to
 from sketchvar.analysis.tasks import TASKS, named
 from sketchvar.estimators.seeds import fold
 
-SMALL = Cell("digits-mlp", (("width", 16),), "exact", 1.0, 50, False, seed=3, steps=6, evaluate_at=(0, 3, 6))
+SMALL = Cell(
+    "digits-mlp", (("width", 16),), "exact", 1.0, 50, False, seed=3, steps=6, evaluate_at=(0, 3, 6)
+)
 LM = (("width", 24), ("depth", 1), ("heads", 2), ("length", 16), ("batch_size", 12))
 
 
@@ -30,7 +32,9 @@ def test_exact_rows_are_those_of_a_plain_training_loop():
     task = named("digits-mlp", (("width", 16), ("batch_size", 50)))
     torch.manual_seed(fold(3, "model"))
     model = task.model()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.95), weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), 1e-3, (0.9, 0.95), weight_decay=0.1, fused=True
+    )
     losses = []
     for step in range(6):
         loss = task.loss(model, task.batch(step, 3))
@@ -40,9 +44,13 @@ def test_exact_rows_are_those_of_a_plain_training_loop():
         optimizer.step()
     assert rows["train"].tolist()[1:] == [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
     assert math.isnan(rows["train"][0])
-    assert (rows["validation"].iloc[-1], rows["metric"].iloc[-1]) == task.validate(model, torch.device("cpu"))
+    assert (rows["validation"].iloc[-1], rows["metric"].iloc[-1]) == task.validate(
+        model, torch.device("cpu")
+    )
     assert (rows["ratio"] == 0).all()
-    assert rows["seconds"].is_monotonic_increasing and rows["seconds"][0] == 0 and rows["peak"][0] > 0
+    assert (
+        rows["seconds"].is_monotonic_increasing and rows["seconds"][0] == 0 and rows["peak"][0] > 0
+    )
 
 
 @pytest.mark.parametrize("estimator", ["gaussian", "centered(countsketch)", "rounding:2"])
@@ -79,7 +87,9 @@ def test_checkpointing_computes_the_same_and_leaves_less_for_backward():
 
 
 def test_the_smaller_batch_is_the_largest_that_leaves_no_more_bytes():
-    grid = Grid("stdlib-lm", LM, ("uniform-rows", "rounding:2"), (0.5, 0.1), (0, 1), 2, 1, fractions=(0.5,))
+    grid = Grid(
+        "stdlib-lm", LM, ("uniform-rows", "rounding:2"), (0.5, 0.1), (0, 1), 2, 1, fractions=(0.5,)
+    )
     memory = grid.activations()
     plain = grid.exact()
     assert list(zip(memory["estimator"], memory["rate"], strict=True)) == [
@@ -99,18 +109,24 @@ def test_the_smaller_batch_is_the_largest_that_leaves_no_more_bytes():
 
 def test_only_the_layers_that_match_are_sketched():
     one = replace(SMALL, estimator="gaussian", rate=0.1, layers="2")
-    assert train(one)["validation"].iloc[-1] != train(replace(one, layers="*"))["validation"].iloc[-1]
+    assert (
+        train(one)["validation"].iloc[-1] != train(replace(one, layers="*"))["validation"].iloc[-1]
+    )
     with pytest.raises(ValueError, match=r"'9' matches no layer"):
         train(replace(one, layers="9"))
     embedding = Cell("stdlib-lm", LM, "gaussian", 0.5, 2, False, 0, 2, (2,), layers="bytes")
-    with pytest.raises(ValueError, match=r"no layer of stdlib-lm matches 'bytes' and can be sketched"):
+    with pytest.raises(
+        ValueError, match=r"no layer of stdlib-lm matches 'bytes' and can be sketched"
+    ):
         train(embedding)
 
 
 def test_a_loss_that_is_not_finite_is_an_error(monkeypatch):
     monkeypatch.setitem(TASKS, "digits-mlp", replace(TASKS["digits-mlp"], learning_rate=1e30))
     threads = torch.get_num_threads()
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step \d of digits-mlp-exact"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is (nan|inf) at step \d of digits-mlp-exact"
+    ):
         train(replace(SMALL, threads=threads + 1))
     assert torch.get_num_threads() == threads
 
@@ -141,18 +157,49 @@ def test_a_grid_that_makes_no_sense_is_refused(change, says):
         Grid(**(good | {"evaluations": 2} | change))
 
 
-def table(losses: dict[tuple[str, float, int, float], list[float]], noise: list[float]) -> pd.DataFrame:
-    """Rows as if trained: (estimator, rate, batch, ratio) -> loss at each of two steps; ``noise`` is added by seed."""
+def table(
+    losses: dict[tuple[str, float, int, float], list[float]], noise: list[float]
+) -> pd.DataFrame:
+    """Rows as if trained: (estimator, rate, batch, ratio) -> loss at each of two steps; ``noise``
+    is added by seed.
+    """
     lines = []
     for (estimator, rate, batch, ratio), values in losses.items():
         for seed, shift in enumerate(noise):
             for step, loss in enumerate(values):
                 cell = f"{estimator}{rate}{batch}{seed}"
                 lines.append(
-                    (cell, estimator, rate, batch, False, "*", seed, 10 * step, loss + shift, loss, ratio, 1.0, 1)
+                    (
+                        cell,
+                        estimator,
+                        rate,
+                        batch,
+                        False,
+                        "*",
+                        seed,
+                        10 * step,
+                        loss + shift,
+                        loss,
+                        ratio,
+                        1.0,
+                        1,
+                    )
                 )
-    names = ["cell", "estimator", "rate", "batch", "checkpointing", "layers", "seed", "step", "validation", "metric"]
-    return pd.DataFrame(lines, columns=[*names, "ratio", "seconds", "peak"]).assign(task="digits-mlp")
+    names = [
+        "cell",
+        "estimator",
+        "rate",
+        "batch",
+        "checkpointing",
+        "layers",
+        "seed",
+        "step",
+        "validation",
+        "metric",
+    ]
+    return pd.DataFrame(lines, columns=[*names, "ratio", "seconds", "peak"]).assign(
+        task="digits-mlp"
+    )
 
 
 def test_an_interval_is_student_s_and_covers_the_mean_as_often_as_it_says():
@@ -170,15 +217,21 @@ def test_an_interval_is_student_s_and_covers_the_mean_as_often_as_it_says():
 
 def test_pairing_by_seed_takes_away_what_the_seeds_share():
     noise = [0.0, 5.0, -3.0]
-    rows = table({("exact", 1.0, 32, 0.0): [3.0, 1.0], ("gaussian", 0.1, 32, 9.0): [3.0, 1.5]}, noise)
+    rows = table(
+        {("exact", 1.0, 32, 0.0): [3.0, 1.0], ("gaussian", 0.1, 32, 9.0): [3.0, 1.5]}, noise
+    )
     last = final(rows)
     exact, sketched = (last[last["estimator"] == name] for name in ("exact", "gaussian"))
     assert paired(sketched, exact, "validation") == pytest.approx((0.5, 0.5, 0.5, 3))
-    assert interval(sketched["validation"])[2] - interval(sketched["validation"])[1] > 10  # unpaired
+    assert (
+        interval(sketched["validation"])[2] - interval(sketched["validation"])[1] > 10
+    )  # unpaired
     memory = pd.DataFrame({"estimator": ["gaussian"], "rate": [0.1], "same_memory_batch": [8]})
     smaller = table({("exact", 1.0, 8, 0.0): [3.0, 1.2]}, noise)
     line = summary(pd.concat([rows, smaller]), memory).set_index("estimator").loc["gaussian"]
-    assert line["validation_exact"] == pytest.approx(0.5) and line["validation_smaller"] == pytest.approx(0.3)
+    assert line["validation_exact"] == pytest.approx(0.5) and line[
+        "validation_smaller"
+    ] == pytest.approx(0.3)
     assert line["fraction"] == pytest.approx(0.1) and line["seeds"] == 3
 
 
@@ -190,14 +243,21 @@ def test_a_prediction_is_exact_training_on_the_effective_batch():
     rows = table(plain | as_predicted | worse | too_small, [0.0, 0.3, -0.2])
     found = predictions(rows).set_index("estimator")
     assert found.loc["gaussian", "effective_batch"] == pytest.approx(16)
-    assert found.loc["gaussian", ["error", "error_low", "error_high"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+    assert found.loc["gaussian", ["error", "error_low", "error_high"]].tolist() == pytest.approx(
+        [0, 0, 0], abs=1e-12
+    )
     assert found.loc["countsketch", "error_low"] > 0.1
     assert found["inside"].to_dict() == {"gaussian": True, "countsketch": True, "haar": False}
-    # the slowest run ends at 4 → 3: every run passes 3, the exact ones at batch b after 10 / (1 + 0.2 log b) updates
-    steps = predictions(table(plain | as_predicted | too_small, [0.0, 0.0]), "steps").set_index("estimator")
+    # the slowest run ends at 4 → 3: every run passes 3, the exact ones at batch b after 10 / (1 +
+    # 0.2 log b) updates
+    steps = predictions(table(plain | as_predicted | too_small, [0.0, 0.0]), "steps").set_index(
+        "estimator"
+    )
     assert steps.loc["gaussian", "error"] == pytest.approx(0, abs=1e-9)
     assert steps.loc["gaussian", "observed"] == pytest.approx(10 / (1 + 0.2 * math.log(16)))
-    with pytest.raises(ValueError, match="needs exact training on two batches or more; give --fractions"):
+    with pytest.raises(
+        ValueError, match="needs exact training on two batches or more; give --fractions"
+    ):
         predictions(table(as_predicted | {("exact", 1.0, 64, 0.0): [4.0, 3.0]}, [0.0]))
 
 

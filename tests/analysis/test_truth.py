@@ -1,4 +1,6 @@
-"""``truth``: closed forms beside redrawn minibatches, in a table, in a figure and on the command line."""
+"""``truth``: closed forms beside redrawn minibatches, in a table, in a figure and on the command
+line.
+"""
 
 from dataclasses import replace
 from itertools import count, repeat
@@ -56,7 +58,9 @@ def test_the_table_grows_draw_by_draw(transformer):
 
 
 def test_finite_data_get_their_factor():
-    """Two thirds of a small data set in every batch: with the factor 1 − S/N the form is true, without it it is not."""
+    """Two thirds of a small data set in every batch: with the factor 1 − S/N the form is true,
+    without it it is not.
+    """
     g = generator(0)
     x, y = torch.randn(30, 4, generator=g), torch.randn(30, 3, generator=g)
 
@@ -88,7 +92,9 @@ def test_a_shared_weight_is_not_one_layers_to_redraw():
 
 def test_a_batch_of_one_is_refused():
     model = nn.Linear(4, 3)
-    with pytest.raises(ValueError, match=r"a batch of one example says nothing .*; take batches of 2 or more"):
+    with pytest.raises(
+        ValueError, match=r"a batch of one example says nothing .*; take batches of 2 or more"
+    ):
         truth(model, lambda model, x: model(x).square().mean(), repeat(torch.ones(1, 4)), 5)
 
 
@@ -98,7 +104,9 @@ def test_too_few_batches_are_refused_before_any_work():
 
 
 def test_bound_is_joint():
-    """A hundred true forms at once: the greatest |z| is beyond the bound as often as the level says, or less."""
+    """A hundred true forms at once: the greatest |z| is beyond the bound as often as the level
+    says, or less.
+    """
     z = torch.randn(4000, 100, generator=generator(0), dtype=torch.float64).abs().amax(1)
     limit = bound(0.05, pd.Series(range(100)), 10**6)
     beyond = (z > limit).double().mean()
@@ -122,7 +130,9 @@ def test_an_estimator_beside_its_own_draws(estimator):
 
 
 def test_a_biased_estimator_has_nothing_to_set_beside_draws():
-    with pytest.raises(ValueError, match=r"top-rows:0.5 is biased or has no closed form .*; choose another"):
+    with pytest.raises(
+        ValueError, match=r"top-rows:0.5 is biased or has no closed form .*; choose another"
+    ):
         estimator_truth(nn.Linear(4, 3), None, None, TopRows(0.5), 10)
 
 
@@ -152,9 +162,13 @@ def test_the_model_is_that_of_a_study(tmp_path):
     task, steps = TASKS["digits-mlp"], 4
     study = Study("digits-mlp", steps, (steps,), ("exact",), (0.5,))
     rows = records.read_rows(run(study, tmp_path / "run") / "rows.parquet")
-    model = trained(task, Redraws("digits-mlp", steps, 3), torch.device("cpu"), lambda stage, done: None)
+    model = trained(
+        task, Redraws("digits-mlp", steps, 3), torch.device("cpu"), lambda stage, done: None
+    )
     task.loss(model, task.batch(steps, 0)).backward()
-    squares = [float(m.weight.grad.double().square().sum()) for m in model if isinstance(m, nn.Linear)]
+    squares = [
+        float(m.weight.grad.double().square().sum()) for m in model if isinstance(m, nn.Linear)
+    ]
     assert rows["grad_sq"].tolist() == pytest.approx(squares, rel=1e-5)
 
 
@@ -162,14 +176,27 @@ def test_the_model_is_that_of_a_study(tmp_path):
 def dropout(monkeypatch):
     """The task with dropout, so that what a resumed run draws depends on torch's generator too."""
     plain = type(TASKS["digits-mlp"]).model
-    monkeypatch.setattr(type(TASKS["digits-mlp"]), "model", lambda self: nn.Sequential(nn.Dropout(0.1), *plain(self)))
+    monkeypatch.setattr(
+        type(TASKS["digits-mlp"]),
+        "model",
+        lambda self: nn.Sequential(nn.Dropout(0.1), *plain(self)),
+    )
 
 
-@pytest.mark.parametrize(("calls", "left"), [(2, 44), (3 + 2 * 9, 41), (3 + 2 * 10 + 1, 21), (3 + 40 + 1, 1)])
-def test_a_stopped_run_goes_on_to_the_same_rows(tmp_path, monkeypatch, capsys, dropout, calls, left):
+@pytest.mark.parametrize(
+    ("calls", "left"), [(2, 44), (3 + 2 * 9, 41), (3 + 2 * 10 + 1, 21), (3 + 40 + 1, 1)]
+)
+def test_a_stopped_run_goes_on_to_the_same_rows(
+    tmp_path, monkeypatch, capsys, dropout, calls, left
+):
     """Stopped in training, before the first write, after it, and before the estimator;
-    ``left`` minibatches are still needed: nothing is measured twice but what came after the last write."""
-    whole, out, words = tmp_path / "whole", tmp_path / "truth", [*DIGITS, "--estimator", "countsketch:0.1"]
+    ``left`` minibatches are still needed: nothing is measured twice but what came after the last
+    write."""
+    whole, out, words = (
+        tmp_path / "whole",
+        tmp_path / "truth",
+        [*DIGITS, "--estimator", "countsketch:0.1"],
+    )
     assert main([*words, "--out", str(whole)]) == 0
     batch, done = type(TASKS["digits-mlp"]).batch, []
 
@@ -181,7 +208,10 @@ def test_a_stopped_run_goes_on_to_the_same_rows(tmp_path, monkeypatch, capsys, d
 
     monkeypatch.setattr(type(TASKS["digits-mlp"]), "batch", interrupted)
     assert main([*words, "--out", str(out)]) == 2
-    assert f"interrupted; what was measured is kept, go on with --out {out} --resume" in capsys.readouterr().err
+    assert (
+        f"interrupted; what was measured is kept, go on with --out {out} --resume"
+        in capsys.readouterr().err
+    )
     if left < 40:
         rows = records.read_rows(out / "truth.parquet")
         assert set(rows["draws"]) == {20 if left == 1 else 10} and rows["example_z"].notna().all()
@@ -197,7 +227,10 @@ def test_resuming_what_cannot_go_on(tmp_path, capsys):
     out = tmp_path / "truth"
     assert main([*DIGITS, "--out", str(out)]) == 0
     assert main([*DIGITS, "--draws", "30", "--out", str(out), "--resume"]) == 2
-    assert "holds a run with draws 20, not 30; resume it with its own options" in capsys.readouterr().err
+    assert (
+        "holds a run with draws 20, not 30; resume it with its own options"
+        in capsys.readouterr().err
+    )
     about = records.read_json(out / "run.json")
     records.write_json(out / "run.json", about | {"finished": False})
     (out / "checkpoint.pt").write_bytes(b"cut short")
@@ -209,10 +242,16 @@ def test_resuming_what_cannot_go_on(tmp_path, capsys):
     ("words", "says"),
     [
         (["--task", "digit-mlp"], "unknown task 'digit-mlp'; did you mean 'digits-mlp'?"),
-        (["--draws", "2"], "--draws must be 3 or more, for a variance with a standard error, got 2"),
+        (
+            ["--draws", "2"],
+            "--draws must be 3 or more, for a variance with a standard error, got 2",
+        ),
         (["--steps", "-1"], "--steps must be 0 or more, got -1"),
         (["--resume"], "--resume needs --out"),
-        (["--batch-size", "1"], "--batch-size must be 2 or more, for a variance over examples, got 1"),
+        (
+            ["--batch-size", "1"],
+            "--batch-size must be 2 or more, for a variance over examples, got 1",
+        ),
         (["--estimator", "optimal-rows:0.1"], "optimal-rows"),
         (["--estimator", "countsketch"], "rate"),
         (["--model", "minilm"], "digits-mlp takes no pretrained"),

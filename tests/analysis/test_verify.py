@@ -1,4 +1,6 @@
-"""verify accepts what is right and rejects a formula 5 % off and a biased estimator; its z-scores are normal."""
+"""verify accepts what is right and rejects a formula 5 % off and a biased estimator; its z-scores
+are normal.
+"""
 
 from dataclasses import dataclass
 
@@ -67,14 +69,21 @@ def test_the_kinds_of_pairs(kinds):
         "activations",
     ]
     for x, y in kinds.values():
-        assert x.dtype == y.dtype == torch.float64 and len(x) == len(y) and x.isfinite().all() and y.isfinite().all()
+        assert (
+            x.dtype == y.dtype == torch.float64
+            and len(x) == len(y)
+            and x.isfinite().all()
+            and y.isfinite().all()
+        )
     assert torch.linalg.matrix_rank(kinds["rank one"][0]) == 1
     assert (kinds["zero row"][0].norm(dim=1) == 0).sum() == 1
     assert len(kinds["duplicates"][0].unique(dim=0)) == 5
     x, y = kinds["activations"]
     assert not x.requires_grad and x.shape == (32, 8) and x.std() > 0
     again = pairs(0)
-    assert all(torch.equal(a, b) for kind in kinds for a, b in zip(kinds[kind], again[kind], strict=True))
+    assert all(
+        torch.equal(a, b) for kind in kinds for a, b in zip(kinds[kind], again[kind], strict=True)
+    )
 
 
 def test_a_right_formula_passes_and_5_percent_off_is_rejected(three, unchecked):
@@ -109,9 +118,11 @@ def test_a_wrong_bias_is_rejected(three):
 
 @pytest.mark.parametrize("power", [2, 4])
 def test_z_scores_of_skewed_numbers_are_normal(power):
-    """8000 z-scores of 2000 numbers each: both tails as often beyond 2.6 as a normal's, at a level of 10⁻⁴ each.
+    """8000 z-scores of 2000 numbers each: both tails as often beyond 2.6 as a normal's, at a level
+    of 10⁻⁴ each.
 
-    Must fail: the plain t statistic of the more skewed numbers, whose lower tail is several times too heavy.
+    Must fail: the plain t statistic of the more skewed numbers, whose lower tail is several times
+    too heavy.
     """
     g = torch.Generator().manual_seed(0)
     mean, high, low, t_low = {2: 1.0, 4: 3.0}[power], 0, 0, 0
@@ -119,7 +130,11 @@ def test_z_scores_of_skewed_numbers_are_normal(power):
         samples = torch.randn(2000, 500, generator=g).double().pow(power)
         z = z_scores(samples, torch.tensor(mean), torch.tensor(0.0))
         t = (samples.mean(0) - mean) / samples.std(0) * 2000**0.5
-        high, low, t_low = high + int((z > 2.6).sum()), low + int((z < -2.6).sum()), t_low + int((t < -2.6).sum())
+        high, low, t_low = (
+            high + int((z > 2.6).sum()),
+            low + int((z < -2.6).sum()),
+            t_low + int((t < -2.6).sum()),
+        )
     usual = binom(8000, norm.sf(2.6))
     for count in (high, low):
         assert usual.ppf(5e-5) <= count <= usual.isf(5e-5)
@@ -150,15 +165,33 @@ def test_the_command_takes_the_whole_catalog_unless_told():
 
 def test_command(three, monkeypatch, capsys, unchecked):
     monkeypatch.setattr("sketchvar.analysis.commands.verify.pairs", lambda seed: three)
-    words = ["verify", "--budget", "0", "--estimators", "countsketch", "uniform-rows:0.5+rounding:4", "top-rows"]
+    words = [
+        "verify",
+        "--budget",
+        "0",
+        "--estimators",
+        "countsketch",
+        "uniform-rows:0.5+rounding:4",
+        "top-rows",
+    ]
     assert main([*words, "countsketch+rounding:4", "optimal-rows"]) == 0
     printed = capsys.readouterr().out
-    for word in ("All agree.", "no closed form", "joint level 0.001 (Bonferroni)", "is seen with probability 0.999"):
+    for word in (
+        "All agree.",
+        "no closed form",
+        "joint level 0.001 (Bonferroni)",
+        "is seen with probability 0.999",
+    ):
         assert word in printed
-    monkeypatch.setattr("sketchvar.estimators.UniformRows.variance", lambda self, m: 1.5 * m.D * m.n)
+    monkeypatch.setattr(
+        "sketchvar.estimators.UniformRows.variance", lambda self, m: 1.5 * m.D * m.n
+    )
     assert main(["verify", "--budget", "0", "--estimators", "uniform-rows"]) == 1
     printed = capsys.readouterr().out
-    assert "DISAGREES: uniform-rows on gaussian: measured variance" in printed and "All agree" not in printed
+    assert (
+        "DISAGREES: uniform-rows on gaussian: measured variance" in printed
+        and "All agree" not in printed
+    )
 
 
 @pytest.mark.parametrize(

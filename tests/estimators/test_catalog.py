@@ -14,7 +14,11 @@ from sketchvar.estimators.catalog import ORACLES, WITHOUT_RATE, check_name
 @pytest.mark.parametrize("name", CATALOG)
 def test_every_name_builds_its_class(name):
     e = build(name, 0.25, torch.ones(4, dtype=torch.float64))
-    assert e == CATALOG[name]() if name in WITHOUT_RATE else name in ORACLES or e == CATALOG[name](0.25)
+    assert (
+        e == CATALOG[name]()
+        if name in WITHOUT_RATE
+        else name in ORACLES or e == CATALOG[name](0.25)
+    )
     assert isinstance(e, Estimator)
     assert dataclasses.is_dataclass(e)
     assert getattr(e, "rate", 0.25) == 0.25
@@ -31,7 +35,9 @@ def test_every_class_is_public_and_has_a_card(name):
 
 def test_names_are_words():
     for name in CATALOG:
-        words = re.sub(r":\d+$", "", name).replace("centered(", "").replace(")", "").split("+")  # see spelling.py
+        words = (
+            re.sub(r":\d+$", "", name).replace("centered(", "").replace(")", "").split("+")
+        )  # see spelling.py
         assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", word) for word in words), name
     assert set(CATALOG) >= WITHOUT_RATE | ORACLES
 
@@ -51,7 +57,9 @@ def test_public_names_exist():
     ],
 )
 def test_unknown_names_suggest_the_nearest(typed, meant):
-    with pytest.raises(ValueError, match=f"unknown estimator '{typed}'; did you mean '{meant}'\\?.*known are exact"):
+    with pytest.raises(
+        ValueError, match=f"unknown estimator '{typed}'; did you mean '{meant}'\\?.*known are exact"
+    ):
         build(typed, 0.5)
 
 

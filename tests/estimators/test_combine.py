@@ -1,4 +1,6 @@
-"""Centered and Then: exact where they can be, unbiased always, and clear about what makes no sense."""
+"""Centered and Then: exact where they can be, unbiased always, and clear about what makes no
+sense.
+"""
 
 import pytest
 import torch
@@ -39,7 +41,13 @@ def shifted(n, by=3.0):
 
 @pytest.mark.parametrize(
     "inner",
-    [CountSketch(0.5), CountSketch(0.5, balanced=False), Rademacher(0.5), SRHT(0.5), UniformRows(0.5)],
+    [
+        CountSketch(0.5),
+        CountSketch(0.5, balanced=False),
+        Rademacher(0.5),
+        SRHT(0.5),
+        UniformRows(0.5),
+    ],
     ids=repr,
 )
 def test_centered_enumeration(inner):
@@ -66,7 +74,14 @@ def test_centered_enumeration(inner):
 
 @pytest.mark.parametrize(
     "inner",
-    [Gaussian(0.5), SubsampledDCT(0.5), NormRows(0.5), WinnerTakeAllRows(0.5), FeatureProjection(0.5), ROUND],
+    [
+        Gaussian(0.5),
+        SubsampledDCT(0.5),
+        NormRows(0.5),
+        WinnerTakeAllRows(0.5),
+        FeatureProjection(0.5),
+        ROUND,
+    ],
     ids=repr,
 )
 def test_centered_is_the_inner_one_of_the_centred_pair(inner):
@@ -74,7 +89,9 @@ def test_centered_is_the_inner_one_of_the_centred_pair(inner):
     centred = (x - x.mean(0), y - y.mean(0))
     expected = 5 * torch.outer(x.mean(0), y.mean(0)) + estimate(inner, *centred, 7)
     torch.testing.assert_close(estimate(Centered(inner), x, y, 7), expected)
-    torch.testing.assert_close(Centered(inner).variance(Moments.of(x, y)), inner.variance(Moments.of(*centred)))
+    torch.testing.assert_close(
+        Centered(inner).variance(Moments.of(x, y)), inner.variance(Moments.of(*centred))
+    )
 
 
 def test_centering_pays_where_the_mean_is_large():
@@ -90,7 +107,9 @@ def test_centred_statistics_keep_their_digits(mean):
     x, y = torch.randn(500, 8, generator=g) + mean, torch.randn(500, 6, generator=g) + mean
     m, wide = Moments.of(x, y).centered, Moments.of(x.double(), y.double()).centered
     for letter in "QCDL":
-        torch.testing.assert_close(getattr(m, letter), getattr(wide, letter), rtol=1e-3 * mean / 1e2, atol=0)
+        torch.testing.assert_close(
+            getattr(m, letter), getattr(wide, letter), rtol=1e-3 * mean / 1e2, atol=0
+        )
 
 
 def test_centered_moments_are_lazy_and_do_not_touch_the_plain_ones():
@@ -106,10 +125,21 @@ def test_centered_keeps_one_row_more():
     for dtype, width in ((torch.bfloat16, 4), (torch.float32, 4), (torch.float64, 8)):
         inner, x = CountSketch(0.25), torch.randn(40, 6).to(dtype)
         kept = Centered(inner).compress(x, 0)
-        assert kept.nbytes == inner.kept_bytes(40, 6, dtype) + 6 * width == Centered(inner).kept_bytes(40, 6, dtype)
+        assert (
+            kept.nbytes
+            == inner.kept_bytes(40, 6, dtype) + 6 * width
+            == Centered(inner).kept_bytes(40, 6, dtype)
+        )
 
 
-FIRSTS = [CountSketch(0.5), Gaussian(0.5), UniformRows(0.5), NormRows(0.5), FeatureProjection(0.5), Exact()]
+FIRSTS = [
+    CountSketch(0.5),
+    Gaussian(0.5),
+    UniformRows(0.5),
+    NormRows(0.5),
+    FeatureProjection(0.5),
+    Exact(),
+]
 
 
 @pytest.mark.parametrize("first", FIRSTS, ids=repr)
@@ -120,7 +150,9 @@ def test_then_is_unbiased_given_what_it_rounds(first, bits):
     first_kept = first.compress(x, 3)
     second, payload = StochasticRounding(bits), first_kept.tensors[0]
     total, mean = 0.0, torch.zeros(3, 2, dtype=torch.float64)
-    for probability, rounded in roundings(second, payload, torch.eye(len(payload), dtype=torch.float64)):
+    for probability, rounded in roundings(
+        second, payload, torch.eye(len(payload), dtype=torch.float64)
+    ):
         again = first_kept._replace(tensors=(rounded.T, *first_kept.tensors[1:]))
         mean += probability * first.contract(again, y)
         total += probability
@@ -136,7 +168,9 @@ def test_then_rounds_the_matrix_of_the_first(first):
     rounded = ROUND.compress(first_kept.tensors[0], fold(3, "rounding"))
     for a, b in zip(kept.tensors, (*rounded.tensors, *first_kept.tensors[1:]), strict=True):
         assert torch.equal(a, b)
-    by_hand = first_kept._replace(tensors=(ROUND.restore(rounded, x.dtype), *first_kept.tensors[1:]))
+    by_hand = first_kept._replace(
+        tensors=(ROUND.restore(rounded, x.dtype), *first_kept.tensors[1:])
+    )
     assert torch.equal(Then(first, ROUND).contract(kept, y), first.contract(by_hand, y))
     assert isinstance(kept, Compressed) and kept.shape == (4, 3)
 
@@ -178,7 +212,9 @@ def closed(first, n=4):
     ids=repr,
 )
 def test_then_after_kept_rows_enumeration(first):
-    """Every choice of rows by the first, and given it the exact error of rounding the matrix that it keeps."""
+    """Every choice of rows by the first, and given it the exact error of rounding the matrix that
+    it keeps.
+    """
     x, y, estimator = closed(first)
     m, exact = Moments.of(x, y), x.T @ y
     variance, seen = torch.zeros((), dtype=torch.float64), 0.0
@@ -198,7 +234,9 @@ def test_then_after_kept_rows_enumeration(first):
 
 
 def kept_outcomes(first, x, y):
-    """(probability, what is kept, what multiplies each of its rows) for every outcome of ``first``."""
+    """(probability, what is kept, what multiplies each of its rows) for every outcome of
+    ``first``.
+    """
     chosen = []
 
     def contract(kept, _):
@@ -225,7 +263,11 @@ def test_then_after_kept_rows_costs_the_rounding_once():
     with pytest.MonkeyPatch.context() as patch:
         calls = []
         whole = StochasticRounding.row_errors
-        patch.setattr(StochasticRounding, "row_errors", lambda self, *given: calls.append(self) or whole(self, *given))
+        patch.setattr(
+            StochasticRounding,
+            "row_errors",
+            lambda self, *given: calls.append(self) or whole(self, *given),
+        )
         for rate in (0.2, 0.5, 1.0):
             Then(UniformRows(rate), StochasticRounding(1)).variance(m)
         StochasticRounding(1).variance(m), StochasticRounding(2).variance(m)
@@ -235,7 +277,9 @@ def test_then_after_kept_rows_costs_the_rounding_once():
 def test_then_adds_little_variance_at_eight_bits_and_much_at_one():
     x, y = pair(8)
     m, first = Moments.of(x, y), CountSketch(0.5)
-    seen = {b: empirical(Then(first, StochasticRounding(b)), x, y, 3000, 0).variance for b in (1, 8)}
+    seen = {
+        b: empirical(Then(first, StochasticRounding(b)), x, y, 3000, 0).variance for b in (1, 8)
+    }
     assert seen[8].z(first.variance(m)).abs() < 4.5
     assert seen[1].z(first.variance(m)) > 4.5
 
@@ -243,14 +287,21 @@ def test_then_adds_little_variance_at_eight_bits_and_much_at_one():
 def test_no_closed_form_says_so():
     x, y = pair(4)
     estimator = Then(CountSketch(0.5), ROUND)
-    with pytest.raises(NotImplementedError, match=r"Then\(.*no closed form.*empirical\(estimator, x, y, draws, seed\)"):
+    with pytest.raises(
+        NotImplementedError,
+        match=r"Then\(.*no closed form.*empirical\(estimator, x, y, draws, seed\)",
+    ):
         estimator.variance(Moments.of(x, y))
     assert estimator.traits.no_closed_form and not Then(Exact(), ROUND).traits.no_closed_form
 
 
 def test_traits_are_those_of_what_is_inside():
     oracle = OptimalRows(0.5, torch.ones(4))
-    assert oracle.traits.oracle and Then(oracle, ROUND).traits.oracle and Centered(oracle).traits.oracle
+    assert (
+        oracle.traits.oracle
+        and Then(oracle, ROUND).traits.oracle
+        and Centered(oracle).traits.oracle
+    )
     assert Then(BernoulliRows(0.5), ROUND).traits.varying_size
     assert Centered(Then(Gaussian(0.5), ROUND)).traits.no_closed_form
     assert Centered(Gaussian(0.5)).traits.needs_pair and not Gaussian(0.5).traits.needs_pair
@@ -265,7 +316,10 @@ def without_beartype(kind, *arguments):
 
 
 NONSENSE = {
-    r"Centered\(Centered\(inner=CountSketch.*makes no sense": (Centered, Centered(CountSketch(0.1))),
+    r"Centered\(Centered\(inner=CountSketch.*makes no sense": (
+        Centered,
+        Centered(CountSketch(0.1)),
+    ),
     r"Centered\(Exact\(\)\) makes no sense: there is nothing left to centre": (Centered, Exact()),
     r"Centered needs an unbiased estimator inside, got TopRows": (Centered, TopRows(0.1)),
     r"Then needs StochasticRounding second.*got Gaussian.*a sketch of a sketch": (

@@ -1,4 +1,6 @@
-"""The contract of every estimator in the catalog: reproducible, two-phase, small, and free of side effects."""
+"""The contract of every estimator in the catalog: reproducible, two-phase, small, and free of side
+effects.
+"""
 
 import copy
 import gc
@@ -61,7 +63,9 @@ def test_two_phases_are_the_estimate_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("n", "p", "rate"), [(13, 5, 0.4), (64, 3, 0.1), (1, 2, 0.5), (0, 4, 0.5), (10, 1, 1.0)])
+@pytest.mark.parametrize(
+    ("n", "p", "rate"), [(13, 5, 0.4), (64, 3, 0.1), (1, 2, 0.5), (0, 4, 0.5), (10, 1, 1.0)]
+)
 def test_kept_bytes(name, n, p, rate, dtype):
     x, y = pair(n, p, dtype=dtype)
     e = of(name, y, rate)
@@ -103,13 +107,17 @@ def test_inputs_are_not_modified(name):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_dtypes(name, dtype):
-    """The result has the dtype of X and is that of float64 for the same draw, up to the rounding of the dtype."""
+    """The result has the dtype of X and is that of float64 for the same draw, up to the rounding of
+    the dtype.
+    """
     x, y = pair(40, dtype=dtype)
     e = of(name, y)
     result = estimate(e, x, y, 7)
     wide = estimate(e, x.double(), y.double(), 7)
     assert result.dtype == dtype
-    assert (result.double() - wide).norm() <= 4 * torch.finfo(dtype).eps * x.double().norm() * y.double().norm()
+    assert (result.double() - wide).norm() <= 4 * torch.finfo(
+        dtype
+    ).eps * x.double().norm() * y.double().norm()
 
 
 def test_layout_does_not_matter(name):
@@ -168,4 +176,6 @@ def test_cuda(name, dtype):
     assert torch.equal(result, e.contract(e.compress(x, 7), y))
     assert e.traits.varying_size or e.compress(x, 7).nbytes == e.kept_bytes(40, 5, dtype)
     wide = estimate(e, x.double(), y.double(), 7)
-    assert (result.double() - wide).norm() <= 4 * torch.finfo(dtype).eps * x.double().norm() * y.double().norm()
+    assert (result.double() - wide).norm() <= 4 * torch.finfo(
+        dtype
+    ).eps * x.double().norm() * y.double().norm()

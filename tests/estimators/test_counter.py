@@ -34,10 +34,11 @@ def test_permutation_of_any_number_of_rows():
 
 
 def worst_pair(size, rounds):
-    """Greatest relative error of the chance of a difference between two rows' places, for ideal round functions.
+    """Greatest relative error of the chance of a difference between two rows' places, for ideal
+    round functions.
 
-    Of two pairs below ``size`` only the difference matters: a round that sees two different halves makes the
-    difference of the others uniform; one that sees equal halves leaves it.
+    Of two pairs below ``size`` only the difference matters: a round that sees two different halves
+    makes the difference of the others uniform; one that sees equal halves leaves it.
     """
     p = torch.eye(size * size, dtype=torch.float64)[1:].reshape(-1, size, size)
     for r in range(rounds):
@@ -55,8 +56,12 @@ def test_rounds_are_enough_for_two_rows():
 def test_two_rows_meet_in_a_bucket_as_often_as_they_should():
     n, k, draws = 60, 20, 2000
     order = counter.permutation(n, torch.arange(draws)[:, None], CPU)
-    buckets = torch.empty_like(order).scatter_(1, order, torch.arange(n).div(3, rounding_mode="floor").expand(draws, n))
-    met = (buckets[:, :, None] == buckets[:, None, :]).double().mean(0)[*torch.triu_indices(n, n, 1)]
+    buckets = torch.empty_like(order).scatter_(
+        1, order, torch.arange(n).div(3, rounding_mode="floor").expand(draws, n)
+    )
+    met = (
+        (buckets[:, :, None] == buckets[:, None, :]).double().mean(0)[*torch.triu_indices(n, n, 1)]
+    )
     p = 2 / 59
     stderr = (p * (1 - p) / draws) ** 0.5
     assert k * 3 == n and (met - p).abs().max() < 5.5 * stderr  # 1770 pairs
@@ -73,7 +78,10 @@ def test_countsketch_of_the_counter_has_its_variance():
 
 def test_dense_sketches_of_the_counter_have_their_variance():
     x, y = case()
-    for estimator, entries in ((Gaussian(0.5), counter.normals), (Rademacher(0.5), counter.sign_matrix)):
+    for estimator, entries in (
+        (Gaussian(0.5), counter.normals),
+        (Rademacher(0.5), counter.sign_matrix),
+    ):
         s = entries(6, 3 * 200_000, 7, CPU).double().unflatten(1, (-1, 3)).movedim(1, 0) * 3**-0.5
         check((s.mT @ x).mT @ (s.mT @ y), x.T @ y, estimator.variance(Moments.of(x, y)))
 
@@ -84,7 +92,9 @@ def test_rows_of_a_dense_sketch_are_uncorrelated():
         s = entries(300, 4000, 3, CPU).double()
         correlation = s @ s.T / 4000 - torch.eye(300)
         assert correlation.triu(1).abs().max() < 6 / 4000**0.5
-        assert (s[:150] * 1.2).square().mean() - 1 > BOUND * (2 / s[:150].numel()) ** 0.5  # must fail
+        assert (s[:150] * 1.2).square().mean() - 1 > BOUND * (
+            2 / s[:150].numel()
+        ) ** 0.5  # must fail
         assert (s.square().mean() - 1).abs() < BOUND * (2 / s.numel()) ** 0.5
 
 
@@ -93,7 +103,9 @@ def test_normals_are_normal():
     places = torch.arange(1, len(s) + 1) / len(s)
     distance = (torch.special.ndtr(s) - places).abs().max() * math.sqrt(len(s))
     assert distance < 2.2  # Kolmogorov: exceeded once in 10⁴
-    assert (torch.special.ndtr(s / 1.01) - places).abs().max() * math.sqrt(len(s)) > 2.2  # must fail: 1 % too wide
+    assert (torch.special.ndtr(s / 1.01) - places).abs().max() * math.sqrt(
+        len(s)
+    ) > 2.2  # must fail: 1 % too wide
 
 
 def test_numbers_that_round_are_uniform_and_uncorrelated():

@@ -1,7 +1,9 @@
-"""What ``draw`` really draws: mean and variance of every estimator in the catalog over repeated seeds, as z-tests.
+"""What ``draw`` really draws: mean and variance of every estimator in the catalog over repeated
+seeds, as z-tests.
 
-Bounds: 4.5 standard errors for a variance, 5 for each of the 20 entries of a mean, so a correct estimator fails for
-2 of 10⁵ choices of the seed. The formulas themselves are tested more sharply elsewhere, over every outcome.
+Bounds: 4.5 standard errors for a variance, 5 for each of the 20 entries of a mean, so a correct
+estimator fails for 2 of 10⁵ choices of the seed. The formulas themselves are tested more sharply
+elsewhere, over every outcome.
 """
 
 from typing import Any
@@ -51,7 +53,9 @@ def test_mean_and_variance(name):
     if formula is None:
         return
     assert within(seen.variance, formula, VARIANCE_BOUND)
-    if formula > 0:  # must fail: 20 % off is seen with probability above 0.999 at this number of draws
+    if (
+        formula > 0
+    ):  # must fail: 20 % off is seen with probability above 0.999 at this number of draws
         assert 0.2 / 1.2 * formula > (VARIANCE_BOUND + POWER) * seen.variance.stderr
         assert not within(seen.variance, formula * 1.2, VARIANCE_BOUND)
         assert not within(seen.variance, formula / 1.2, VARIANCE_BOUND)
@@ -60,10 +64,14 @@ def test_mean_and_variance(name):
 
 
 def test_seeds_are_independent():
-    """Averages over m consecutive seeds have 1/m of the variance, which seeds that share numbers would not give."""
+    """Averages over m consecutive seeds have 1/m of the variance, which seeds that share numbers
+    would not give.
+    """
     x, y = pair()
     estimator, exact = Gaussian(0.34), x.T @ y
-    errors = torch.stack([estimator.contract(estimator.compress(x, s), y) - exact for s in range(4000)])
+    errors = torch.stack(
+        [estimator.contract(estimator.compress(x, s), y) - exact for s in range(4000)]
+    )
     of_averages = errors.view(1000, 4, -1).mean(1).square().sum(1)
     stderr = of_averages.std() / 1000**0.5
     formula = estimator.variance(Moments.of(x, y)) / 4

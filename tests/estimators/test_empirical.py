@@ -1,11 +1,21 @@
-"""``empirical`` and ``Measured``: right numbers, honest errors, and a biased estimator is caught."""
+"""``empirical`` and ``Measured``: right numbers, honest errors, and a biased estimator is
+caught.
+"""
 
 from dataclasses import dataclass
 
 import pytest
 import torch
 
-from sketchvar.estimators import Estimator, Exact, Gaussian, Measured, UniformRows, empirical, estimate
+from sketchvar.estimators import (
+    Estimator,
+    Exact,
+    Gaussian,
+    Measured,
+    UniformRows,
+    empirical,
+    estimate,
+)
 from sketchvar.estimators.seeds import fold
 
 
@@ -23,7 +33,9 @@ class Biased(Estimator):
         return self.inner.contract(kept, y) * self.factor
 
     def variance(self, m):
-        return self.factor**2 * self.inner.variance(m) + (self.factor - 1) ** 2 * m.C  # the mean square
+        return (
+            self.factor**2 * self.inner.variance(m) + (self.factor - 1) ** 2 * m.C
+        )  # the mean square
 
     def kept_bytes(self, n, p, dtype):
         return self.inner.kept_bytes(n, p, dtype)
@@ -49,12 +61,16 @@ def test_against_a_naive_loop(pair):
 
 
 def test_reproducible(pair):
-    first, again, other = (empirical(Gaussian(0.5), *pair, 10, seed=s).variance.value for s in (1, 1, 2))
+    first, again, other = (
+        empirical(Gaussian(0.5), *pair, 10, seed=s).variance.value for s in (1, 1, 2)
+    )
     assert first == again != other
 
 
 def test_bias_is_caught(pair):
-    """At 4.5 standard errors; the same seeds with a factor of 1 pass, so it is the bias that is seen."""
+    """At 4.5 standard errors; the same seeds with a factor of 1 pass, so it is the bias that is
+    seen.
+    """
     x, y = pair
     exact = x.T @ y
     honest = empirical(Biased(Gaussian(0.5), 1.0), x, y, 2000, seed=1)
@@ -64,9 +80,13 @@ def test_bias_is_caught(pair):
 
 
 def test_stderr_is_the_spread_of_the_mean(pair):
-    """Over 200 repetitions the average z² is that of Student's t with 39 degrees, 39/37, within 4.5 standard errors."""
+    """Over 200 repetitions the average z² is that of Student's t with 39 degrees, 39/37, within 4.5
+    standard errors.
+    """
     x, y = pair
-    z = torch.stack([empirical(UniformRows(0.5), x, y, 40, seed=s).mean.z(x.T @ y) for s in range(200)])
+    z = torch.stack(
+        [empirical(UniformRows(0.5), x, y, 40, seed=s).mean.z(x.T @ y) for s in range(200)]
+    )
     each = z.square().mean((1, 2))
     room = 4.5 * each.std() / 200**0.5
     assert (each.mean() - 39 / 37).abs() < room
@@ -94,7 +114,9 @@ def test_z():
 
 @pytest.mark.parametrize("draws", [1, 0, -3])
 def test_too_few_draws(pair, draws):
-    with pytest.raises(ValueError, match=f"at least 2 draws for a standard error, got draws={draws}"):
+    with pytest.raises(
+        ValueError, match=f"at least 2 draws for a standard error, got draws={draws}"
+    ):
         empirical(Gaussian(0.5), *pair, draws, seed=1)
 
 

@@ -1,14 +1,26 @@
-"""Mean and variance over every outcome of a small case equal G and the closed form; wrong formulas are rejected."""
+"""Mean and variance over every outcome of a small case equal G and the closed form; wrong formulas
+are rejected.
+"""
 
 import pytest
 import torch
 from support.outcomes import mean_and_variance
 
-from sketchvar.estimators import SRHT, CountSketch, Moments, NormRows, OptimalRows, Rademacher, UniformRows
+from sketchvar.estimators import (
+    SRHT,
+    CountSketch,
+    Moments,
+    NormRows,
+    OptimalRows,
+    Rademacher,
+    UniformRows,
+)
 
 
 def pair(n, zero_row=False):
-    """Rows that share a direction (a large C) and differ in size (a large D), so that no term of a formula hides."""
+    """Rows that share a direction (a large C) and differ in size (a large D), so that no term of a
+    formula hides.
+    """
     g = torch.Generator().manual_seed(n)
     x, y = (torch.randn(n, d, generator=g, dtype=torch.float64) + 0.7 for d in (3, 2))
     size = torch.linspace(0.5, 2.0, n, dtype=torch.float64)[:, None]
@@ -38,8 +50,18 @@ CASES = {
             "per entry": lambda m: (m.Q + m.C - 2 * m.D) / 2 / (m.p * m.q),
         },
     ),
-    "rademacher 3 to 1": (lambda x, y: Rademacher(0.3), 3, False, {"the paper's": lambda m: m.Q - m.C}),
-    "rademacher 3 to 3": (lambda x, y: Rademacher(1.0), 3, False, {"zero at rate 1": lambda m: m.Q * 0}),
+    "rademacher 3 to 1": (
+        lambda x, y: Rademacher(0.3),
+        3,
+        False,
+        {"the paper's": lambda m: m.Q - m.C},
+    ),
+    "rademacher 3 to 3": (
+        lambda x, y: Rademacher(1.0),
+        3,
+        False,
+        {"zero at rate 1": lambda m: m.Q * 0},
+    ),
     "countsketch 4 to 2": (
         lambda x, y: CountSketch(0.5),
         4,
@@ -64,7 +86,12 @@ CASES = {
         False,
         {"buckets of one size": lambda m: (m.Q + m.C - 2 * m.D) * (5 / 3 - 1) / 4},
     ),
-    "countsketch 4 to 1": (lambda x, y: CountSketch(0.1), 4, False, {"the paper's": lambda m: m.Q - m.C}),
+    "countsketch 4 to 1": (
+        lambda x, y: CountSketch(0.1),
+        4,
+        False,
+        {"the paper's": lambda m: m.Q - m.C},
+    ),
     "countsketch 5 to 5": (lambda x, y: CountSketch(1.0), 5, False, {}),
     "srht 4 to 2": (
         lambda x, y: SRHT(0.5),
@@ -106,7 +133,9 @@ CASES = {
         {
             "the paper's, for squared norms": lambda m: (m.Q - m.C) / 2,
             "the oracle's": lambda m: (m.L**2 - m.C) / 2,
-            "without replacement": lambda m: (m.x_sq.sqrt().sum() * (m.x_sq.sqrt() @ m.y_sq) - m.C) * 2 / (2 * 3),
+            "without replacement": lambda m: (
+                (m.x_sq.sqrt().sum() * (m.x_sq.sqrt() @ m.y_sq) - m.C) * 2 / (2 * 3)
+            ),
         },
     ),
     "norm rows, one zero": (
@@ -124,7 +153,12 @@ CASES = {
             "for norms alone": lambda m: (m.x_sq.sqrt().sum() * (m.x_sq.sqrt() @ m.y_sq) - m.C) / 2,
         },
     ),
-    "optimal rows, one zero": (lambda x, y: oracle(0.75, x, y), 4, True, {"without C": lambda m: m.L**2 / 3}),
+    "optimal rows, one zero": (
+        lambda x, y: oracle(0.75, x, y),
+        4,
+        True,
+        {"without C": lambda m: m.L**2 / 3},
+    ),
     "optimal rows for another Y": (
         lambda x, y: OptimalRows(0.5, torch.tensor([3.0, 1.0, 2.0, 5.0], dtype=torch.float64)),
         4,
@@ -146,7 +180,8 @@ def test_enumeration(case):
     assert (mean - exact).norm() <= 1e-12 * exact.norm()
     assert agrees(variance, formula, m)
 
-    # must fail: the same comparison with the mean or the formula 5 % off, or with a formula of something else
+    # must fail: the same comparison with the mean or the formula 5 % off, or with a formula of
+    # something else
     assert (mean - 1.05 * exact).norm() > 1e-12 * exact.norm()
     assert formula == 0 or not agrees(variance, formula * 1.05, m)
     assert formula == 0 or not agrees(variance, formula / 1.05, m)

@@ -1,4 +1,6 @@
-"""The rest of the family over every outcome of a small case, to 1e-12; and what its members promise beside."""
+"""The rest of the family over every outcome of a small case, to 1e-12; and what its members promise
+beside.
+"""
 
 import pytest
 import torch
@@ -46,7 +48,9 @@ def independent(k):
 
 
 def without_mirror(k):
-    """The DCT's formula with κ_ab = 1 − 1/n everywhere but on the diagonal: as if no two rows were mirror images."""
+    """The DCT's formula with κ_ab = 1 − 1/n everywhere but on the diagonal: as if no two rows were
+    mirror images.
+    """
     return lambda m: ((1 - 1 / m.n) * (m.Q + 2 * m.C - 3 * m.D) + 1.5 * m.D - m.D / m.n - m.C) / k
 
 
@@ -54,13 +58,21 @@ def without_mirror(k):
 CASES = {
     "sparse sign 3 to 3, 2 each": (SparseSign(1.0, nonzeros=2), pair(3), sketch_like(3)),
     "sparse sign 3 to 2, 1 each": (SparseSign(0.7, nonzeros=1), pair(3), sketch_like(2)),
-    "sparse sign 3 to 2, more than there are": (SparseSign(0.7, nonzeros=9), pair(3), sketch_like(2)),
+    "sparse sign 3 to 2, more than there are": (
+        SparseSign(0.7, nonzeros=9),
+        pair(3),
+        sketch_like(2),
+    ),
     "countsketch iid 4 to 2": (
         CountSketch(0.5, balanced=False),
         pair(4),
         {"balanced": lambda m: CountSketch(0.5).variance(m), **sketch_like(2)},
     ),
-    "countsketch iid 4 to 4": (CountSketch(1.0, balanced=False), pair(4), {"zero at rate 1": lambda m: m.Q * 0}),
+    "countsketch iid 4 to 4": (
+        CountSketch(1.0, balanced=False),
+        pair(4),
+        {"zero at rate 1": lambda m: m.Q * 0},
+    ),
     "srht iid 4 to 2": (
         SRHT(0.5, replacement=True),
         pair(4),
@@ -84,7 +96,11 @@ CASES = {
         pair(5),
         {"independent": independent(2), "no mirror": without_mirror(2)},
     ),
-    "dct iid 3 to 3": (SubsampledDCT(1.0, replacement=True), pair(3), {"zero at rate 1": lambda m: m.Q * 0}),
+    "dct iid 3 to 3": (
+        SubsampledDCT(1.0, replacement=True),
+        pair(3),
+        {"zero at rate 1": lambda m: m.Q * 0},
+    ),
     "dct 1 to 1": (SubsampledDCT(1.0), pair(1), {}),
     "uniform rows iid 4 to 2": (
         UniformRows(0.5, replacement=True),
@@ -94,17 +110,31 @@ CASES = {
     "bernoulli 5 to 2": (
         BernoulliRows(0.4),
         pair(5),
-        {"with replacement": lambda m: NormRows(0.4).variance(m), "weights not squared": lambda m: m.D},
+        {
+            "with replacement": lambda m: NormRows(0.4).variance(m),
+            "weights not squared": lambda m: m.D,
+        },
     ),
-    "bernoulli, two certain": (BernoulliRows(0.6), heavy(5), {"none certain": lambda m: NormRows(0.6).variance(m)}),
+    "bernoulli, two certain": (
+        BernoulliRows(0.6),
+        heavy(5),
+        {"none certain": lambda m: NormRows(0.6).variance(m)},
+    ),
     "bernoulli, one zero": (BernoulliRows(0.5), pair(4, zero_row=True), {}),
     "bernoulli 4 to 4": (BernoulliRows(1.0), pair(4, zero_row=True), {}),
     "winner take all 5 to 3, two win": (
         WinnerTakeAllRows(0.6),
         heavy(5),
-        {"norm rows": lambda m: NormRows(0.6).variance(m), "bernoulli": lambda m: BernoulliRows(0.6).variance(m)},
+        {
+            "norm rows": lambda m: NormRows(0.6).variance(m),
+            "bernoulli": lambda m: BernoulliRows(0.6).variance(m),
+        },
     ),
-    "winner take all 5 to 4": (WinnerTakeAllRows(0.8), heavy(5), {"norm rows": lambda m: NormRows(0.8).variance(m)}),
+    "winner take all 5 to 4": (
+        WinnerTakeAllRows(0.8),
+        heavy(5),
+        {"norm rows": lambda m: NormRows(0.8).variance(m)},
+    ),
     "winner take all, one zero": (WinnerTakeAllRows(0.6), heavy(5, zero_row=True), {}),
     "winner take all, none wins": (
         WinnerTakeAllRows(0.4),
@@ -137,7 +167,8 @@ def test_enumeration(case):
     formula = estimator.variance(m)
     assert (mean - exact).norm() <= 1e-12 * exact.norm()
     assert agrees(variance, formula, m)
-    # must fail: the same comparison with the mean or the formula 5 % off, or with a formula of something else
+    # must fail: the same comparison with the mean or the formula 5 % off, or with a formula of
+    # something else
     assert (mean - 1.05 * exact).norm() > 1e-12 * exact.norm()
     assert formula == 0 or not agrees(variance, formula * 1.05, m)
     assert formula == 0 or not agrees(variance, formula / 1.05, m)
@@ -165,7 +196,9 @@ def test_the_cosine_transform_is_orthonormal(n):
     direct = torch.cos(torch.pi * (2 * a + 1) * j / (2 * n)) * ((1 + (j > 0).double()) / n).sqrt()
     torch.testing.assert_close(u, direct, rtol=0, atol=1e-14)
     some = torch.tensor([n - 1, 0])
-    torch.testing.assert_close(cosine(torch.eye(n, dtype=torch.float64), some), direct[some], rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        cosine(torch.eye(n, dtype=torch.float64), some), direct[some], rtol=0, atol=1e-14
+    )
     torch.testing.assert_close(u @ u.T, torch.eye(n, dtype=torch.float64), rtol=0, atol=1e-14)
 
 
@@ -203,7 +236,9 @@ def test_bernoulli_keeps_k_rows_in_the_mean(rate, tail):
 
 @pytest.mark.parametrize("k", range(1, 12))
 def test_the_number_of_winners_is_the_best(k):
-    """Against trying every number of winners; and a row wins just where Bernoulli would keep it for certain."""
+    """Against trying every number of winners; and a row wins just where Bernoulli would keep it for
+    certain.
+    """
     g = torch.Generator().manual_seed(k)
     norms = torch.randn(12, generator=g, dtype=torch.float64).mul(2).exp()
     ordered = norms[descending(norms)]
@@ -249,10 +284,16 @@ def test_sparse_sign_is_rademacher_when_full():
 
 
 BAD = {
-    r"SparseSign needs a whole number of nonzeros >= 1 per row, got nonzeros=0": lambda: SparseSign(0.5, nonzeros=0),
+    r"SparseSign needs a whole number of nonzeros >= 1 per row, got nonzeros=0": lambda: SparseSign(
+        0.5, nonzeros=0
+    ),
     r"SparseSign needs 0 < rate <= 1, got rate=2": lambda: SparseSign(2.0),
-    r"ScoredRows needs 0 < floor <= 1, got floor=0\.0; without a floor": lambda: ScoredRows(0.5, scores(3), floor=0.0),
-    r"ScoredRows needs one score >= 0 per row, got shape \(3,\), least -2": lambda: ScoredRows(0.5, scores(3) - 2),
+    r"ScoredRows needs 0 < floor <= 1, got floor=0\.0; without a floor": lambda: ScoredRows(
+        0.5, scores(3), floor=0.0
+    ),
+    r"ScoredRows needs one score >= 0 per row, got shape \(3,\), least -2": lambda: ScoredRows(
+        0.5, scores(3) - 2
+    ),
     r"ScoredRows was built for 3 rows and met 4; .*build it again": lambda: estimate(
         ScoredRows(0.5, scores(3)), *pair(4), 0
     ),
@@ -271,7 +312,12 @@ def test_bad_input(message):
 def test_less_than_one_row_is_one_row():
     """rate · n < 1 keeps one row, by the definition of the rate."""
     x, y = pair(5)
-    for estimator in (SparseSign(0.01), SubsampledDCT(0.01), WinnerTakeAllRows(0.01), TopRows(0.01)):
+    for estimator in (
+        SparseSign(0.01),
+        SubsampledDCT(0.01),
+        WinnerTakeAllRows(0.01),
+        TopRows(0.01),
+    ):
         assert estimator.compress(x, 0).tensors[0].shape == (1, 3)
         assert estimator.variance(Moments.of(x, y)).isfinite()
 
@@ -280,6 +326,8 @@ def test_less_than_one_row_is_one_row():
 def test_equal_scores_are_norm_rows_with_a_floor_and_zero_scores_uniform_rows(score):
     norms = pair(5)[0].norm(dim=1)
     expected = 0.9 * NormRows(0.5).probabilities(norms) + 0.1 / 5
-    torch.testing.assert_close(ScoredRows(0.5, torch.full((5,), score)).probabilities(norms), expected)
+    torch.testing.assert_close(
+        ScoredRows(0.5, torch.full((5,), score)).probabilities(norms), expected
+    )
     uniform = ScoredRows(0.5, torch.zeros(5)).probabilities(norms)
     torch.testing.assert_close(uniform, torch.full_like(norms, 0.2))

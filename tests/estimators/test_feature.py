@@ -1,4 +1,6 @@
-"""FeatureProjection over every outcome, a z-test for the Gaussian, and the variances written out."""
+"""FeatureProjection over every outcome, a z-test for the Gaussian, and the variances written
+out.
+"""
 
 import pytest
 import torch
@@ -62,14 +64,20 @@ def test_written_out(distribution):
         formula = FeatureProjection(r / 6, distribution).variance(m)
         torch.testing.assert_close(formula, expected, rtol=1e-12, atol=1e-12 * m.C.item())
         only_norms = Moments(6, 2, m.x_sq, m.y_sq, C=m.C)  # all that a probe keeps
-        torch.testing.assert_close(FeatureProjection(r / 6, distribution).variance(only_norms), formula)
+        torch.testing.assert_close(
+            FeatureProjection(r / 6, distribution).variance(only_norms), formula
+        )
 
 
 def test_the_error_does_not_fall_with_the_batch():
     x, y = pair(4)
-    twice = Moments.of(torch.cat([x, x]), torch.cat([y, y]) / 2)  # the same gradient from twice the rows
+    twice = Moments.of(
+        torch.cat([x, x]), torch.cat([y, y]) / 2
+    )  # the same gradient from twice the rows
     m = Moments.of(x, y)
-    torch.testing.assert_close(FeatureProjection(0.5).variance(twice), FeatureProjection(0.5).variance(m))
+    torch.testing.assert_close(
+        FeatureProjection(0.5).variance(twice), FeatureProjection(0.5).variance(m)
+    )
     assert Gaussian(0.5).variance(twice) < Gaussian(0.5).variance(m)
 
 
@@ -78,20 +86,28 @@ def test_what_is_kept():
     for distribution in (Gaussian, Rademacher, UniformRows, Haar):
         kept = FeatureProjection(0.2, distribution).compress(x, 3)
         assert kept.tensors[0].shape == (40, 2)
-        assert kept.nbytes == 8 + 40 * 2 * 2 == FeatureProjection(0.2, distribution).kept_bytes(40, 10, x.dtype)
+        assert (
+            kept.nbytes
+            == 8 + 40 * 2 * 2
+            == FeatureProjection(0.2, distribution).kept_bytes(40, 10, x.dtype)
+        )
 
 
 def test_columns_are_columns():
     x = torch.arange(12.0).reshape(3, 4)
     kept = FeatureProjection(0.5, UniformRows).compress(x, 0).tensors[0]
     assert all(any(torch.allclose(c, 2**0.5 * d) for d in x.T) for c in kept.T)
-    assert estimate(FeatureProjection(0.5, UniformRows), x, x, 0).eq(0).all(1).sum() == 2  # rows of Ĝ left out
+    assert (
+        estimate(FeatureProjection(0.5, UniformRows), x, x, 0).eq(0).all(1).sum() == 2
+    )  # rows of Ĝ left out
 
 
 @pytest.mark.parametrize("wrong", ["gaussian", Gaussian(0.1), int])
 def test_bad_distribution(wrong):
     make = getattr(FeatureProjection.__init__, "__wrapped__", FeatureProjection.__init__)
-    with pytest.raises(TypeError, match="needs the class of a row sketch as its distribution, as in"):
+    with pytest.raises(
+        TypeError, match="needs the class of a row sketch as its distribution, as in"
+    ):
         make(object.__new__(FeatureProjection), 0.1, wrong)
 
 

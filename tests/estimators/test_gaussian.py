@@ -1,7 +1,9 @@
-"""Gaussian has no outcomes to enumerate: a Monte Carlo z-test of fixed size, with the controls that it must reject.
+"""Gaussian has no outcomes to enumerate: a Monte Carlo z-test of fixed size, with the controls that
+it must reject.
 
-Bound: 4.5 standard errors, which a true formula exceeds by chance in 7 of 10⁶ seeds (two-sided). Power: a formula 5 %
-off lies more than 4.5 + 3.1 standard errors away (asserted), so it is rejected with probability above 0.999.
+Bound: 4.5 standard errors, which a true formula exceeds by chance in 7 of 10⁶ seeds (two-sided).
+Power: a formula 5 % off lies more than 4.5 + 3.1 standard errors away (asserted), so it is rejected
+with probability above 0.999.
 """
 
 import pytest
@@ -15,7 +17,9 @@ DRAWS = 200_000
 
 @pytest.fixture(scope="module")
 def case():
-    """A pair with a large alpha = C / Q, and (mean, variance) measured over draws of S made here, through ``apply``."""
+    """A pair with a large alpha = C / Q, and (mean, variance) measured over draws of S made here,
+    through ``apply``.
+    """
     g = torch.Generator().manual_seed(0)
     x = torch.randn(6, 3, generator=g) * 0.6 + 1
     y = torch.randn(6, 2, generator=g) * 0.6 + 1
@@ -23,7 +27,13 @@ def case():
     s = torch.randn(DRAWS, 6, estimator.k(6), generator=g)
     estimates = torch.vmap(lambda s: estimator.apply(s, x).T @ estimator.apply(s, y))(s).double()
     exact = x.double().T @ y.double()
-    return estimator, Moments.of(x, y), exact, measured(estimates), measured((estimates - exact).square().sum((1, 2)))
+    return (
+        estimator,
+        Moments.of(x, y),
+        exact,
+        measured(estimates),
+        measured((estimates - exact).square().sum((1, 2))),
+    )
 
 
 def measured(each):
@@ -44,7 +54,9 @@ def test_mean(case):
 def test_variance(case):
     estimator, m, _, _, variance = case
     formula = estimator.variance(m)
-    assert 0.05 / 1.05 * formula > (BOUND + POWER) * variance.stderr  # the power that the first lines state
+    assert (
+        0.05 / 1.05 * formula > (BOUND + POWER) * variance.stderr
+    )  # the power that the first lines state
     assert accepts(variance, formula)
     assert not accepts(variance, formula * 1.05)
     assert not accepts(variance, formula / 1.05)

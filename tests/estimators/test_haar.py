@@ -1,4 +1,6 @@
-"""Haar: a z-test through ``apply`` over uniformly distributed subspaces, and the edges of its formula."""
+"""Haar: a z-test through ``apply`` over uniformly distributed subspaces, and the edges of its
+formula.
+"""
 
 import pytest
 import torch
@@ -28,9 +30,13 @@ def test_draws_are_orthonormal_and_reproducible():
     s = Haar(0.3).draw(20, 3, torch.device("cpu"))
     torch.testing.assert_close(s.T @ s, torch.eye(6, dtype=torch.float64))
     assert torch.equal(s, Haar(0.3).draw(20, 3, torch.device("cpu")))
-    first = torch.stack([Haar(0.3).draw(4, seed, torch.device("cpu"))[:, 0] for seed in range(4000)])
+    first = torch.stack(
+        [Haar(0.3).draw(4, seed, torch.device("cpu"))[:, 0] for seed in range(4000)]
+    )
     outer = first.T @ first / 4000
-    assert (outer - torch.eye(4, dtype=torch.float64) / 4).abs().max() < 4.5 * (1 / 12) ** 0.5 / 4000**0.5
+    assert (outer - torch.eye(4, dtype=torch.float64) / 4).abs().max() < 4.5 * (
+        1 / 12
+    ) ** 0.5 / 4000**0.5
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7])

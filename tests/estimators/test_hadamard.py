@@ -22,7 +22,9 @@ def relative_error(result, expected):
 
 
 def matrix(n, d=3, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(n), dtype=torch.float64).to(dtype)
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(n), dtype=torch.float64).to(
+        dtype
+    )
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -46,13 +48,17 @@ def test_twice_is_n_times(n):
     assert (again[n:].abs() < 1e-11).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str
+)
 @pytest.mark.parametrize("n", [8, 100, 2048])
 def test_dtypes(n, dtype):
     x = matrix(n, dtype=dtype)
     result = hadamard(x)
     assert result.dtype == dtype
-    assert relative_error(result, reference(x)) < 2 * max(torch.finfo(dtype).eps, 1e-14)  # the reference rounds too
+    assert relative_error(result, reference(x)) < 2 * max(
+        torch.finfo(dtype).eps, 1e-14
+    )  # the reference rounds too
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -62,10 +68,14 @@ def test_integers_are_exact(dtype):
 
 
 def test_large_float32():
-    """Against some rows of the definition H_ij = (−1)^popcount(i & j): scipy's matrix would take half a gigabyte."""
+    """Against some rows of the definition H_ij = (−1)^popcount(i & j): scipy's matrix would take
+    half a gigabyte.
+    """
     x = matrix(8192, 64, torch.float32)
     rows = [0, 1, 31, 32, 1000, 1023, 1024, 4095, 4096, 8191]
-    h = torch.tensor([[(-1.0) ** (i & j).bit_count() for j in range(8192)] for i in rows], dtype=torch.float64)
+    h = torch.tensor(
+        [[(-1.0) ** (i & j).bit_count() for j in range(8192)] for i in rows], dtype=torch.float64
+    )
     assert relative_error(hadamard(x)[rows], h @ x.double()) < 1e-5
 
 
@@ -104,7 +114,17 @@ def test_empty():
 
 
 def test_padded():
-    assert [padded(n) for n in (0, 1, 2, 3, 4, 5, 1023, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 1024, 2048]
+    assert [padded(n) for n in (0, 1, 2, 3, 4, 5, 1023, 1024, 1025)] == [
+        1,
+        1,
+        2,
+        4,
+        4,
+        8,
+        1024,
+        1024,
+        2048,
+    ]
 
 
 def test_a_wrong_transform_is_seen():

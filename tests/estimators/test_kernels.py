@@ -1,4 +1,6 @@
-"""Runs tests/support/interpreted.py under Triton's interpreter, and compiles every kernel for a GPU."""
+"""Runs tests/support/interpreted.py under Triton's interpreter, and compiles every kernel for a
+GPU.
+"""
 
 import os
 import subprocess
@@ -13,7 +15,9 @@ HERE = Path(__file__).parents[1] / "support"
 
 def passes(words, **environment):
     known = os.environ | {"JAXTYPING_DISABLE": "1"} | environment
-    done = subprocess.run([sys.executable, *words], cwd=HERE.parents[1], env=known, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=HERE.parents[1], env=known, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -23,7 +27,11 @@ def test_kernels_in_the_interpreter():
 
 def test_kernels_compile_for_a_gpu(tmp_path):
     """No GPU is needed for that; what they do there is another matter."""
-    passes(["-m", "tests.support.compiled_kernels"], TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
+    passes(
+        ["-m", "tests.support.compiled_kernels"],
+        TRITON_CACHE_DIR=str(tmp_path),
+        TRITON_INTERPRET="0",
+    )
 
 
 def test_kernels_are_not_used_on_a_cpu_nor_unless_switched_on(monkeypatch):

@@ -21,7 +21,9 @@ def naive(x, y):
     y_sq = [sum(v * v for v in row) for row in ys]
     return {
         "Q": sum(a * b for a in x_sq for b in y_sq),
-        "C": sum(sum(xs[i][a] * ys[i][b] for i in range(n)) ** 2 for a in range(p) for b in range(q)),
+        "C": sum(
+            sum(xs[i][a] * ys[i][b] for i in range(n)) ** 2 for a in range(p) for b in range(q)
+        ),
         "D": sum(x_sq[i] * y_sq[i] for i in range(n)),
         "L": sum((x_sq[i] * y_sq[i]) ** 0.5 for i in range(n)),
     }
@@ -48,7 +50,9 @@ def test_C_is_computed_only_when_asked_for(pair, monkeypatch):
 
     m = Moments.of(*pair)
     with monkeypatch.context() as patch:
-        patch.setattr(torch.Tensor, "__matmul__", lambda a, b: torch.dot(a, b) if a.ndim == 1 else refuse())
+        patch.setattr(
+            torch.Tensor, "__matmul__", lambda a, b: torch.dot(a, b) if a.ndim == 1 else refuse()
+        )
         assert m.Q > 0 and m.D > 0 and m.L > 0
         assert "C" not in vars(m)
         with pytest.raises(AssertionError, match="was formed"):
@@ -83,10 +87,14 @@ def test_errors(pair):
     with pytest.raises(ValueError, match="got neither"):
         Moments(4, 3, row_sq(x), row_sq(y))
     with pytest.raises(ValueError, match=r"one entry per row, got \(7,\) and \(6,\)"):
-        unchecked(Moments.__init__)(object.__new__(Moments), 4, 3, row_sq(x), row_sq(y)[1:], C=torch.tensor(1.0))
+        unchecked(Moments.__init__)(
+            object.__new__(Moments), 4, 3, row_sq(x), row_sq(y)[1:], C=torch.tensor(1.0)
+        )
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-5), (torch.bfloat16, 1e-5), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float16, 1e-5), (torch.bfloat16, 1e-5), (torch.float32, 1e-5)]
+)
 def test_narrow_dtypes_neither_overflow_nor_lose_digits(dtype, tolerance):
     """Squares of 300 overflow float16, and a bfloat16 sum of 4096 ones stops at 256."""
     x = torch.full((4096, 6), 300.0).to(dtype)
@@ -94,7 +102,9 @@ def test_narrow_dtypes_neither_overflow_nor_lose_digits(dtype, tolerance):
     m, wide = Moments.of(x, y), Moments.of(x.double(), y.double())
     for letter in "QCDL":
         assert getattr(m, letter).dtype == torch.float64
-        torch.testing.assert_close(getattr(m, letter), getattr(wide, letter), rtol=tolerance, atol=0)
+        torch.testing.assert_close(
+            getattr(m, letter), getattr(wide, letter), rtol=tolerance, atol=0
+        )
     assert m.pair[0].dtype == torch.float32
 
 

@@ -1,4 +1,6 @@
-"""What every variance must obey, whatever the data: scaling, rotation, permutation, and more rows never being worse."""
+"""What every variance must obey, whatever the data: scaling, rotation, permutation, and more rows
+never being worse.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 
 from sketchvar.estimators import CATALOG, Moments, build
 
-FEATURES_MATTER = {n for n in CATALOG if "rounding" in n}  # their error depends on the basis of the features
+FEATURES_MATTER = {
+    n for n in CATALOG if "rounding" in n
+}  # their error depends on the basis of the features
 ORDER_MATTERS = {"dct", "dct-iid"}  # their error depends on the order of the rows
 NOT_MONOTONE: set[str] = set()  # estimators that more rows can make worse
 NOTHING_LOST = {
@@ -34,7 +38,8 @@ def pairs(draw):
     shift = draw(st.sampled_from([0.0, 1.0, 10.0]))
     sizes = st.lists(st.sampled_from([0.0, 0.01, 1.0, 1.0, 50.0]), min_size=n, max_size=n)
     return tuple(
-        (torch.randn(n, d, generator=g, dtype=torch.float64) + shift) * torch.tensor(draw(sizes)).double()[:, None]
+        (torch.randn(n, d, generator=g, dtype=torch.float64) + shift)
+        * torch.tensor(draw(sizes)).double()[:, None]
         for d in (p, q)
     )
 
@@ -104,7 +109,9 @@ def test_a_higher_rate_is_never_worse(name, pair, two):
 @bounded
 @given(pair=pairs())
 def test_rate_1_without_replacement_is_exact(name, pair):
-    """SRHT where it pads nothing. Must fail: the same sketch with replacement, for all but a pair without variance."""
+    """SRHT where it pads nothing. Must fail: the same sketch with replacement, for all but a pair
+    without variance.
+    """
     x, y = pair
     if name == "srht":
         rows = 1 << (len(x).bit_length() - 1)
@@ -125,7 +132,9 @@ def test_variance_is_a_finite_float64_not_below_zero(name, pair, rate):
 
 
 def test_these_comparisons_can_fail():
-    """Must fail: a formula with a term that is not invariant, 0.1 % of it, is told from the right one."""
+    """Must fail: a formula with a term that is not invariant, 0.1 % of it, is told from the right
+    one.
+    """
     g = torch.Generator().manual_seed(0)
     x, y = (torch.randn(6, d, generator=g, dtype=torch.float64) for d in (4, 3))
     right = variance("gaussian", 0.5, x, y)

@@ -1,4 +1,6 @@
-"""StochasticRounding: every way to round a small case, packing, bytes, constant rows, and what rotation is for."""
+"""StochasticRounding: every way to round a small case, packing, bytes, constant rows, and what
+rotation is for.
+"""
 
 import pytest
 import torch
@@ -12,12 +14,25 @@ from sketchvar.estimators.quantize import BITS, pack, rotated, unpack, unrotated
 
 def wide_pair(n=3, p=4):
     g = torch.Generator().manual_seed(n * p)
-    return torch.randn(n, p, generator=g, dtype=torch.float64), torch.randn(n, 2, generator=g, dtype=torch.float64)
+    return torch.randn(n, p, generator=g, dtype=torch.float64), torch.randn(
+        n, 2, generator=g, dtype=torch.float64
+    )
 
 
 # (bits, group, rotate, n, p)
-CASES = [(1, None, False, 3, 4), (2, None, False, 3, 4), (4, None, False, 2, 5), (8, None, False, 3, 4)]
-CASES += [(1, 3, False, 2, 6), (2, 3, False, 3, 6), (1, None, True, 3, 4), (2, 2, True, 2, 6), (8, None, True, 2, 3)]
+CASES = [
+    (1, None, False, 3, 4),
+    (2, None, False, 3, 4),
+    (4, None, False, 2, 5),
+    (8, None, False, 3, 4),
+]
+CASES += [
+    (1, 3, False, 2, 6),
+    (2, 3, False, 3, 6),
+    (1, None, True, 3, 4),
+    (2, 2, True, 2, 6),
+    (8, None, True, 2, 3),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -33,19 +48,27 @@ def test_enumeration(case):
     assert not agrees(variance, formula * 1.05, m)
     assert not agrees(variance, formula / 1.05, m)
     steps = estimator.grid(x)
-    uniform = m.y_sq @ (steps[1].square().sum(1) * steps[2].shape[2] / 6)  # as if fractions were uniform in [0, 1)
+    uniform = m.y_sq @ (
+        steps[1].square().sum(1) * steps[2].shape[2] / 6
+    )  # as if fractions were uniform in [0, 1)
     assert not agrees(variance, uniform, m)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str
+)
 @pytest.mark.parametrize("bits", BITS)
 def test_values_stay_on_a_grid_that_holds_them(bits, dtype):
     """Were the largest value above the last grid point, rounding could not be unbiased."""
     g = torch.Generator().manual_seed(0)
-    x = (torch.randn(300, 7, generator=g) * torch.randn(300, 1, generator=g).mul(3).exp() + 5).to(dtype)
+    x = (torch.randn(300, 7, generator=g) * torch.randn(300, 1, generator=g).mul(3).exp() + 5).to(
+        dtype
+    )
     low, step, steps = StochasticRounding(bits).grid(x)
     top = (low.double() + step.double() * (2**bits - 1))[:, 0]
-    assert (top >= x.double().amax(1) - 2 * torch.finfo(low.dtype).eps * x.double().abs().amax(1)).all()
+    assert (
+        top >= x.double().amax(1) - 2 * torch.finfo(low.dtype).eps * x.double().abs().amax(1)
+    ).all()
     assert (steps >= 0).all() and (steps <= (2**bits - 1) * (1 + 1e-6)).all()
     kept = StochasticRounding(bits).compress(x, 0)
     error = (StochasticRounding(bits).restore(kept, torch.float64) - x.double()).abs()
@@ -55,15 +78,21 @@ def test_values_stay_on_a_grid_that_holds_them(bits, dtype):
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("p", [1, 3, 8, 13])
 def test_packing(bits, p):
-    levels = torch.randint(2**bits, (5, p), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    levels = torch.randint(2**bits, (5, p), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
     packed = pack(levels, bits)
     assert packed.dtype == torch.uint8 and packed.shape == (5, -(-p * bits // 8))
     assert torch.equal(unpack(packed, bits, p), levels)
 
 
-@pytest.mark.parametrize(("bits", "group", "expected"), [(1, None, 8), (2, None, 16), (4, 16, 32), (8, 32, 64)])
+@pytest.mark.parametrize(
+    ("bits", "group", "expected"), [(1, None, 8), (2, None, 16), (4, 16, 32), (8, 32, 64)]
+)
 def test_bytes_are_counted_by_hand(bits, group, expected):
-    """n = 10 rows of p = 64: packed bytes of each row, then the least value and the step of each group in float32."""
+    """n = 10 rows of p = 64: packed bytes of each row, then the least value and the step of each
+    group in float32.
+    """
     groups = 64 // (group or 64)
     for dtype in (torch.bfloat16, torch.float32):
         x = torch.randn(10, 64).to(dtype)
@@ -87,15 +116,22 @@ def test_values_on_the_grid_are_exact():
     x = torch.tensor([[0.0, 1, 2, 3], [3, 0, 0, 3], [-10, 5, -5, 0]])
     estimator, y = StochasticRounding(2), torch.randn(3, 2)
     assert estimator.variance(Moments.of(x, y)) == 0
-    assert all(torch.equal(estimator.restore(estimator.compress(x, s), torch.float32), x) for s in range(5))
+    assert all(
+        torch.equal(estimator.restore(estimator.compress(x, s), torch.float32), x) for s in range(5)
+    )
     whole = torch.arange(256.0)[None]
-    assert torch.equal(StochasticRounding(8).restore(StochasticRounding(8).compress(whole, 0), torch.float32), whole)
+    assert torch.equal(
+        StochasticRounding(8).restore(StochasticRounding(8).compress(whole, 0), torch.float32),
+        whole,
+    )
 
 
 @pytest.mark.parametrize("low", [1e-45, 1e-38, 1e30])
 def test_tiny_and_huge_ranges(low):
     x, y = torch.tensor([[0.0, low, low, low / 2]]), torch.ones(1, 1)
-    assert all(estimate(StochasticRounding(b), x, y, s).isfinite().all() for b in BITS for s in range(5))
+    assert all(
+        estimate(StochasticRounding(b), x, y, s).isfinite().all() for b in BITS for s in range(5)
+    )
 
 
 @pytest.mark.parametrize("p", [1, 3, 4, 6, 12, 64])
@@ -107,7 +143,9 @@ def test_rotation_is_orthonormal(p):
 
 def test_rotation_mixes_blocks_by_hadamard():
     x = torch.randn(2, 12, dtype=torch.float64)
-    signs = rotated(torch.eye(12, dtype=torch.float64))[::4].sum(0).sign()  # row 0 of each block of H is all ones
+    signs = (
+        rotated(torch.eye(12, dtype=torch.float64))[::4].sum(0).sign()
+    )  # row 0 of each block of H is all ones
     first = rotated(torch.eye(12, dtype=torch.float64))
     expected = torch.block_diag(*[matrix(4, torch.float64, torch.device("cpu")) / 2] * 3)
     torch.testing.assert_close(first.abs(), expected.abs())
@@ -133,7 +171,9 @@ def test_smaller_groups_and_more_bits_are_better():
 
 @pytest.mark.parametrize("bits", [0, 3, 16, -1, True])
 def test_bad_bits(bits):
-    with pytest.raises(ValueError, match=f"StochasticRounding needs bits of 1, 2, 4 or 8.*got bits={bits}"):
+    with pytest.raises(
+        ValueError, match=f"StochasticRounding needs bits of 1, 2, 4 or 8.*got bits={bits}"
+    ):
         StochasticRounding(bits)
 
 

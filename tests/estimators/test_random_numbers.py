@@ -1,4 +1,5 @@
-"""The random numbers themselves: signs are fair, every row can be chosen, and edges of the unit interval are safe.
+"""The random numbers themselves: signs are fair, every row can be chosen, and edges of the unit
+interval are safe.
 
 Bounds: 4.5 standard errors for one number, 5.5 for the largest of up to 64.
 """
@@ -53,7 +54,12 @@ def test_uniform_rows_are_distinct_and_uniform():
 
 
 def test_countsketch_is_a_partition_of_equal_sizes():
-    for n, rate, sizes in [(13, 0.4, [3, 3, 3, 2, 2]), (12, 0.25, [4, 4, 4]), (5, 1.0, [1] * 5), (5, 0.01, [5])]:
+    for n, rate, sizes in [
+        (13, 0.4, [3, 3, 3, 2, 2]),
+        (12, 0.25, [4, 4, 4]),
+        (5, 1.0, [1] * 5),
+        (5, 0.01, [5]),
+    ]:
         s = CountSketch(rate).draw(n, 1, CPU)
         assert s.order.sort().values.tolist() == list(range(n))
         assert torch.diff(s.offsets, append=torch.tensor([n])).tolist() == sizes

@@ -53,5 +53,6 @@ def test_generator_on_cuda():
     g = generator(3, "cuda")
     assert g.device.type == "cuda"
     assert torch.equal(
-        torch.randn(5, generator=g, device="cuda"), torch.randn(5, generator=generator(3, "cuda"), device="cuda")
+        torch.randn(5, generator=g, device="cuda"),
+        torch.randn(5, generator=generator(3, "cuda"), device="cuda"),
     )

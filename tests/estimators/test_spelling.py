@@ -1,4 +1,6 @@
-"""Estimators as text: what is easy to guess is read, what cannot be read says what can, and spell is the inverse."""
+"""Estimators as text: what is easy to guess is read, what cannot be read says what can, and spell
+is the inverse.
+"""
 
 import pytest
 import torch
@@ -89,7 +91,12 @@ def test_a_rate_is_filled_in_where_it_is_missing():
     assert parse("gaussian+rounding:4", rate=0.2) == Then(Gaussian(0.2), StochasticRounding(4))
     assert parse("gaussian:0.1", rate=0.2) == Gaussian(0.1)
     assert parse("rounding:2", rate=0.2) == StochasticRounding(2)
-    for text in ("countsketch", "centered(countsketch)", "gaussian+rounding:4", "centered(gaussian+rounding:4)"):
+    for text in (
+        "countsketch",
+        "centered(countsketch)",
+        "gaussian+rounding:4",
+        "centered(gaussian+rounding:4)",
+    ):
         assert takes_rate(text)
 
 
@@ -97,37 +104,57 @@ def test_a_spelling_is_a_name_and_a_rate():
     assert split_rate("gaussian:0.1", 0.5) == ("gaussian", 0.1)
     assert split_rate("gaussian", 0.5) == ("gaussian", 0.5)
     assert split_rate(" centered( countsketch ):0.25", 0.5) == ("centered(countsketch)", 0.25)
-    assert split_rate("centered(gaussian:0.1+rounding:4)", 0.5) == ("centered(gaussian+rounding:4)", 0.1)
+    assert split_rate("centered(gaussian:0.1+rounding:4)", 0.5) == (
+        "centered(gaussian+rounding:4)",
+        0.1,
+    )
     assert split_rate("gaussian:1+rounding:1", 0.5) == ("gaussian+rounding:1", 1.0)
     assert split_rate("sparse-sign:0.1,nonzeros=8", 0.5) == ("sparse-sign,nonzeros=8", 0.1)
     assert split_rate("rounding:2", 0.5) == ("rounding:2", 1.0)
     assert split_rate("exact", 0.5) == ("exact", 1.0)
     for text in SPELLED:
         name, rate = split_rate(text, 0.9)
-        assert parse(name, rate) == SPELLED[text] and takes_rate(name) == (name != spell(SPELLED[text]))
+        assert parse(name, rate) == SPELLED[text] and takes_rate(name) == (
+            name != spell(SPELLED[text])
+        )
 
 
 def test_oracles_are_given_y_sq():
     y_sq = torch.tensor([1.0, 4.0])
-    optimal, scored = parse("optimal-rows:0.5", y_sq=y_sq), parse("scored-rows:0.5,floor=0.2", y_sq=y_sq)
+    optimal, scored = (
+        parse("optimal-rows:0.5", y_sq=y_sq),
+        parse("scored-rows:0.5,floor=0.2", y_sq=y_sq),
+    )
     assert isinstance(optimal, OptimalRows) and torch.equal(optimal.y_sq, y_sq)
-    assert isinstance(scored, ScoredRows) and torch.equal(scored.scores, y_sq.sqrt()) and scored.floor == 0.2
+    assert (
+        isinstance(scored, ScoredRows)
+        and torch.equal(scored.scores, y_sq.sqrt())
+        and scored.floor == 0.2
+    )
     assert spell(scored) == "scored-rows:0.5,floor=0.2"
     with pytest.raises(ValueError, match="optimal-rows is an oracle: it needs y_sq"):
         parse("optimal-rows:0.5")
 
 
 UNREADABLE = {
-    "gausian:0.1": r"unknown estimator 'gausian' in 'gausian:0\.1'; did you mean 'gaussian'\?.*as in gaussian:0\.1",
+    "gausian:0.1": (
+        r"unknown estimator 'gausian' in 'gausian:0\.1'; did you mean 'gaussian'\?.*as in"
+        r" gaussian:0\.1"
+    ),
     "Gaussian:0.1": r"did you mean 'gaussian'\?",
     "count-sketch:0.1": r"did you mean 'countsketch'\?",
-    "zzz": r"unknown estimator 'zzz' in 'zzz'; write one as in gaussian:0\.1, rounding:2, centered\(countsketch\):0\.1",
+    "zzz": (
+        r"unknown estimator 'zzz' in 'zzz'; write one as in gaussian:0\.1, rounding:2,"
+        r" centered\(countsketch\):0\.1"
+    ),
     "": r"unknown estimator ''.*the names are exact, gaussian",
     "centred(gaussian):0.1": r"only centered\(\.\.\.\) has parentheses",
     "gaussian": r"'gaussian' in 'gaussian' needs rate; write gaussian:0\.1",
     "centered(countsketch)": r"'countsketch' in 'countsketch' needs rate; write countsketch:0\.1",
     "rounding": r"'rounding' in 'rounding' needs bits; write rounding:2",
-    "gaussian:0.1+rounding": r"'rounding' in 'gaussian:0\.1\+rounding' needs bits; write rounding:2",
+    "gaussian:0.1+rounding": (
+        r"'rounding' in 'gaussian:0\.1\+rounding' needs bits; write rounding:2"
+    ),
     "rounding:3": r"needs bits of 1, 2, 4 or 8.*got bits=3",
     "rounding:2.5": r"'2\.5' in 'rounding:2\.5' is no bits for rounding",
     "gaussian:ten": r"'ten' in 'gaussian:ten' is no rate for gaussian",
@@ -139,7 +166,9 @@ UNREADABLE = {
     "countsketch:0.1,balanced=0": r"has no field 'balanced'; it has none",
     "centered(countsketch:0.1": r"cannot read the parentheses of 'centered\(countsketch:0\.1'",
     "centered(countsketch)0.1": r"cannot read the parentheses",
-    "centered(countsketch:0.1):0.1": r"gives 'countsketch:0\.1' a rate that it does not take or has already",
+    "centered(countsketch:0.1):0.1": (
+        r"gives 'countsketch:0\.1' a rate that it does not take or has already"
+    ),
     "centered(rounding:2):0.1": r"gives 'rounding:2' a rate that it does not take",
     "centered(centered(gaussian)):0.1": "makes no sense",
     "gaussian:0.1+countsketch:0.1": "a sketch of a sketch",

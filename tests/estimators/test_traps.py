@@ -1,9 +1,19 @@
-"""Inputs that have bitten somebody: empty, single, zero, huge, not finite, and batches whose size changes."""
+"""Inputs that have bitten somebody: empty, single, zero, huge, not finite, and batches whose size
+changes.
+"""
 
 import pytest
 import torch
 
-from sketchvar.estimators import CATALOG, Estimator, Moments, RowSketch, UniformRows, build, estimate
+from sketchvar.estimators import (
+    CATALOG,
+    Estimator,
+    Moments,
+    RowSketch,
+    UniformRows,
+    build,
+    estimate,
+)
 from sketchvar.estimators.catalog import ORACLES, WITHOUT_RATE
 from sketchvar.estimators.sampling import ImportanceRows
 
@@ -117,7 +127,9 @@ def test_float16_whose_squares_overflow(name):
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_not_finite_x_shows_and_never_raises(name, bad):
-    """A training loop under GradScaler meets Inf in ordinary life, and looks for it in the gradients."""
+    """A training loop under GradScaler meets Inf in ordinary life, and looks for it in the
+    gradients.
+    """
     x, y = pair()
     x[8, 2] = bad
     e = of(name, y)
@@ -149,15 +161,38 @@ def test_rates_outside_0_to_1(name, rate):
 def test_a_rate_that_is_no_number():
     from sketchvar.estimators.estimator import check_rate
 
-    unchecked = getattr(check_rate, "__wrapped__", check_rate)  # beartype, which only tests run, would object first
+    unchecked = getattr(
+        check_rate, "__wrapped__", check_rate
+    )  # beartype, which only tests run, would object first
     with pytest.raises(ValueError, match=r"needs 0 < rate <= 1, got rate=0\.1"):
         unchecked(UniformRows(0.5), "0.1")
 
 
 BAD_PAIRS = {
-    "integers": ((4, 2), (4, 3), torch.int64, torch.int64, TypeError, r"one floating dtype.*int64.*convert"),
-    "two dtypes": ((4, 2), (4, 3), torch.float32, torch.float16, TypeError, "float32 and torch.float16"),
-    "rows differ": ((4, 2), (5, 3), None, None, ValueError, r"same number of rows, got shapes \(4, 2\) and \(5, 3\)"),
+    "integers": (
+        (4, 2),
+        (4, 3),
+        torch.int64,
+        torch.int64,
+        TypeError,
+        r"one floating dtype.*int64.*convert",
+    ),
+    "two dtypes": (
+        (4, 2),
+        (4, 3),
+        torch.float32,
+        torch.float16,
+        TypeError,
+        "float32 and torch.float16",
+    ),
+    "rows differ": (
+        (4, 2),
+        (5, 3),
+        None,
+        None,
+        ValueError,
+        r"same number of rows, got shapes \(4, 2\) and \(5, 3\)",
+    ),
     "a vector": ((4,), (4, 3), None, None, ValueError, r"must be matrices.*\(4,\)"),
     "a batch of matrices": ((2, 4, 2), (2, 4, 3), None, None, ValueError, r"flatten\(0, -2\)"),
     "a batch of rows": ((4, 2), (4, 3, 1), None, None, ValueError, "must be matrices"),

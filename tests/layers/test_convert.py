@@ -1,4 +1,6 @@
-"""sketch_linears and unsketch on real architectures: same parameters, nothing skipped silently, all of it undone."""
+"""sketch_linears and unsketch on real architectures: same parameters, nothing skipped silently, all
+of it undone.
+"""
 
 import copy
 import io
@@ -21,7 +23,12 @@ from sketchvar.estimators import (
 )
 from sketchvar.estimators.layers.linear import Sketched
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
 TOKENS = torch.arange(48).reshape(4, 12) % 50
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -32,14 +39,18 @@ def bert():
 
 
 def roberta():
-    config = transformers.RobertaConfig(vocab_size=50, max_position_embeddings=20, **SMALL, **NO_DROPOUT)
+    config = transformers.RobertaConfig(
+        vocab_size=50, max_position_embeddings=20, **SMALL, **NO_DROPOUT
+    )
     model = transformers.RobertaForSequenceClassification(config)
     return model, lambda m: m(TOKENS + 2, labels=torch.tensor([0, 1, 0, 1])).loss
 
 
 def gpt2():
     dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    config = transformers.GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=20, **dropouts)
+    config = transformers.GPT2Config(
+        vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=20, **dropouts
+    )
     return transformers.GPT2LMHeadModel(config), lambda m: m(TOKENS, labels=TOKENS).loss
 
 
@@ -49,7 +60,9 @@ def llama():
 
 
 def vit():
-    config = transformers.ViTConfig(image_size=16, patch_size=4, num_labels=3, **SMALL, **NO_DROPOUT)
+    config = transformers.ViTConfig(
+        image_size=16, patch_size=4, num_labels=3, **SMALL, **NO_DROPOUT
+    )
     model, images = transformers.ViTForImageClassification(config), torch.randn(4, 3, 16, 16)
     return model, lambda m: m(images, labels=torch.tensor([0, 1, 2, 0])).loss
 
@@ -65,7 +78,10 @@ def t5():
         dropout_rate=0.0,
         decoder_start_token_id=0,
     )
-    return transformers.T5ForConditionalGeneration(config), lambda m: m(input_ids=TOKENS, labels=TOKENS).loss
+    return (
+        transformers.T5ForConditionalGeneration(config),
+        lambda m: m(input_ids=TOKENS, labels=TOKENS).loss,
+    )
 
 
 def convnet():
@@ -85,7 +101,9 @@ def gradients(model, loss, seed=0):
     torch.manual_seed(seed)
     value = loss(model)
     value.backward()
-    return value.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return value.detach(), {
+        name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+    }
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -98,29 +116,46 @@ def test_architectures(architecture):
     exact_loss, exact = gradients(before, loss)
 
     report = sketch_linears(model, UniformRows(0.25))
-    owners = {name for name, m in model.named_modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))}
+    owners = {
+        name
+        for name, m in model.named_modules()
+        if any(p.ndim > 1 for p in m.parameters(recurse=False))
+    }
     assert report.converted.keys() | report.skipped.keys() == owners
     kinds = (nn.Linear, nn.Conv2d, Conv1D)
     assert report.converted.keys() == {n for n, m in model.named_modules() if isinstance(m, kinds)}
-    assert {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)} == names  # ties too
+    assert {
+        name: id(p) for name, p in model.named_parameters(remove_duplicate=False)
+    } == names  # ties too
     assert model.state_dict().keys() == before.state_dict().keys()
 
     sketched_loss, found = gradients(model, loss)
     assert torch.equal(exact_loss, sketched_loss)
     estimated = {f"{name}.weight" for name in report.converted}
-    for name, gradient in exact.items():  # what reaches any other parameter went through exact input gradients
-        if name in estimated or "embed" in name or name in ("shared.weight", "transformer.wte.weight"):
+    for (
+        name,
+        gradient,
+    ) in exact.items():  # what reaches any other parameter went through exact input gradients
+        if (
+            name in estimated
+            or "embed" in name
+            or name in ("shared.weight", "transformer.wte.weight")
+        ):
             continue
         assert torch.allclose(found[name], gradient, atol=1e-5), name
     different = [
-        name for name in estimated if name in exact and not torch.allclose(found[name], exact[name], atol=1e-7)
+        name
+        for name in estimated
+        if name in exact and not torch.allclose(found[name], exact[name], atol=1e-7)
     ]
     assert len(different) >= len(report.converted) - 2
 
     assert set(unsketch(model)) == report.converted.keys()
     assert [type(m) for m in model.modules()] == [type(m) for m in before.modules()]
     again_loss, again = gradients(model, loss)
-    assert torch.equal(again_loss, exact_loss) and all(torch.equal(again[name], exact[name]) for name in exact)
+    assert torch.equal(again_loss, exact_loss) and all(
+        torch.equal(again[name], exact[name]) for name in exact
+    )
 
 
 def test_training_goes_on_over_conversion_with_the_optimizer_it_had():
@@ -137,7 +172,9 @@ def test_training_goes_on_over_conversion_with_the_optimizer_it_had():
         value.backward()
         optimizer.step()
         losses.append(value.item())
-    assert len(optimizer.state) == len(list(model.parameters())) - sum(p.grad is None for p in model.parameters())
+    assert len(optimizer.state) == len(list(model.parameters())) - sum(
+        p.grad is None for p in model.parameters()
+    )
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -178,7 +215,9 @@ def test_checkpointing_of_real_models(architecture, reentrant):
 def test_patterns_and_mappings():
     model, _ = bert()
     report = sketch_linears(model, CountSketch(0.5), include="*attention*", exclude=["*.1.*"])
-    assert len(report.converted) == 4 and all("layer.0.attention" in name for name in report.converted)
+    assert len(report.converted) == 4 and all(
+        "layer.0.attention" in name for name in report.converted
+    )
     assert report.skipped["bert.encoder.layer.1.attention.self.query"] == "in exclude"
     assert report.skipped["cls.predictions.decoder"] == "not in include"
     again = sketch_linears(model, {"*.query": Gaussian(0.5), "*attention*": UniformRows(0.5)})
@@ -191,7 +230,9 @@ def test_patterns_and_mappings():
 def test_wrong_patterns_and_estimators_change_nothing(unchecked):
     model, _ = convnet()
     for arguments in ({"include": "conv*"}, {"exclude": ["0", "quary"]}):
-        with pytest.raises(ValueError, match="matches no layer of the model; its layers are 0, 2, 5"):
+        with pytest.raises(
+            ValueError, match="matches no layer of the model; its layers are 0, 2, 5"
+        ):
             sketch_linears(model, CountSketch(0.5), **arguments)
     with pytest.raises(TypeError, match=r"needs an Estimator for '\*', got 0.1"):
         sketch_linears(model, 0.1)
@@ -214,7 +255,9 @@ def test_what_cannot_be_sketched_is_reported():
             "own": OwnForward(4, 4),
             "grouped": nn.Conv2d(4, 4, 1, groups=2),
             "lazy": nn.LazyLinear(4),
-            "parametrized": parametrize.register_parametrization(nn.Linear(4, 4), "weight", nn.Identity()),
+            "parametrized": parametrize.register_parametrization(
+                nn.Linear(4, 4), "weight", nn.Identity()
+            ),
             "embedding": nn.Embedding(3, 4),
             "inherited": Inherited(4, 4),
             "recurrent": nn.LSTM(4, 4),

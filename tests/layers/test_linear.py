@@ -1,4 +1,6 @@
-"""SketchedLinear and its kin: everything exact but the weight gradient, and that one the estimate bit for bit."""
+"""SketchedLinear and its kin: everything exact but the weight gradient, and that one the estimate
+bit for bit.
+"""
 
 import copy
 import gc
@@ -81,7 +83,9 @@ def test_all_is_exact_but_the_weight_gradient_which_is_the_estimate(name, shape)
     found = backward(sketched, x, y, seed=4)
     for a, b in zip((out, for_x, for_bias), (found[0], found[1], found[3]), strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(found[2].T, estimate(estimator, x.flatten(0, -2), y.flatten(0, -2), seed_after(4)))
+    assert torch.equal(
+        found[2].T, estimate(estimator, x.flatten(0, -2), y.flatten(0, -2), seed_after(4))
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -91,7 +95,11 @@ def test_narrow_and_wide_dtypes(name, dtype):
     x, y = torch.randn(16, 24, dtype=dtype), torch.randn(16, 5, dtype=dtype)
     out, for_x, _, for_bias = backward(plain, x, y)
     found = backward(sketched, x, y, seed=4)
-    assert torch.equal(out, found[0]) and torch.equal(for_x, found[1]) and torch.equal(for_bias, found[3])
+    assert (
+        torch.equal(out, found[0])
+        and torch.equal(for_x, found[1])
+        and torch.equal(for_bias, found[3])
+    )
     assert torch.equal(found[2].T, estimate(build(name, 0.5), x, y, seed_after(4)))
 
 
@@ -146,7 +154,9 @@ def test_no_seed_is_drawn_in_eval_and_the_stream_does_not_depend_on_gradients():
     torch.set_rng_state(start)
     with torch.no_grad():
         layer(x)
-    assert torch.equal(torch.get_rng_state(), after)  # else dropout and sketch part ways under checkpointing
+    assert torch.equal(
+        torch.get_rng_state(), after
+    )  # else dropout and sketch part ways under checkpointing
 
 
 def test_mean_gradient_is_the_plain_one_and_a_wrong_scale_is_noticed():
@@ -183,7 +193,10 @@ def test_each_call_draws_anew_and_manual_seed_repeats_it():
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing_gives_the_gradient_of_the_same_seeds(reentrant):
     model = nn.Sequential(
-        nn.Linear(6, 8), SketchedLinear(8, 8, CountSketch(0.3)), nn.Dropout(0.3), SketchedLinear(8, 4, Gaussian(0.3))
+        nn.Linear(6, 8),
+        SketchedLinear(8, 8, CountSketch(0.3)),
+        nn.Dropout(0.3),
+        SketchedLinear(8, 4, Gaussian(0.3)),
     )
     x = torch.randn(30, 6, requires_grad=True)
 
@@ -207,7 +220,11 @@ def test_autocast_runs_as_the_plain_layer_does():
         found = backward(layer, x, y.bfloat16(), seed=4)
         kept, _ = saved_bytes(lambda: layer(x.requires_grad_()))
     assert found[0].dtype == torch.bfloat16 and found[2].dtype == torch.float32
-    assert torch.equal(out, found[0]) and torch.equal(for_x, found[1]) and torch.equal(for_bias, found[3])
+    assert (
+        torch.equal(out, found[0])
+        and torch.equal(for_x, found[1])
+        and torch.equal(for_bias, found[3])
+    )
     expected = estimate(CountSketch(0.25), x.detach().bfloat16(), y.bfloat16(), seed_after(4))
     assert torch.equal(found[2].T, expected.float())
     assert kept == CountSketch(0.25).kept_bytes(16, 8, torch.bfloat16) + layer.weight.nbytes
@@ -216,7 +233,10 @@ def test_autocast_runs_as_the_plain_layer_does():
 def test_grad_scaler_with_float16():
     plain, layer = pair(8, 5, UniformRows(0.5))
     before = layer.weight.detach().clone()
-    optimizer, scaler = torch.optim.SGD(layer.parameters(), 0.1), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer, scaler = (
+        torch.optim.SGD(layer.parameters(), 0.1),
+        torch.amp.GradScaler("cpu", init_scale=1024.0),
+    )
     x = torch.randn(16, 8)
     torch.manual_seed(4)
     with torch.autocast("cpu", torch.float16):
@@ -260,14 +280,18 @@ def test_double_backward_is_refused():
     _, layer = pair()
     x = torch.randn(20, 6, requires_grad=True)
     (for_x,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="sketched layer has no second derivative") as caught:
+    with pytest.raises(
+        NotImplementedError, match="sketched layer has no second derivative"
+    ) as caught:
         for_x.square().sum().backward()
     assert str(caught.value) == NO_SECOND_DERIVATIVE
 
 
 def test_in_place_activation_hooks_and_no_bias():
     model = nn.Sequential(
-        SketchedLinear(6, 8, CountSketch(0.3), bias=False), nn.ReLU(inplace=True), SketchedLinear(8, 1, Gaussian(0.3))
+        SketchedLinear(6, 8, CountSketch(0.3), bias=False),
+        nn.ReLU(inplace=True),
+        SketchedLinear(8, 1, Gaussian(0.3)),
     )
     seen = []
     model[2].register_forward_hook(lambda *_: seen.append("forward"))
@@ -339,7 +363,9 @@ def test_siblings_do_not_share_over_other_estimators_or_after_data_was_swapped()
 def test_siblings_share_under_checkpointing(reentrant, monkeypatch):
     calls = []
     compress = CountSketch.compress
-    monkeypatch.setattr(CountSketch, "compress", lambda self, x, seed: calls.append(seed) or compress(self, x, seed))
+    monkeypatch.setattr(
+        CountSketch, "compress", lambda self, x, seed: calls.append(seed) or compress(self, x, seed)
+    )
     q, k, v = (SketchedLinear(16, 16, CountSketch(0.25)) for _ in range(3))
 
     def block(h):
@@ -408,7 +434,9 @@ def test_a_convolution_whose_patches_would_outweigh_its_input_stays_plain():
 
 
 def test_errors_say_what_to_do(unchecked):
-    with pytest.raises(TypeError, match=r"needs an Estimator, got float; pass one, as in CountSketch\(0.1\)"):
+    with pytest.raises(
+        TypeError, match=r"needs an Estimator, got float; pass one, as in CountSketch\(0.1\)"
+    ):
         SketchedLinear(3, 3, 0.1)
     with pytest.raises(TypeError, match="no sketched layer for Bilinear"):
         sketched_class(nn.Bilinear)

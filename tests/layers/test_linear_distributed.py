@@ -1,4 +1,6 @@
-"""Ranks of a process group draw different sketches, from equal generator states, and stay in step."""
+"""Ranks of a process group draw different sketches, from equal generator states, and stay in
+step.
+"""
 
 import os
 
@@ -32,8 +34,12 @@ def test_ranks_draw_independently_and_gradients_are_averaged(tmp_path):
     torch.manual_seed(1)
     alone = next_seed()
     multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
-    (first, gradient, x), (second, same, _) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    (first, gradient, x), (second, same, _) = (
+        torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)
+    )
     assert [first, second] == [fold(alone, "rank", rank) for rank in (0, 1)] and first != second
     assert torch.equal(gradient, same)
-    estimates = [estimate(CountSketch(0.3), x, torch.ones(20, 5), seed).T for seed in (first, second)]
+    estimates = [
+        estimate(CountSketch(0.3), x, torch.ones(20, 5), seed).T for seed in (first, second)
+    ]
     assert torch.allclose(gradient, (estimates[0] + estimates[1]) / 2, atol=1e-5)

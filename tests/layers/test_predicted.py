@@ -26,7 +26,9 @@ from sketchvar.estimators.layers.opaque import next_seed
 from sketchvar.estimators.layers.predicted import row_scores, with_scores
 
 B, T, P, Q = 8, 16, 12, 6
-SIZES = torch.cat([torch.tensor([10.0]), torch.full((T - 1,), 0.1)])[:, None]  # the gradient sits on the first position
+SIZES = torch.cat([torch.tensor([10.0]), torch.full((T - 1,), 0.1)])[
+    :, None
+]  # the gradient sits on the first position
 
 
 def scored(rate=0.1):
@@ -63,7 +65,9 @@ def test_the_gradient_is_the_estimate_with_the_scores_of_before(wrap):
     torch.manual_seed(3)
     seed = next_seed()
     estimator = with_scores(layer.estimator, row_scores(before, B * T, T))
-    assert torch.equal(layer.weight.grad.T, estimate(estimator, x.flatten(0, 1), y.flatten(0, 1), seed))
+    assert torch.equal(
+        layer.weight.grad.T, estimate(estimator, x.flatten(0, 1), y.flatten(0, 1), seed)
+    )
     expected = 0.9 * before + 0.1 * y.square().sum(-1).mean(0)
     assert torch.allclose(layer.position_sq, expected, rtol=1e-4)
 
@@ -101,7 +105,10 @@ def test_state_dict_is_the_plain_one_and_copies_go_on():
     layer = trained(scored())
     assert layer.state_dict().keys() == nn.Linear(P, Q).state_dict().keys()
     twin = copy.deepcopy(layer)
-    assert torch.equal(twin.position_sq, layer.position_sq) and twin.position_sq is not layer.position_sq
+    assert (
+        torch.equal(twin.position_sq, layer.position_sq)
+        and twin.position_sq is not layer.position_sq
+    )
     layer.sketch(CountSketch(0.1))
     assert not list(layer.buffers())
     unsketch(twin)

@@ -67,8 +67,12 @@ def test_example_level_equals_explicit_per_example_gradients(reduction, length, 
         expected = B / (B - 1) * (g_s - g_s.mean(0)).square().sum()
         found = noise.by_example(layer.example_sq, layer.moments.C)
         assert found.item() == pytest.approx(expected.item(), rel=1e-5), name
-        torch.testing.assert_close(layer.example_sq, g_s.square().sum((1, 2)), rtol=1e-5, atol=1e-12)
-        torch.testing.assert_close(layer.moments.C, g_s.sum(0).square().sum(), rtol=1e-5, atol=1e-12)
+        torch.testing.assert_close(
+            layer.example_sq, g_s.square().sum((1, 2)), rtol=1e-5, atol=1e-12
+        )
+        torch.testing.assert_close(
+            layer.moments.C, g_s.sum(0).square().sum(), rtol=1e-5, atol=1e-12
+        )
         assert (layer.examples, layer.moments.n) == (B, B * length)
 
 
@@ -84,7 +88,8 @@ def test_chunks_and_ways_agree():
     for budget in (1, 50, 10**6):
         torch.testing.assert_close(noise.example_sq(x, y, budget), expected)
         torch.testing.assert_close(
-            noise.example_sq(x[:, :1], y[:, :1], budget), (x[:, 0, :, None] * y[:, 0, None]).square().sum((1, 2))
+            noise.example_sq(x[:, :1], y[:, :1], budget),
+            (x[:, 0, :, None] * y[:, 0, None]).square().sum((1, 2)),
         )
 
 
@@ -276,7 +281,9 @@ def test_no_gradient_no_measurement(tokens):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"Embedding has no linear layer whose weight requires a gradient"):
+    with pytest.raises(
+        ValueError, match=r"Embedding has no linear layer whose weight requires a gradient"
+    ):
         Probe(nn.Embedding(3, 3))
     with pytest.raises(ValueError, match=r"no trained layer called 'x'; known are 0"):
         Probe(nn.Sequential(nn.Linear(2, 2)), pairs=["x"])

@@ -1,4 +1,6 @@
-"""Which layers read the same input, as the probe sees it and as sketched layers share their copies."""
+"""Which layers read the same input, as the probe sees it and as sketched layers share their
+copies.
+"""
 
 import torch
 from torch import nn
@@ -56,7 +58,9 @@ def test_a_tensor_that_was_written_to_is_read_again():
             x.mul_(2)
     norms = (x / 4).square().sum(1)
     for name in "abd":
-        torch.testing.assert_close(probe.read()[name].moments.x_sq.float(), torch.cat([norms, 4 * norms]))
+        torch.testing.assert_close(
+            probe.read()[name].moments.x_sq.float(), torch.cat([norms, 4 * norms])
+        )
 
 
 def test_in_a_transformer(monkeypatch):
@@ -98,4 +102,9 @@ def test_a_column_of_the_table():
         probe.step()
     rows = probe.rows()
     assert rows.columns[-1] == "input_of"
-    assert dict(zip(rows["layer"], rows["input_of"], strict=True)) == {"a": "a", "b": "a", "c": "c", "d": "a"}
+    assert dict(zip(rows["layer"], rows["input_of"], strict=True)) == {
+        "a": "a",
+        "b": "a",
+        "c": "c",
+        "d": "a",
+    }

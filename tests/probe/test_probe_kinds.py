@@ -1,4 +1,6 @@
-"""Every kind of module and model that the probe covers, against explicit per-example gradients by torch.func."""
+"""Every kind of module and model that the probe covers, against explicit per-example gradients by
+torch.func.
+"""
 
 import copy
 
@@ -27,7 +29,9 @@ def explicit(model, share):
 
 
 def check(model, share, expected, **options):
-    """Probe the sum of all shares; compare each layer, a parameter or rows of one, with explicit gradients."""
+    """Probe the sum of all shares; compare each layer, a parameter or rows of one, with explicit
+    gradients.
+    """
     wanted = explicit(model, share)
     with Probe(model, **options) as probe:
         total(model, share).backward()
@@ -36,11 +40,17 @@ def check(model, share, expected, **options):
     for name, where in expected.items():
         parameter, rows = where if isinstance(where, tuple) else (where, slice(None))
         g_s = wanted[parameter].view(B, *model.get_parameter(parameter).shape)[:, rows].flatten(1)
-        torch.testing.assert_close(layers[name].moments.C, g_s.sum(0).square().sum(), rtol=1e-5, atol=0, msg=name)
-        torch.testing.assert_close(layers[name].example_sq, g_s.square().sum(1), rtol=1e-5, atol=1e-14, msg=name)
+        torch.testing.assert_close(
+            layers[name].moments.C, g_s.sum(0).square().sum(), rtol=1e-5, atol=0, msg=name
+        )
+        torch.testing.assert_close(
+            layers[name].example_sq, g_s.square().sum(1), rtol=1e-5, atol=1e-14, msg=name
+        )
         variance = B / (B - 1) * (g_s - g_s.mean(0)).square().sum()
         found = noise.by_example(layers[name].example_sq, layers[name].moments.C)
-        assert abs(found - variance) <= 1e-5 * B / (B - 1) * g_s.square().sum(), name  # it is a difference
+        assert abs(found - variance) <= 1e-5 * B / (B - 1) * g_s.square().sum(), (
+            name
+        )  # it is a difference
         assert layers[name].examples == B
     return probe
 
@@ -60,16 +70,25 @@ def same(*names):
 
 
 def linears(model, *but):
-    return same(*(n for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d) and n not in but))
+    return same(
+        *(n for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d) and n not in but)
+    )
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"stride": 2, "padding": 1}, {"padding": "same", "padding_mode": "reflect"}, {"dilation": 2, "bias": False}],
+    [
+        {},
+        {"stride": 2, "padding": 1},
+        {"padding": "same", "padding_mode": "reflect"},
+        {"dilation": 2, "bias": False},
+    ],
 )
 def test_convolution(options):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, **options), nn.Tanh(), nn.Conv2d(4, 3, 1), nn.Flatten(), nn.LazyLinear(5))
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, **options), nn.Tanh(), nn.Conv2d(4, 3, 1), nn.Flatten(), nn.LazyLinear(5)
+    )
     x = torch.randn(B, 2, 7, 6)
     model(x)
     check(model, lambda call, s: call(at(x, s)).square().sum(), same("0", "2", "4"))
@@ -80,7 +99,10 @@ def test_grouped_convolution_is_reported():
     with Probe(model) as probe:
         model(torch.randn(B, 4, 3, 3)).sum().backward()
     assert set(probe.read()) == {"2"}
-    assert probe.coverage().set_index("parameter")["reason"]["0.weight"] == "its 2 groups are as many products, not one"
+    assert (
+        probe.coverage().set_index("parameter")["reason"]["0.weight"]
+        == "its 2 groups are as many products, not one"
+    )
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -131,7 +153,9 @@ def test_frozen_and_low_rank_weights():
     peft = pytest.importorskip("peft", reason="peft is not installed")
     torch.manual_seed(0)
     inner = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
-    model = peft.get_peft_model(inner, peft.LoraConfig(target_modules=["0"], r=2, init_lora_weights=False))
+    model = peft.get_peft_model(
+        inner, peft.LoraConfig(target_modules=["0"], r=2, init_lora_weights=False)
+    )
     x = torch.randn(B, 5, 6)
     lora = [f"base_model.model.0.lora_{k}.default" for k in "AB"]
     probe = check(model, lambda call, s: call(at(x, s)).pow(3).sum(), same(*lora))
@@ -142,14 +166,21 @@ def test_frozen_and_low_rank_weights():
 def labels(call, tokens, s, size):
     """Sum of next-token losses."""
     logits = call(input_ids=at(tokens, s)).logits
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), at(tokens, s)[:, 1:].flatten(), reduction="sum") / size
+    return (
+        F.cross_entropy(
+            logits[:, :-1].flatten(0, 1), at(tokens, s)[:, 1:].flatten(), reduction="sum"
+        )
+        / size
+    )
 
 
 @pytest.mark.usefixtures("both_ways")
 def test_gpt2():
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=40, n_positions=9, n_embd=8, n_layer=2, n_head=2, resid_pdrop=0)
+    config = transformers.GPT2Config(
+        vocab_size=40, n_positions=9, n_embd=8, n_layer=2, n_head=2, resid_pdrop=0
+    )
     config.embd_pdrop = config.attn_pdrop = 0
     config.tie_word_embeddings = False
     model = transformers.GPT2LMHeadModel(config)
@@ -208,7 +239,9 @@ def test_t5():
         decoder_start_token_id=0,
     )
     model = transformers.T5ForConditionalGeneration(config)
-    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())  # it is tied all the same
+    model.lm_head.weight = nn.Parameter(
+        model.lm_head.weight.detach().clone()
+    )  # it is tied all the same
     tokens, targets = torch.randint(3, 40, (2, B, 7)).unbind()
 
     def share(call, s):
@@ -227,19 +260,27 @@ def test_vit():
     )  # fmt: skip
     model = transformers.ViTForImageClassification(config)
     images = torch.randn(B, 3, 8, 8)
-    check(model, lambda call, s: call(pixel_values=at(images, s)).logits.pow(3).sum(), linears(model))
+    check(
+        model, lambda call, s: call(pixel_values=at(images, s)).logits.pow(3).sum(), linears(model)
+    )
 
 
 @pytest.mark.parametrize("uses", [1, 2])
 def test_head_tied_to_an_embedding_counts_its_own_part(uses):
-    """Its product is what a sketch of the head would estimate; the embedding's part of the gradient is no product."""
+    """Its product is what a sketch of the head would estimate; the embedding's part of the gradient
+    is no product.
+    """
     torch.manual_seed(0)
     tokens = torch.randint(11, (B, 5))
 
     class Tied(nn.Module):
         def __init__(self, tied):
             super().__init__()
-            self.embed, self.mix, self.head = nn.Embedding(11, 6), nn.Linear(6, 6), nn.Linear(6, 11, bias=False)
+            self.embed, self.mix, self.head = (
+                nn.Embedding(11, 6),
+                nn.Linear(6, 6),
+                nn.Linear(6, 11, bias=False),
+            )
             if tied:
                 self.head.weight = self.embed.weight
 

@@ -1,4 +1,6 @@
-"""The probe in the settings of real training: precision, checkpointing, compilation, and no waiting for the device."""
+"""The probe in the settings of real training: precision, checkpointing, compilation, and no waiting
+for the device.
+"""
 
 from contextlib import nullcontext
 
@@ -94,7 +96,9 @@ def test_reentrant_checkpointing_of_a_weight_with_two_uses_is_reported():
 
     expected = measured(model, lambda x: model(model(x)), x)
     assert_equal(measured(model, lambda x: call(x, False), x), expected)
-    with pytest.warns(UserWarning, match="used 2 times under reentrant checkpointing; use_reentrant=False"):
+    with pytest.warns(
+        UserWarning, match="used 2 times under reentrant checkpointing; use_reentrant=False"
+    ):
         assert not measured(model, lambda x: call(x, True), x)
 
 
@@ -115,7 +119,9 @@ def compiled_function(model):
 @pytest.mark.parametrize("called_before", [False, True])
 @pytest.mark.parametrize("compiled", [compiled_model, compiled_parts, compiled_function])
 def test_compiled(compiled, called_before, unchecked):
-    """Attached before the first compiled call or after it: measured steps run eagerly, all others the same graph."""
+    """Attached before the first compiled call or after it: measured steps run eagerly, all others
+    the same graph.
+    """
     x, model = batch(), network()
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -131,7 +137,9 @@ def test_compiled(compiled, called_before, unchecked):
                 found.append(probe.read())
             model.zero_grad()
             probe.step()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1 + (compiled is compiled_parts)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1 + (
+        compiled is compiled_parts
+    )
     plain = network()
     expected = measured(plain, plain, x)
     assert len(found) == 3
@@ -141,9 +149,13 @@ def test_compiled(compiled, called_before, unchecked):
 
 @pytest.mark.usefixtures("both_ways")
 def test_a_step_does_not_wait_for_the_device():
-    """Under a fake mode, where no number exists, anything that asks for one fails; reading afterwards has to."""
+    """Under a fake mode, where no number exists, anything that asks for one fails; reading
+    afterwards has to.
+    """
     with FakeTensorMode():
-        model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 8), nn.Linear(8, 2))
+        model = nn.Sequential(
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 8), nn.Linear(8, 2)
+        )
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         probe = Probe(model)
         with probe:
@@ -155,7 +167,9 @@ def test_a_step_does_not_wait_for_the_device():
 
 @pytest.mark.usefixtures("both_ways")
 def test_a_pass_for_other_gradients_does_not_enter():
-    """An adversarial step: the gradient of the input first, that of the weights at another input."""
+    """An adversarial step: the gradient of the input first, that of the weights at another
+    input.
+    """
     x, plain, model = batch().requires_grad_(), network(), network()
     with Probe(model) as probe:
         (slope,) = torch.autograd.grad(model(x).square().sum(), x)

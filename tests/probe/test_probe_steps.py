@@ -36,7 +36,9 @@ def train(model, steps, batch=8, after=lambda step: None, **options):
 
 
 def untouched(model):
-    return not any("forward" in vars(m) or m._forward_pre_hooks or m in OBSERVED for m in model.modules())
+    return not any(
+        "forward" in vars(m) or m._forward_pre_hooks or m in OBSERVED for m in model.modules()
+    )
 
 
 def test_rows_of_every_third_step_are_those_of_measuring_every_step():
@@ -77,7 +79,9 @@ def test_rows_as_parquet_survive_a_crash(tmp_path):
     with pytest.raises(RuntimeError, match="power"):
         train(model, 7, every=2, out=out, after=crash, run="a", **TABLE)
     assert untouched(model)
-    assert sorted(path.name for path in out.iterdir()) == [f"step-{step:08d}.parquet" for step in (0, 2, 4)]
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"step-{step:08d}.parquet" for step in (0, 2, 4)
+    ]
     table = pd.read_parquet(out)
     again = train(network(), 5, every=2, run="a", **TABLE).rows()
     pd.testing.assert_frame_equal(table, again)
@@ -100,14 +104,18 @@ def test_scalars_for_tensorboard():
 
 
 def test_tensorboard_takes_them(tmp_path):
-    tensorboard = pytest.importorskip("torch.utils.tensorboard", reason="tensorboard is not installed")
+    tensorboard = pytest.importorskip(
+        "torch.utils.tensorboard", reason="tensorboard is not installed"
+    )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with tensorboard.SummaryWriter(str(tmp_path)) as writer:
         rows = train(network(), 2, writer=writer, **TABLE).rows()
     events = EventAccumulator(str(tmp_path)).Reload()
     values = [event.value for event in events.Scalars("minibatch_variance/0")]
-    assert values == pytest.approx(list(rows.query("layer == '0'").drop_duplicates("step")["minibatch_example"]))
+    assert values == pytest.approx(
+        list(rows.query("layer == '0'").drop_duplicates("step")["minibatch_example"])
+    )
 
 
 def test_a_batch_of_one_has_no_variance_and_says_so():
@@ -126,9 +134,15 @@ def test_gradients_that_are_not_finite_are_counted_skipped_and_reported():
             model[0].weight.fill_(0.1)
             model[0].bias.fill_(0.0), model[2].bias.fill_(0.0)
 
-    with pytest.warns(UserWarning, match="the probe read . of 2 layers; .: its gradient is not finite"):
+    with pytest.warns(
+        UserWarning, match="the probe read . of 2 layers; .: its gradient is not finite"
+    ):
         probe = train(model, 5, after=spoil, **TABLE)
-    assert set(probe.rows()["step"]) == {0, 1, 4}  # the layer before is still measured where it can be
+    assert set(probe.rows()["step"]) == {
+        0,
+        1,
+        4,
+    }  # the layer before is still measured where it can be
     assert torch.tensor(probe.rows()[["variance", "ratio", "grad_sq"]].to_numpy()).isfinite().all()
     assert list(probe.coverage()["not_finite"]) == [2, 2]
     assert probe.coverage()["measured"].all()  # in the last step
@@ -137,7 +151,10 @@ def test_gradients_that_are_not_finite_are_counted_skipped_and_reported():
 def test_a_loss_that_does_not_reach_a_layer():
     model = network()
     model.append(nn.Linear(2, 2))
-    with pytest.warns(UserWarning, match=r"the probe read 2 of 3 layers; 3: no gradient reached it"), Probe(model) as p:
+    with (
+        pytest.warns(UserWarning, match=r"the probe read 2 of 3 layers; 3: no gradient reached it"),
+        Probe(model) as p,
+    ):
         model[:3](torch.randn(5, 4)).sum().backward()
         p.step()
     assert set(p.coverage().query("not measured")["parameter"]) == {"3.weight"}
@@ -155,7 +172,9 @@ def test_layers_that_count_examples_differently_are_named():
     model, x = Flattens(), torch.randn(3, 5, 4)
     with Probe(model) as probe:
         model(x).square().sum().backward()
-    with pytest.warns(UserWarning, match=r"different numbers of examples: 3 in a, 15 in b; say with examples="):
+    with pytest.warns(
+        UserWarning, match=r"different numbers of examples: 3 in a, 15 in b; say with examples="
+    ):
         probe.read()
     with Probe(model, examples=torch.arange(3)[:, None].expand(3, 5)) as probe:
         model(x).square().sum().backward()
@@ -168,8 +187,14 @@ def test_layers_that_count_examples_differently_are_named():
         (2, r"examples=2 is no dimension"),
         ("first", r"examples= gave str, not a tensor of integers"),
         (torch.zeros(8), r"examples= gave torch.float32, not a tensor of integers"),
-        (torch.zeros(7, dtype=int), r"examples= has shape \(7,\), but the rows of 0 have \(8,\); give the dimension"),
-        (torch.ones(7, 3, dtype=bool), r"examples= has shape \(7, 3\), but the rows of 0 have \(8,\)"),
+        (
+            torch.zeros(7, dtype=int),
+            r"examples= has shape \(7,\), but the rows of 0 have \(8,\); give the dimension",
+        ),
+        (
+            torch.ones(7, 3, dtype=bool),
+            r"examples= has shape \(7, 3\), but the rows of 0 have \(8,\)",
+        ),
         (lambda x: x, r"examples= gave torch.float32"),
     ],
 )
@@ -182,13 +207,19 @@ def test_examples_that_do_not_match(examples, message):
 
 def test_examples_of_a_model_that_is_never_called():
     model = network()
-    with pytest.raises(ValueError, match="only parts of the model were called"), Probe(model, examples=lambda x: 0):
+    with (
+        pytest.raises(ValueError, match="only parts of the model were called"),
+        Probe(model, examples=lambda x: 0),
+    ):
         model[0](torch.randn(2, 4))
 
 
 def test_two_probes_on_one_model():
     model = network()
-    with Probe(model) as first, pytest.raises(ValueError, match="already attached to this Sequential"):
+    with (
+        Probe(model) as first,
+        pytest.raises(ValueError, match="already attached to this Sequential"),
+    ):
         train(model, 1)
     with Probe(model[2]), pytest.raises(ValueError, match="already attached"):
         train(model, 1)
@@ -210,7 +241,12 @@ def test_a_probe_left_attached_is_detached_when_it_goes():
 def test_steps_that_are_not_told_apart():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(RuntimeError, match=r"changed between two backward passes.* call probe\.step\(\)"), Probe(model):
+    with (
+        pytest.raises(
+            RuntimeError, match=r"changed between two backward passes.* call probe\.step\(\)"
+        ),
+        Probe(model),
+    ):
         for _ in range(2):
             model(torch.randn(8, 4)).sum().backward()
             optimizer.step()
@@ -234,7 +270,9 @@ def test_bad_options(options, message):
 def test_out_that_is_a_file(tmp_path):
     file = tmp_path / "rows.parquet"
     records.write_rows(file, pd.DataFrame({"a": [1]}))
-    with pytest.raises(ValueError, match=r"out= is a folder of Parquet files, and .*rows.parquet is a file"):
+    with pytest.raises(
+        ValueError, match=r"out= is a folder of Parquet files, and .*rows.parquet is a file"
+    ):
         Probe(network(), out=file)
 
 

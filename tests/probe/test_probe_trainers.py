@@ -1,4 +1,6 @@
-"""The probe inside other people's training loops, Hugging Face's Trainer and Lightning's: the plain loop's numbers."""
+"""The probe inside other people's training loops, Hugging Face's Trainer and Lightning's: the plain
+loop's numbers.
+"""
 
 import warnings
 
@@ -11,7 +13,16 @@ from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.probe.units import not_padding
 
 OPTIONS = {"estimators": ["uniform-rows"], "rates": [0.5]}
-NUMBERS = ["step", "variance", "minibatch_row", "minibatch_example", "ratio", "grad_sq", "examples", "rows"]
+NUMBERS = [
+    "step",
+    "variance",
+    "minibatch_row",
+    "minibatch_example",
+    "ratio",
+    "grad_sq",
+    "examples",
+    "rows",
+]
 
 
 def by_hand(model, losses, accumulated, **options):
@@ -36,7 +47,9 @@ def assert_equal(rows, expected):
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_hugging_face_trainer(tmp_path, accumulated):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    pytest.importorskip("accelerate", reason="accelerate is not installed, and transformers' Trainer needs it")
+    pytest.importorskip(
+        "accelerate", reason="accelerate is not installed, and transformers' Trainer needs it"
+    )
     from sketchvar.analysis.probe.trainer import ProbeCallback
 
     config = transformers.LlamaConfig(
@@ -50,7 +63,9 @@ def test_hugging_face_trainer(tmp_path, accumulated):
     torch.manual_seed(1)
     tokens, lengths = torch.randint(40, (24, 9)), torch.randint(3, 10, (24, 1))
     mask = torch.arange(9) < lengths
-    labels = torch.where(mask, tokens, -100).index_fill(1, torch.tensor([0]), -100)  # nothing predicts the first
+    labels = torch.where(mask, tokens, -100).index_fill(
+        1, torch.tensor([0]), -100
+    )  # nothing predicts the first
     data = {"input_ids": tokens, "attention_mask": mask.long(), "labels": labels}
     callback = ProbeCallback(every=2, examples=not_padding, **OPTIONS)
     trainer = transformers.Trainer(
@@ -75,7 +90,9 @@ def test_hugging_face_trainer(tmp_path, accumulated):
         return lambda m: m(**batch, num_items_in_batch=items).loss
 
     losses = [loss(i) for i in range(0, 24, 4)]
-    assert_equal(callback.probe.rows(), by_hand(model(), losses, accumulated, every=2, examples=not_padding))
+    assert_equal(
+        callback.probe.rows(), by_hand(model(), losses, accumulated, every=2, examples=not_padding)
+    )
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
@@ -97,8 +114,14 @@ def test_lightning_trainer(tmp_path, accumulated):
             return torch.optim.SGD(self.parameters(), lr=1e-2)
 
     torch.manual_seed(1)
-    rows, targets, which = torch.randn(24, 3), torch.randn(24), torch.arange(24) // 2  # two rows are an example
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(rows, targets, which), batch_size=6)
+    rows, targets, which = (
+        torch.randn(24, 3),
+        torch.randn(24),
+        torch.arange(24) // 2,
+    )  # two rows are an example
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(rows, targets, which), batch_size=6
+    )
     callback = ProbeCallback(every=2, examples=lambda batch: batch[2], **OPTIONS)
     model = Regression()
     with warnings.catch_warnings():
@@ -114,9 +137,12 @@ def test_lightning_trainer(tmp_path, accumulated):
     assert set(callback.probe.rows()["examples"]) == {3 * accumulated}
 
     def loss(i):
-        return lambda m: F.mse_loss(m.net(rows[i : i + 6]).squeeze(1), targets[i : i + 6]) / accumulated
+        return lambda m: (
+            F.mse_loss(m.net(rows[i : i + 6]).squeeze(1), targets[i : i + 6]) / accumulated
+        )
 
     losses = [loss(i) for i in range(0, 24, 6)] * 2
     assert_equal(
-        callback.probe.rows(), by_hand(Regression(), losses, accumulated, every=2, examples=torch.arange(6) // 2)
+        callback.probe.rows(),
+        by_hand(Regression(), losses, accumulated, every=2, examples=torch.arange(6) // 2),
     )

@@ -1,4 +1,6 @@
-"""What an example and a row are, and which losses and loops the numbers are of: against explicit gradients."""
+"""What an example and a row are, and which losses and loops the numbers are of: against explicit
+gradients.
+"""
 
 import pytest
 import torch
@@ -59,10 +61,14 @@ def assert_equal(layers, expected):
 
 
 def packed(sequences, shape):
-    """All tokens in one tensor with the number of each one's sequence, -1 for padding at the end."""
+    """All tokens in one tensor with the number of each one's sequence, -1 for padding at the
+    end.
+    """
     numbers = torch.cat([torch.full_like(s, i) for i, s in enumerate(sequences)])
     short = shape[0] * shape[1] - len(numbers)
-    return F.pad(torch.cat(sequences), (0, short)).view(shape), F.pad(numbers, (0, short), value=-1).view(shape)
+    return F.pad(torch.cat(sequences), (0, short)).view(shape), F.pad(
+        numbers, (0, short), value=-1
+    ).view(shape)
 
 
 @pytest.mark.parametrize("shape", [(1, 19), (2, 10), (4, 6)])
@@ -74,7 +80,9 @@ def test_packed_sequences(sequences, shape, shuffled):
         tokens, numbers = tokens.flatten()[order].view(shape), numbers.flatten()[order].view(shape)
     model = Words()
     with Probe(model, examples=lambda tokens: numbers) as probe:
-        losses = F.cross_entropy(model(tokens).flatten(0, 1), (tokens.flatten() * 7 + 3) % 20, reduction="none")
+        losses = F.cross_entropy(
+            model(tokens).flatten(0, 1), (tokens.flatten() * 7 + 3) % 20, reduction="none"
+        )
         losses[numbers.flatten() >= 0].sum().backward()
     layers = probe.read()
     assert_equal(layers, gradients(sequences, [1.0] * 5))
@@ -83,16 +91,28 @@ def test_packed_sequences(sequences, shape, shuffled):
 
 @pytest.mark.parametrize("tokens_mean", [False, True])
 def test_padding_and_the_two_means(sequences, tokens_mean):
-    """A mean over tokens gives every token its 1/19; a mean over sequences every sequence its 1/5."""
+    """A mean over tokens gives every token its 1/19; a mean over sequences every sequence its
+    1/5.
+    """
     tokens = nn.utils.rnn.pad_sequence(sequences, batch_first=True)
     mask = torch.arange(7) < torch.tensor([[len(s)] for s in sequences])
     model = Words()
     with Probe(model, examples=not_padding) as probe:
         logits = model(tokens, attention_mask=mask.long()).flatten(0, 1)
-        losses = F.cross_entropy(logits, (tokens.flatten() * 7 + 3) % 20, reduction="none").view(mask.shape) * mask
-        (losses.sum() / mask.sum() if tokens_mean else (losses.sum(1) / mask.sum(1)).mean()).backward()
+        losses = (
+            F.cross_entropy(logits, (tokens.flatten() * 7 + 3) % 20, reduction="none").view(
+                mask.shape
+            )
+            * mask
+        )
+        (
+            losses.sum() / mask.sum() if tokens_mean else (losses.sum(1) / mask.sum(1)).mean()
+        ).backward()
     layers = probe.read()
-    assert_equal(layers, gradients(sequences, [1 / 19] * 5 if tokens_mean else [1 / 5 / len(s) for s in sequences]))
+    assert_equal(
+        layers,
+        gradients(sequences, [1 / 19] * 5 if tokens_mean else [1 / 5 / len(s) for s in sequences]),
+    )
     for layer in layers.values():
         assert (layer.rows, layer.moments.n) == (19, 35)
         m = layer.moments
@@ -111,7 +131,9 @@ def test_ignored_tokens_are_rows_without_a_gradient(sequences):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_accumulated_gradients_are_one_large_batch(sequences, shared):
-    """Micro-batches of 2, 2 and 1 sequences; ``shared``: the head's weight is also a second, unused module's."""
+    """Micro-batches of 2, 2 and 1 sequences; ``shared``: the head's weight is also a second, unused
+    module's.
+    """
     model = Words()
     if shared:
         model.other = nn.Linear(6, 20, bias=False)
@@ -122,7 +144,10 @@ def test_accumulated_gradients_are_one_large_batch(sequences, shared):
             model.load_state_dict(Words().state_dict(), strict=False)
             for some in (sequences[:2], sequences[2:4], sequences[4:]):
                 tokens, numbers = packed(some, (1, sum(map(len, some))))
-                (F.cross_entropy(model(tokens)[0], (tokens[0] * 7 + 3) % 20, reduction="sum") / 19).backward()
+                (
+                    F.cross_entropy(model(tokens)[0], (tokens[0] * 7 + 3) % 20, reduction="sum")
+                    / 19
+                ).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
@@ -158,7 +183,10 @@ def test_a_step_that_the_scaler_skips_is_reported_and_the_next_is_measured(seque
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     tokens, numbers = packed(sequences, (1, 19))
     found = []
-    with pytest.warns(UserWarning, match="not finite"), Probe(model, examples=numbers, scaler=scaler) as probe:
+    with (
+        pytest.warns(UserWarning, match="not finite"),
+        Probe(model, examples=numbers, scaler=scaler) as probe,
+    ):
         for _ in range(2):
             loss = F.cross_entropy(model(tokens)[0], (tokens[0] * 7 + 3) % 20, reduction="sum")
             scaler.scale(64 * loss).backward()

@@ -1,6 +1,8 @@
-"""Sketched layers under torch.compile: no graph break, no compilation per step or batch size, one copy for siblings.
+"""Sketched layers under torch.compile: no graph break, no compilation per step or batch size, one
+copy for siblings.
 
-Run by test_linear_compiled.py in a process without the shape checks, which the compiler would trace.
+Run by test_linear_compiled.py in a process without the shape checks, which the compiler would
+trace.
 """
 
 import pytest
@@ -31,11 +33,15 @@ def gradients(run, model, x, seed=0):
 @pytest.mark.parametrize("name", USABLE)
 def test_one_graph_serves_every_step_and_batch_size(name):
     estimator = build(name, 0.3)
-    model = nn.Sequential(SketchedLinear(6, 8, estimator), nn.ReLU(inplace=True), SketchedLinear(8, 5, estimator))
+    model = nn.Sequential(
+        SketchedLinear(6, 8, estimator), nn.ReLU(inplace=True), SketchedLinear(8, 5, estimator)
+    )
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
     for step, n in enumerate((20, 20, 31, 64, 20)):
         x = torch.randn(n, 6)
-        for a, b in zip(gradients(model, model, x, step), gradients(compiled, model, x, step), strict=True):
+        for a, b in zip(
+            gradients(model, model, x, step), gradients(compiled, model, x, step), strict=True
+        ):
             assert torch.allclose(a, b, atol=1e-5)
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
@@ -74,12 +80,16 @@ def test_siblings_share_one_copy():
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         compiled(x)
     weights = sum(m.weight.nbytes for m in (model.q, model.k, model.v))
-    assert sum(seen.values()) == x.nbytes + weights + CountSketch(0.25).kept_bytes(64, 16, torch.float32)
+    assert sum(seen.values()) == x.nbytes + weights + CountSketch(0.25).kept_bytes(
+        64, 16, torch.float32
+    )
 
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_with_the_default_backend_under_checkpointing_and_autocast(autocast):
-    model = nn.Sequential(SketchedLinear(6, 8, UniformRows(0.5)), nn.Tanh(), SketchedLinear(8, 5, UniformRows(0.5)))
+    model = nn.Sequential(
+        SketchedLinear(6, 8, UniformRows(0.5)), nn.Tanh(), SketchedLinear(8, 5, UniformRows(0.5))
+    )
 
     def run(x):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

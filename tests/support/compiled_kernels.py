@@ -1,4 +1,6 @@
-"""Compiles every kernel for compute capability 9.0 and prints its shared memory; run by test_kernels.py."""
+"""Compiles every kernel for compute capability 9.0 and prints its shared memory; run by
+test_kernels.py.
+"""
 
 import triton
 import triton.language as tl
@@ -7,8 +9,20 @@ from triton.compiler import ASTSource
 
 from sketchvar.estimators.kernels import triton as kernels
 
-POINTERS = {"x": "*bf16", "out": "*bf16", "seed": "i64", "scale": "fp32", "packed": "*u8", "order": "*i32"}
-POINTERS |= {"offsets": "*i32", "signs": "*fp32", "low": "*fp32", "step": "*fp32"}  # all others are i32
+POINTERS = {
+    "x": "*bf16",
+    "out": "*bf16",
+    "seed": "i64",
+    "scale": "fp32",
+    "packed": "*u8",
+    "order": "*i32",
+}
+POINTERS |= {
+    "offsets": "*i32",
+    "signs": "*fp32",
+    "low": "*fp32",
+    "step": "*fp32",
+}  # all others are i32
 CASES = (
     (kernels.draw_partition, {"BLOCK": 128}, 4),
     (kernels.sum_buckets, {"x_column": 1, "ROWS": 4, "COLUMNS": 2048, "WIDE": tl.float32}, 4),
@@ -20,9 +34,18 @@ CASES = (
 )
 for kernel, constants, warps in CASES:
     names = kernel.arg_names
-    types = {name: "constexpr" if name in constants else POINTERS.get(name, "i32") for name in names}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")}
+    types = {
+        name: "constexpr" if name in constants else POINTERS.get(name, "i32") for name in names
+    }
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if types[name].startswith("*")
+    }
     source = ASTSource(kernel, types, {(names.index(k),): v for k, v in constants.items()}, aligned)
     done = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
-    assert "cubin" in done.asm and done.metadata.shared <= 227 * 1024, (kernel.__name__, done.metadata.shared)
+    assert "cubin" in done.asm and done.metadata.shared <= 227 * 1024, (
+        kernel.__name__,
+        done.metadata.shared,
+    )
     print(kernel.__name__, done.metadata.shared, "bytes shared")

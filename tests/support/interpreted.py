@@ -1,13 +1,22 @@
-"""The Triton kernels give what their plain PyTorch paths give, run on a CPU by Triton's interpreter.
+"""The Triton kernels give what their plain PyTorch paths give, run on a CPU by Triton's
+interpreter.
 
-Run by test_kernels.py in a process with TRITON_INTERPRET=1, which has to be set before triton is imported, and without
-the shape checks, which would wrap the kernels.
+Run by test_kernels.py in a process with TRITON_INTERPRET=1, which has to be set before triton is
+imported, and without the shape checks, which would wrap the kernels.
 """
 
 import pytest
 import torch
 
-from sketchvar.estimators import SRHT, CountSketch, Gaussian, Rademacher, SketchedLinear, StochasticRounding, estimate
+from sketchvar.estimators import (
+    SRHT,
+    CountSketch,
+    Gaussian,
+    Rademacher,
+    SketchedLinear,
+    StochasticRounding,
+    estimate,
+)
 from sketchvar.estimators.countsketch import Buckets, bucket_sums
 from sketchvar.estimators.kernels import counter
 from sketchvar.estimators.kernels.hadamard import hadamard, padded
@@ -34,7 +43,9 @@ def test_partition_to_the_bit(n, k, seed):
     assert torch.equal(order.long(), counter.permutation(n, seed, CPU))
     assert torch.equal(signs, counter.row_signs(n, seed, CPU))
     assert torch.equal(offsets, CountSketch(k / n).draw(n, seed, CPU).offsets)
-    assert not torch.equal(order.long(), counter.permutation(n, seed + 1, CPU))  # must fail: another seed
+    assert not torch.equal(
+        order.long(), counter.permutation(n, seed + 1, CPU)
+    )  # must fail: another seed
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -55,10 +66,16 @@ def test_products_with_a_matrix_never_stored(entries, k):
     made = entries(140, k, LARGE, CPU)
     product = kernels.product(entries, k, LARGE, x)
     assert torch.allclose(product, made.T @ x * k**-0.5, rtol=1e-4, atol=2e-5)
-    assert torch.allclose(kernels.product(entries, k, LARGE, x.T.contiguous().T), product, atol=1e-6)
-    narrow = kernels.product(entries, k, LARGE, x.half())  # the interpreter cannot multiply bfloat16
+    assert torch.allclose(
+        kernels.product(entries, k, LARGE, x.T.contiguous().T), product, atol=1e-6
+    )
+    narrow = kernels.product(
+        entries, k, LARGE, x.half()
+    )  # the interpreter cannot multiply bfloat16
     assert narrow.dtype == torch.float16 and (narrow - product).norm() < 0.01 * product.norm()
-    assert (product - entries(140, k, LARGE + 1, CPU).T @ x * k**-0.5).norm() > product.norm() / 2  # must fail
+    assert (
+        product - entries(140, k, LARGE + 1, CPU).T @ x * k**-0.5
+    ).norm() > product.norm() / 2  # must fail
 
 
 @pytest.mark.parametrize("n", [9, 100, 300])
@@ -77,8 +94,12 @@ def test_rounding_and_packing_to_the_bit(bits, group):
     plain = e.keep(x, counter.uniforms(5, 36, bits, 11, CPU), 11)
     packed = kernels.round_and_pack(x, low, step, bits, 11)
     assert torch.equal(packed, plain.tensors[0])
-    assert torch.equal(kernels.unpack_and_scale(packed, low, step, bits, 36, x.dtype), e.restore(plain, x.dtype))
-    assert not torch.equal(packed, kernels.round_and_pack(x, low, step, bits, 12))  # must fail: another seed
+    assert torch.equal(
+        kernels.unpack_and_scale(packed, low, step, bits, 36, x.dtype), e.restore(plain, x.dtype)
+    )
+    assert not torch.equal(
+        packed, kernels.round_and_pack(x, low, step, bits, 12)
+    )  # must fail: another seed
 
 
 def test_rounding_rows_that_do_not_fill_their_bytes():
@@ -88,14 +109,24 @@ def test_rounding_rows_that_do_not_fill_their_bytes():
     assert torch.equal(kernels.round_and_pack(x, low, step, 2, 1), plain.tensors[0])
 
 
-USERS = [CountSketch(0.2), CountSketch(0.2, balanced=False), Gaussian(0.2), Rademacher(0.2), SRHT(0.2)]
+USERS = [
+    CountSketch(0.2),
+    CountSketch(0.2, balanced=False),
+    Gaussian(0.2),
+    Rademacher(0.2),
+    SRHT(0.2),
+]
 USERS += [StochasticRounding(4), StochasticRounding(2, group=8, rotate=True)]
 
 
 @pytest.mark.parametrize("estimator", USERS, ids=str)
 def test_layers_forget_all_but_the_seed(estimator, used):
-    """Backward, from seed and payload alone, makes the S that forward used: the estimate of the pair, bit by bit."""
-    n = 6 if isinstance(estimator, StochasticRounding) else 60  # a program per row, and the interpreter is slow
+    """Backward, from seed and payload alone, makes the S that forward used: the estimate of the
+    pair, bit by bit.
+    """
+    n = (
+        6 if isinstance(estimator, StochasticRounding) else 60
+    )  # a program per row, and the interpreter is slow
     x, y = matrix(n, 16), matrix(n, 8, seed=1)
     layer = SketchedLinear(16, 8, estimator)
     torch.manual_seed(3)
@@ -111,7 +142,9 @@ def test_estimators_use_the_numbers_of_the_counter(used):
     s = counter.normals(60, 12, 5, CPU) * 12**-0.5
     assert torch.allclose(estimate(Gaussian(0.2), x, y, 5), (s.T @ x).T @ (s.T @ y), atol=1e-3)
     assert torch.allclose(
-        estimate(Gaussian(0.2), x.double(), y.double(), 5), (s.T @ x).double().T @ (s.T @ y).double(), atol=1e-3
+        estimate(Gaussian(0.2), x.double(), y.double(), 5),
+        (s.T @ x).double().T @ (s.T @ y).double(),
+        atol=1e-3,
     )
     order, signs = counter.permutation(60, 5, CPU), counter.row_signs(60, 5, CPU)
     sx, sy = ((t[order] * signs[:, None]).unflatten(0, (12, 5)).sum(1) for t in (x, y))

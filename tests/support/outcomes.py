@@ -1,4 +1,6 @@
-"""Every outcome of an estimator on a small pair: (probability, Ĝ), whose sums are its exact mean and variance."""
+"""Every outcome of an estimator on a small pair: (probability, Ĝ), whose sums are its exact mean
+and variance.
+"""
 
 from collections.abc import Iterator
 from itertools import chain, combinations, permutations, product
@@ -63,7 +65,11 @@ def draws(estimator: Any, n: int) -> list[Any]:
             return [Buckets(order, offsets, s) for order in orders for s in every_sign(n)]
         case SRHT() | SubsampledDCT():
             size, k = padded(n) if isinstance(estimator, SRHT) else n, estimator.k(n)
-            chosen = product(range(size), repeat=k) if estimator.replacement else combinations(range(size), k)
+            chosen = (
+                product(range(size), repeat=k)
+                if estimator.replacement
+                else combinations(range(size), k)
+            )
             subsets = [torch.tensor(rows) for rows in chosen]
             return [SignedRows(s, rows) for rows in subsets for s in every_sign(n)]
         case UniformRows(replacement=True):
@@ -74,7 +80,9 @@ def draws(estimator: Any, n: int) -> list[Any]:
 
 
 def outcomes(estimator: Any, x: Tensor, y: Tensor) -> Iterator[tuple[float, Tensor]]:
-    """(probability, Ĝ) for every outcome. Row sketches go through ``apply``, samplers through both of their phases."""
+    """(probability, Ĝ) for every outcome. Row sketches go through ``apply``, samplers through both
+    of their phases.
+    """
     if isinstance(estimator, ImportanceRows):
         yield from sampled(estimator, x, y)
         return
@@ -120,11 +128,18 @@ def coins(estimator: BernoulliRows, x: Tensor, y: Tensor) -> Iterator[tuple[floa
         rows = torch.tensor(kept).nonzero()[:, 0]
         probability = torch.where(torch.tensor(kept), pi, 1 - pi).prod().item()
         if probability > 0:
-            yield probability, estimator.contract(estimator.keep(x, Sample(rows, 1 / pi[rows]), 0), y)
+            yield (
+                probability,
+                estimator.contract(estimator.keep(x, Sample(rows, 1 / pi[rows]), 0), y),
+            )
 
 
-def after_winners(estimator: WinnerTakeAllRows, x: Tensor, y: Tensor) -> Iterator[tuple[float, Tensor]]:
-    """Every tuple of places, in the order of the norms, that the slots after the winners can draw."""
+def after_winners(
+    estimator: WinnerTakeAllRows, x: Tensor, y: Tensor
+) -> Iterator[tuple[float, Tensor]]:
+    """Every tuple of places, in the order of the norms, that the slots after the winners can
+    draw.
+    """
     norms, k = x.norm(dim=1), estimator.k(x.shape[0])
     others, winning = split(norms[descending(norms)], k)
     t = int(winning)
@@ -137,12 +152,16 @@ def after_winners(estimator: WinnerTakeAllRows, x: Tensor, y: Tensor) -> Iterato
             yield probability, estimator.contract(kept, y)
 
 
-def roundings(estimator: StochasticRounding, x: Tensor, y: Tensor) -> Iterator[tuple[float, Tensor]]:
+def roundings(
+    estimator: StochasticRounding, x: Tensor, y: Tensor
+) -> Iterator[tuple[float, Tensor]]:
     """Every way to round the entries that are not on their grid."""
     f = estimator.grid(x)[2].frac().flatten()
     loose = (f > 0).nonzero()[:, 0]
     for ups in product((False, True), repeat=len(loose)):
-        up = torch.zeros_like(f, dtype=torch.bool).index_put_((loose,), torch.tensor(ups, dtype=torch.bool))
+        up = torch.zeros_like(f, dtype=torch.bool).index_put_(
+            (loose,), torch.tensor(ups, dtype=torch.bool)
+        )
         probability = torch.where(up, f, 1 - f)[loose].prod().item()
         kept = estimator.keep(x, torch.where(up, 0.0, 1.0).reshape(x.shape).float(), 0)
         yield probability, estimator.contract(kept, y)

@@ -1,4 +1,6 @@
-"""Run by torchrun from test_probe_ranks.py: two ranks tell what one process tells of the whole batch."""
+"""Run by torchrun from test_probe_ranks.py: two ranks tell what one process tells of the whole
+batch.
+"""
 
 import os
 import sys
@@ -23,7 +25,9 @@ B, STEPS, ACCUMULATED = 6, 3, 3
 
 def transformer(tied):
     torch.manual_seed(0)
-    model = Transformer(width=16, depth=2, heads=2, length=5).double()  # the attention's own gradient is a difference
+    model = Transformer(
+        width=16, depth=2, heads=2, length=5
+    ).double()  # the attention's own gradient is a difference
     if tied:
         model.head.weight = model.bytes.weight
     return model
@@ -41,12 +45,18 @@ def train(model, of_rank, passes, synchronised, **options):
     found = []
     with Probe(model, estimators=["uniform-rows"], rates=[0.5], every=2, **options) as probe:
         for step in range(STEPS):
-            tokens = torch.randint(256, (B, 5), generator=torch.Generator().manual_seed(step))[of_rank]
+            tokens = torch.randint(256, (B, 5), generator=torch.Generator().manual_seed(step))[
+                of_rank
+            ]
             for i, part in enumerate(tokens.chunk(passes)):
                 wait = not synchronised and i < passes - 1
                 if hasattr(model, "set_requires_gradient_sync"):
                     model.set_requires_gradient_sync(not wait)
-                with model.no_sync() if wait and isinstance(model, DistributedDataParallel) else nullcontext():
+                with (
+                    model.no_sync()
+                    if wait and isinstance(model, DistributedDataParallel)
+                    else nullcontext()
+                ):
                     (model(part).logsumexp(-1).square().mean() / passes).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -70,7 +80,12 @@ def same(found, expected):
         for name in other:
             for key, wanted in other[name].items():
                 error = torch.linalg.vector_norm((one[name][key] - wanted).double())
-                assert error <= 1e-5 * torch.linalg.vector_norm(wanted.double()), (name, key, one[name][key], wanted)
+                assert error <= 1e-5 * torch.linalg.vector_norm(wanted.double()), (
+                    name,
+                    key,
+                    one[name][key],
+                    wanted,
+                )
     pd.testing.assert_frame_equal(found[1], expected[1], rtol=1e-5)
 
 
@@ -108,22 +123,31 @@ def one_rank_idle(wrap, rank):
             self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
 
         def forward(self, x):
-            return self.a(x) + (self.b(x) if rank else 0 * self.b.weight.sum() + 0 * self.b.bias.sum())
+            return self.a(x) + (
+                self.b(x) if rank else 0 * self.b.weight.sum() + 0 * self.b.bias.sum()
+            )
 
     torch.manual_seed(0)
     model = Branches()
-    model = DistributedDataParallel(model) if wrap is DistributedDataParallel else fully_shard(model)
+    model = (
+        DistributedDataParallel(model) if wrap is DistributedDataParallel else fully_shard(model)
+    )
     with Probe(model) as probe, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model(torch.randn(3, 4)).square().sum().backward()
         assert set(probe.read()) == {"a"}
-    assert probe.coverage().set_index("parameter")["reason"]["b.weight"] == "it was measured on 1 of 2 ranks"
+    assert (
+        probe.coverage().set_index("parameter")["reason"]["b.weight"]
+        == "it was measured on 1 of 2 ranks"
+    )
 
 
 def tensor_parallel():
     """Not measured, and reported."""
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    parallelize_module(model, init_device_mesh("cpu", (2,)), {"0": ColwiseParallel(), "1": RowwiseParallel()})
+    parallelize_module(
+        model, init_device_mesh("cpu", (2,)), {"0": ColwiseParallel(), "1": RowwiseParallel()}
+    )
     with Probe(model) as probe, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model(torch.ones(3, 4)).square().sum().backward()
@@ -133,4 +157,6 @@ def tensor_parallel():
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]))
-    os._exit(0)  # gloo's threads may still be letting go of tensors, and abort where the interpreter has ended
+    os._exit(
+        0
+    )  # gloo's threads may still be letting go of tensors, and abort where the interpreter has ended

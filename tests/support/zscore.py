@@ -1,7 +1,8 @@
 """A z-test of fixed size for estimators whose outcomes cannot be enumerated.
 
-Bound: 4.5 standard errors, exceeded by a true formula for 7 of 10⁶ seeds. Power, asserted: a formula 5 % off lies more
-than 4.5 + 3.1 standard errors away, so it is rejected with probability above 0.999.
+Bound: 4.5 standard errors, exceeded by a true formula for 7 of 10⁶ seeds. Power, asserted: a
+formula 5 % off lies more than 4.5 + 3.1 standard errors away, so it is rejected with probability
+above 0.999.
 """
 
 import torch
@@ -13,7 +14,9 @@ BOUND, POWER = 4.5, 3.1
 
 
 def check(estimates: Tensor, exact: Tensor, formula: Tensor) -> Measured:
-    """Mean and variance of ``estimates`` (draws × p × q) against G and the closed form; returns the variance."""
+    """Mean and variance of ``estimates`` (draws × p × q) against G and the closed form; returns the
+    variance.
+    """
     errors = (estimates - exact).square().sum((1, 2))
     variance = Measured(errors.mean(), errors.std() / len(errors) ** 0.5, len(errors))
     mean = Measured(estimates.mean(0), estimates.std(0) / len(errors) ** 0.5, len(errors))
