@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -42,11 +42,12 @@ class Price:
 
     variance ‖δ‖², metric δᵀDδ, and per horizon the loss that is left behind, by the curvature H of
     other examples than those of the noise: at T = 1 from uᵀHu itself, else by ``depth`` products
-    with D^½HD^½ (``spectrum``). Source: ``loss_held``.
+    with D^½HD^½ (``spectrum``), of ``products``. Source: ``loss_held``.
     """
 
     objective: Objective
     curvature: Curvature
+    products: Curvature
     steps: Steps
     horizons: tuple[float, ...] = (1,)
     schedule: tuple[float, ...] = ()
@@ -69,7 +70,7 @@ class Price:
         root = self.steps.sizes.sqrt()
 
         def product(z: Tensor) -> Tensor:
-            return root * self.curvature.product(root * z, batches, seed)
+            return root * self.products.product(root * z, batches, seed)
 
         nodes, weights = spectrum(product, root * noise, self.depth)
         negative = float(weights[nodes < 0].sum() / max(weights.sum(), 1e-300))
@@ -94,7 +95,7 @@ class Price:
         apart = torch.empty_like(u)
         for sign, block in zip(signs, objective.blocks.values(), strict=True):
             apart[block] = sign * u[block]
-        curved = apart * self.curvature.product(apart, batches, seed)
+        curved = apart * self.products.product(apart, batches, seed)
         scale = float(self.held([1.0], 1)[0])
         return {
             name: (
@@ -112,51 +113,65 @@ def drawn(
     choices: Sequence[Choice],
     draws: int,
     seed: int = 0,
+    layers: bool = True,
     include: Patterns = None,
     exclude: Patterns = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """``draws`` draws of every choice and ``OFTEN`` times as many of the minibatch, as rows of
-    ``DRAWN``, and of each tensor of weights as rows of ``BLOCKS``.
+    ``DRAWN``; and of each tensor of weights, unless ``layers`` is false, as rows of ``BLOCKS``.
 
     Each draw takes three batches: the minibatch's noise is (g_a − g_b)/√2, an estimator's Ĝ − G on
     a, in the weights of linear layers alone, and the curvature is that of c. So draws are
-    independent, curvature and all. ``LINEAR`` is the minibatch's noise in those weights. Horizons
-    past the first step, and layers, are measured in the first ``draws``.
+    independent, curvature and all. The steps are those after (g_a² + g_b²)/2 is seen, to which
+    the side of the noise does not matter. ``LINEAR`` is the minibatch's noise in those weights.
+    Horizons past the first step, and layers, are measured in the first ``draws``.
     """
     rows: list[tuple[Any, ...]] = []
     blocks: list[tuple[Any, ...]] = []
-    objective, total = price.objective, OFTEN * draws
-    linear = linear_places(objective, choices, include, exclude)
-    for draw in range(total):
+    objective, linear = price.objective, linear_places(price.objective, choices, include, exclude)
+    for draw in range(OFTEN * draws):
         first, second, third = itertools.islice(batches, 3)
-        seeds = [fold(seed, "draw", draw, part) for part in ("a", "b", "curvature", "sketch")]
-        plain, other = objective.gradient(first, seeds[0]), objective.gradient(second, seeds[1])
-        whole = (plain - other) / 2**0.5
-        full = draw < draws
-
-        def note(key: tuple[str, float, str], noise: Tensor, full: bool = full) -> None:
-            costs, negative = price.costs(noise, [third], seeds[2], full)  # noqa: B023
-            variance = float(noise.double().square().sum())
-            metric = float((price.steps.sizes.double() * noise.double().square()).sum())
+        full, of, own = draw < draws, fold(seed, "curvature", draw), fold(seed, "draw", draw)
+        g, h = objective.gradient(first, fold(own, 0)), objective.gradient(second, fold(own, 1))
+        known = (g.square() + h.square()) / 2
+        for key, noise in noises(objective, g, h, first, choices if full else None, linear, own):
+            priced = replace(price, steps=price.steps.after(known, noise))
+            costs, negative = priced.costs(noise, [third], of, full)
+            square = noise.double().square()
+            whole = float(square.sum()), float(square @ priced.steps.sizes.double())
             for horizon, cost in zip(price.horizons, costs, strict=True):
-                rows.append((*key, draw, horizon, variance, metric, cost, negative))  # noqa: B023
-            if full:
-                parts = price.blocks(noise, [third], seeds[2])  # noqa: B023
-                blocks.extend((*key, draw, name, *part) for name, part in parts.items())  # noqa: B023
-
-        note((MINIBATCH, 1.0, "own"), whole)
-        if full:
-            note((LINEAR, 1.0, "own"), only(whole, linear))
-            for choice in choices:
-                with objective.sketched(
-                    choice.estimator, seeds[3], choice.one_seed, include, exclude
-                ):
-                    noise = only(objective.gradient(first, seeds[0]) - plain, linear)
-                note((choice.name, choice.rate, "one" if choice.one_seed else "own"), noise)
+                rows.append((*key, draw, horizon, *whole, cost, negative))
+            if full and layers:
+                parts = priced.blocks(noise, [third], of)
+                blocks += [(*key, draw, name, *part) for name, part in parts.items()]
         if progress is not None:
-            progress(draw + 1, total)
+            progress(draw + 1, OFTEN * draws)
     return pd.DataFrame(rows, columns=DRAWN), pd.DataFrame(blocks, columns=BLOCKS)
+
+
+def noises(
+    objective: Objective,
+    g: Float[Tensor, " N"],
+    h: Float[Tensor, " N"],
+    first: Any,
+    choices: Sequence[Choice] | None,
+    linear: Sequence[slice],
+    seed: int,
+) -> Iterator[tuple[tuple[str, float, str], Float[Tensor, " N"]]]:
+    """One draw of the minibatch's noise, by (noise, rate, seeds), from the gradients of two
+    batches; with ``choices`` also of that in the ``linear`` weights alone and of every choice, on
+    the ``first`` batch.
+    """
+    whole = (g - h) / 2**0.5
+    yield (MINIBATCH, 1.0, "own"), whole
+    if choices is None:
+        return
+    yield (LINEAR, 1.0, "own"), only(whole, linear)
+    for name, rate, estimator, one_seed in choices:
+        with objective.sketched(estimator, fold(seed, "sketch"), one_seed):
+            noise = objective.gradient(first, fold(seed, 0)) - g
+        yield (name, rate, "one" if one_seed else "own"), only(noise, linear)
 
 
 def linear_places(

@@ -42,8 +42,8 @@ class Kicks(Curvature):
         uᵀHu = [L(w + cu) − 2 L(w) + L(w − cu)] / c²        Hv = [∇L(w + cv) − ∇L(w − cv)] / 2c
 
     c is so large that the loss moves by about a per cent at the ends, since what the step itself
-    does to it can be below float32's resolution; the error is of order c². Where the loss is not finite the kick
-    is halved, with a warning.
+    does to it can be below float32's resolution; the error is of order c². Where the loss is not
+    finite the kick is halved, with a warning.
     """
 
     def __init__(self, objective: Objective) -> None:

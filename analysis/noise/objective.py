@@ -132,9 +132,7 @@ class Objective:
         is random is as in the plain model; with ``one_seed`` the same for all layers.
         """
         done = sketch_linears(self.model, estimator, include, exclude)
-        modes = {
-            name: (layer := self.model.get_submodule(name)).training for name in done.converted
-        }
+        modes = {name: self.model.get_submodule(name).training for name in done.converted}
         seeds = itertools.repeat(seed) if one_seed else (fold(seed, i) for i in itertools.count())
         try:
             for name in done.converted:  # in eval mode a sketched layer runs plain
@@ -149,5 +147,5 @@ class Objective:
     def weights_of(self, layers: Any) -> dict[str, slice]:
         """Layer -> the place of its weight in a vector, for those that are trained."""
         place = {id(p): self.blocks[name] for name, p in self.parameters.items()}
-        weights = {name: getattr(self.model.get_submodule(name), "weight") for name in layers}
+        weights = {name: self.model.get_submodule(name)._parameters["weight"] for name in layers}
         return {name: place[id(w)] for name, w in weights.items() if id(w) in place}

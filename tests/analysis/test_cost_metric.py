@@ -101,6 +101,25 @@ def test_bad_input():
     with pytest.raises(ValueError, match="moves none of the model's parameters"):
         steps_of(torch.optim.SGD(two_tensors(), lr=0.1), parameters)
     groups = [{"params": [p], "momentum": m} for p, m in zip(parameters, (0.0, 0.9), strict=True)]
-    with pytest.raises(ValueError, match=r"one momentum for all parameters, got 0, 0\.9"):
+    with pytest.raises(
+        ValueError, match=r"one momentum, β₂ and ε for all parameters, got 0\.0, 0\.9"
+    ):
         steps_of(torch.optim.SGD(groups, lr=0.1), parameters)
     assert Steps(torch.ones(2)).momentum == 0
+
+
+def test_adam_moves_after_it_has_seen_the_gradient():
+    """By the optimizer itself, from a state in which one weight has been quiet for long."""
+    p = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = torch.optim.Adam([p], lr=0.1, betas=(0.0, 0.9), eps=0.0)
+    step_taken(optimizer, [p])
+    optimizer.state[p]["exp_avg_sq"].copy_(torch.tensor([1.0, 1e-8, 4.0]))
+    optimizer.state[p]["step"].fill_(LATE)
+    steps, ones = steps_of(optimizer, [p]), torch.ones(3, dtype=torch.float64)
+    truth = step_taken(optimizer, [p])
+    torch.testing.assert_close(steps.after(ones, 0 * ones).sizes, truth)
+    assert steps.sizes[1] > 100 * truth[1]  # must fail: as it was before
+    dead = steps.after(0 * ones, 1e3 * ones)  # the noise is far beyond what was seen
+    torch.testing.assert_close(dead.sizes * 1e3, torch.full_like(ones, 0.1 * 1000**0.5))
+    sgd = steps_of(torch.optim.SGD([p], lr=0.1), [p])
+    assert sgd.after(ones, ones) is sgd
