@@ -1,6 +1,7 @@
 """The wheel works in an environment of its own, beside a user's folder whose names are ours."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,3 +63,9 @@ def test_the_command_runs(site, project):
     words = ["run", "--task", "digits-mlp", "--steps", "5", "--out", "run"]
     run(sys.executable, "-m", "sketchvar", *words, cwd=project, site=site)
     assert (project / "run" / "rows.parquet").exists()
+
+
+@pytest.mark.slow
+def test_the_lines_of_readme_run(site, project):
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert "uniform-rows" in run(sys.executable, "-c", lines, cwd=project, site=site)
