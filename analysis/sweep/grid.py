@@ -11,7 +11,7 @@ import pandas as pd
 from sketchvar.analysis import meter
 from sketchvar.analysis.loop import forward
 from sketchvar.analysis.sweep.cell import Cell, begin
-from sketchvar.analysis.tasks import Batch, Options, named
+from sketchvar.analysis.tasks import Batch, Options, find_task
 from sketchvar.estimators.estimator import check_rate
 from sketchvar.estimators.spelling import takes_rate
 
@@ -64,7 +64,7 @@ class Grid:
     def exact(self, seed: int = 0) -> Cell:
         """The plain exact run of a seed."""
         points = {round(self.steps * i / self.evaluations) for i in range(self.evaluations + 1)}
-        batch = named(self.task, self.options).batch_size
+        batch = find_task(self.task, self.options).batch_size
         cell = Cell(
             self.task,
             self.options,
