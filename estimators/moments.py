@@ -56,8 +56,9 @@ class Moments:
     @classmethod
     def of(cls, x: Float[Tensor, "n p"], y: Float[Tensor, "n q"]) -> "Moments":
         """The moments of a pair, which is kept (by reference) for the statistics that need all of
-        it.
+        it. NumPy arrays are taken too.
         """
+        x, y = torch.as_tensor(x), torch.as_tensor(y)
         return cls(x.shape[1], y.shape[1], row_sq(x), row_sq(y), pair=(x, y))
 
     @property

@@ -224,6 +224,7 @@ def for_rows(
             f"{name} is an oracle that has not been told of Y; give it the squared row norms of"
             " this Y, as in tell(estimator, y.square().sum(1))"
         )
+    known = torch.as_tensor(known)
     if known.shape != norms.shape:
         raise ValueError(
             f"{name} was built for {known.shape[0]} rows and met {norms.shape[0]}; "

@@ -3,6 +3,7 @@ seeds.
 """
 
 import hashlib
+from operator import index
 
 import torch
 
@@ -13,7 +14,8 @@ def fold(seed: int, *data: int | str) -> int:
 
     Folding, unlike adding, keeps (seed 1, step 2) and (seed 2, step 1) apart.
     """
-    text = "\x1f".join([str(int(seed)), *(f"{type(d).__name__}:{d}" for d in data)])
+    words = (f"str:{d}" if isinstance(d, str) else f"int:{index(d)}" for d in data)
+    text = "\x1f".join([str(int(seed)), *words])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
@@ -21,4 +23,4 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator on ``device``, started from ``seed``. Numbers differ between device types,
     not between runs.
     """
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator(device).manual_seed(index(seed))  # NumPy's integers are seeds too
