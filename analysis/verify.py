@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from sketchvar.analysis.study.study import layers_at
+from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.tasks import TASKS
 from sketchvar.estimators import Estimator, Moments, estimate, parse
 from sketchvar.estimators.seeds import fold, generator

@@ -55,12 +55,13 @@ class Moments:
     @classmethod
     def of(cls, x: Float[Tensor, "n p"], y: Float[Tensor, "n q"]) -> "Moments":
         """Build the moments of a pair, which is kept (by reference) for the statistics that need
-        all of it.
+        all of it. NumPy arrays are taken too.
 
         >>> m = Moments.of(torch.eye(2), torch.ones(2, 3))
         >>> print(f"Q = {m.Q:g}, C = {m.C:g}, D = {m.D:g}, alpha = {m.alpha:g}")
         Q = 12, C = 6, D = 6, alpha = 0.5
         """
+        x, y = torch.as_tensor(x), torch.as_tensor(y)
         return cls(x.shape[1], y.shape[1], row_sq(x), row_sq(y), pair=(x, y))
 
     @property

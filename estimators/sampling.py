@@ -209,6 +209,7 @@ def for_rows(
     """What was ``known`` of each row in advance, in float64; ValueError unless it is of these
     rows.
     """
+    known = torch.as_tensor(known)
     if known.shape != norms.shape:
         name = type(estimator).__name__
         raise ValueError(

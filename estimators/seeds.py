@@ -5,6 +5,7 @@ seeds, and every random choice of an estimator is a method of its generator.
 import hashlib
 from collections.abc import Callable
 from contextvars import ContextVar
+from operator import index
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +18,8 @@ def fold(seed: int, *data: int | str) -> int:
 
     Folding, unlike adding, keeps (seed 1, step 2) and (seed 2, step 1) apart.
     """
-    text = "\x1f".join([str(int(seed)), *(f"{type(d).__name__}:{d}" for d in data)])
+    words = (f"str:{d}" if isinstance(d, str) else f"int:{index(d)}" for d in data)
+    text = "\x1f".join([str(int(seed)), *words])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
@@ -89,5 +91,5 @@ def generator(seed: int, device: torch.device | str = "cpu") -> Generator:
     not between runs.
     """
     made = MAKE.get()(device)
-    made.manual_seed(seed)
+    made.manual_seed(index(seed))  # NumPy's integers are seeds too
     return made

@@ -17,7 +17,7 @@ from torch import Tensor
 from sketchvar.analysis import records
 from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import add_task, device, options_of
-from sketchvar.analysis.folder import Folder
+from sketchvar.analysis.folder import Folder, task_of
 from sketchvar.analysis.frontier import figure as frontier_figure
 from sketchvar.analysis.frontier.best import average, best, merged, of_run
 from sketchvar.analysis.frontier.rows import (
@@ -28,9 +28,9 @@ from sketchvar.analysis.frontier.rows import (
     FRACTIONS,
     frontier,
 )
+from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.analysis.probe import Probe
-from sketchvar.analysis.study.study import dtype_of, joined, layers_at, task_of
 from sketchvar.analysis.style import save
 from sketchvar.analysis.tasks import Task, named
 from sketchvar.estimators.spelling import EXAMPLES, split_rate
@@ -124,7 +124,7 @@ def main(arguments: argparse.Namespace) -> None:
     records.write_json(out / "frontier.json", {"options": options, **origin})
     rows = pd.DataFrame()
     for table in tables:
-        rows = joined(rows, table.assign(run=table.get("run", out.name)))
+        rows = records.append_rows(rows, table.assign(run=table.get("run", out.name)))
         records.write_rows(out / "frontier.parquet", rows)
     if not (rows["ratio"] > 0).any():
         raise ValueError(
@@ -165,7 +165,7 @@ def check(a: argparse.Namespace) -> Task:
 
 def of_a_run(a: argparse.Namespace) -> Iterable[pd.DataFrame]:
     """The rows of a run that was made before."""
-    return [of_run(records.read_rows(Folder(a.run).rows), dtype_of(task_of(a.run)))]
+    return [of_run(records.read_rows(Folder(a.run).rows), task_of(a.run).dtype)]
 
 
 def of_a_pair(a: argparse.Namespace, where: torch.device) -> Iterable[pd.DataFrame]:
@@ -185,7 +185,7 @@ def of_a_task(task: Task, a: argparse.Namespace, where: torch.device) -> Iterato
     )
     for step, layers in layers_at(task, steps, where, a.seed, a.layer):
         new = [
-            frontier(layer, dtype_of(task), a.estimators, fractions(a), draws, a.seed)
+            frontier(layer, task.dtype, a.estimators, fractions(a), draws, a.seed)
             for layer in layers.values()
         ]
         console.print(f"step {step}: {len(layers)} layers")

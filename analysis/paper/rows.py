@@ -13,8 +13,8 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.commands import bench, run, train
 from sketchvar.analysis.frontier.rows import frontier
+from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.paper import averaging, probed, throughput, variance
-from sketchvar.analysis.study.study import dtype_of, layers_at
 from sketchvar.analysis.tasks import named
 
 Options = Callable[[argparse.ArgumentParser], None]
@@ -44,7 +44,7 @@ def make_frontier(a: argparse.Namespace, out: Path) -> None:
     records.write_json(out / "run.json", records.provenance(device) | task.provenance())
     for step, layers in layers_at(task, steps, device, a.seed):
         parts = [
-            frontier(layer, dtype_of(task), a.estimators, a.rates, a.draws, a.seed)
+            frontier(layer, task.dtype, a.estimators, a.rates, a.draws, a.seed)
             for layer in layers.values()
         ]
         records.write_rows(out / "rows.parquet", pd.concat(parts).assign(task=a.task, step=step))
