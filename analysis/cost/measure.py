@@ -37,8 +37,9 @@ VECTORS = 14  # numbers held per trainable weight, at most, beside a training st
 
 
 class Costs(NamedTuple):
-    """``table``: the three ratios of every estimator at every horizon; ``layers``: of every tensor
-    of weights, over one step; ``coherence``: how much is there because tensors err together.
+    """``table``: the three ratios of every estimator at every horizon; ``layers``: of every linear
+    layer, over one step, where that was asked for; ``coherence``: how much of each noise's cost is
+    there because tensors of weights err together.
     """
 
     table: pd.DataFrame
@@ -56,7 +57,7 @@ def cost(
     *,
     draws: int = 8,
     curvature: str = "kicks",
-    layers: bool = True,
+    layers: bool = False,
     one_seed: Sequence[str | Estimator] = (),
     schedule: Sequence[float] = (),
     clip: float = math.inf,
@@ -86,6 +87,7 @@ def cost(
     most: 8 give standard errors of about 15 %; fewer than 4 give none. ``curvature`` of one step is
     measured by "kicks" (any model), "gauss-newton" (losses of torch.nn.functional) or "hessian";
     longer horizons by Gauss–Newton products where kicks are asked for and it can be had.
+    ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
     ``one_seed``: estimators whose coherence is also measured
     with one seed for all layers. ``clip``: the norm to which gradients are clipped; ``scaler``: a
     GradScaler.
@@ -122,15 +124,11 @@ def cost(
             tuple(schedule),
             depth,
         )
-        rows, blocks = drawn(
-            price, source, choices, draws, seed, layers, include, exclude, progress
-        )
+        rows, parts = drawn(price, source, choices, draws, seed, layers, include, exclude, progress)
     table = ratios(rows).merge(kept, on=["estimator", "rate"])
     wanted = ["estimator", "rate", "kept_bytes", "share", "horizon"]
     table = table[wanted + [c for c in table if c not in wanted]]
-    if not layers:
-        return Costs(table, pd.DataFrame(), pd.DataFrame())
-    return Costs(table, by_layer(blocks), coherence(rows, blocks))
+    return Costs(table, by_layer(parts), coherence(rows))
 
 
 def products(kicks: Curvature, batch: Any) -> Curvature:

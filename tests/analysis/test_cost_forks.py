@@ -75,7 +75,6 @@ def test_and_their_cost_ratio_says_so_at_every_horizon(forked):
         optimizer,
         horizon=(1, 8, math.inf),
         draws=24,
-        layers=False,
         depth=6,
     ).table
     for ratio in ("variance_ratio", "metric_ratio", "cost_ratio"):
