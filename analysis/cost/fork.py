@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from sketchvar.analysis.cost.effective import EXACT, best_factors, effective_batches
-from sketchvar.analysis.cost.measure import choice_of
 from sketchvar.analysis.cost.state import Fork, Method, State
 from sketchvar.analysis.noise.cost import endless
 from sketchvar.analysis.noise.spread import Loss
-from sketchvar.estimators import Estimator
+from sketchvar.estimators import choices
+from sketchvar.estimators.choice import Estimators
 from sketchvar.estimators.layers.convert import Patterns
 
 FRACTIONS = (1.0, 0.5, 0.25, 0.125)
@@ -39,7 +39,7 @@ def forks(
     model: nn.Module,
     loss: Loss,
     batches: Iterable[Any],
-    estimators: Sequence[str | Estimator],
+    estimators: Estimators,
     optimizer: torch.optim.Optimizer,
     *,
     steps: int = 16,
@@ -90,7 +90,7 @@ def forks(
     given = {number: list(itertools.islice(source, steps)) for number in numbers}
     state = State(model, optimizer, loss, given, held_out, schedule, clip, seed, include, exclude)
     methods = [Method(EXACT, 1.0, fraction, None) for fraction in sorted(fractions)[::-1]]
-    methods += [Method(c.name, c.rate, 1.0, c.estimator) for c in map(choice_of, estimators)]
+    methods += [Method(c.name, c.rate, 1.0, c.told()) for c in choices(estimators)]
     rows = Rows(state, steps, jobs, known, keep, progress)
     rows.add([Fork(m, f, True, i) for m in methods for f in factors for i in range(tuning)])
     for _ in range(WIDER):

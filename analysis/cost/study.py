@@ -13,7 +13,7 @@ from sketchvar.analysis.cost.points import Loss, Points, fresh, stops
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training
 from sketchvar.analysis.tasks import named
-from sketchvar.estimators import Estimator, parse
+from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.seeds import fold
 
@@ -42,7 +42,7 @@ class CostStudy(Points):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_known("curvature", self.curvature, CURVATURES)
-        self.choices()
+        choices(self.estimators + self.coherent, self.rates)
         if self.draws < 1:
             raise ValueError(f"--draws must be 1 or more, got {self.draws}")
 
@@ -50,11 +50,6 @@ class CostStudy(Points):
     def name(self) -> str:
         """The run's id: the task and a fingerprint of every field."""
         return f"cost-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
-
-    def choices(self, which: tuple[str, ...] | None = None) -> list[Estimator]:
-        """The estimators, each at every rate, once. Raises ValueError for what cannot be read."""
-        texts = self.estimators if which is None else which
-        return list(dict.fromkeys(parse(text, rate) for text in texts for rate in self.rates))
 
 
 def measure(
@@ -88,7 +83,8 @@ def measure(
             rows.insert(0, "step", step)
             before = records.read_rows(path) if path.exists() else pd.DataFrame()
             before = before[before["step"] != step] if len(before) else before
-            records.write_rows(path, records.append_rows(before, rows))
+            if len(rows):
+                records.write_rows(path, records.append_rows(before, rows))
     folder.describe(study, origin, finished=True)
     folder.checkpoint.unlink(missing_ok=True)
     return out
@@ -104,13 +100,13 @@ def measured(
         training.model,
         Loss(training),
         fresh(training, step, "cost"),
-        study.choices(),
+        choices(study.estimators, study.rates),
         training.optimizer,
         horizons,
         draws=study.draws,
         curvature=study.curvature,
         layers=study.layers,
-        one_seed=study.choices(study.coherent),
+        one_seed=choices(study.coherent, study.rates),
         schedule=study.schedule(step),
         depth=study.depth,
         seed=fold(study.seed, "cost", step),

@@ -16,7 +16,7 @@ from sketchvar.analysis.noise.curvature import Batches, Curvature
 from sketchvar.analysis.noise.horizon import loss_held, spectrum, stable_until
 from sketchvar.analysis.noise.metric import Steps
 from sketchvar.analysis.noise.objective import Objective
-from sketchvar.estimators import Estimator
+from sketchvar.estimators import Choice
 from sketchvar.estimators.layers.convert import Patterns
 from sketchvar.estimators.seeds import fold
 
@@ -28,15 +28,18 @@ DRAWN += ["apart", "negative", "unstable"]
 LAYERS = ["noise", "rate", "seeds", "draw", "layer", "variance", "metric", "cost"]
 
 
-class Choice(NamedTuple):
-    """An estimator under its name, without the rate where it takes one; ``one_seed`` gives all
-    layers the same draw.
+class Sketched(NamedTuple):
+    """What linear layers take their weight gradient from, under the name and rate that tables give
+    it; with ``one_seed`` all layers share the draw.
     """
 
-    name: str
-    rate: float
-    estimator: Estimator
+    choice: Choice
     one_seed: bool = False
+
+    @property
+    def key(self) -> tuple[str, float, str]:
+        """Its noise, rate and seeds in tables."""
+        return self.choice.name, self.choice.rate, "one" if self.one_seed else "own"
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Price:
 def drawn(
     price: Price,
     batches: Iterator[Any],
-    choices: Sequence[Choice],
+    choices: Sequence[Sketched],
     draws: int,
     seed: int = 0,
     layers: bool = False,
@@ -163,7 +166,7 @@ def noises(
     g: Float[Tensor, " N"],
     h: Float[Tensor, " N"],
     first: Any,
-    choices: Sequence[Choice] | None,
+    choices: Sequence[Sketched] | None,
     linear: Mapping[str, slice],
     seed: int,
 ) -> Iterator[tuple[tuple[str, float, str], Float[Tensor, " N"]]]:
@@ -176,21 +179,21 @@ def noises(
     if choices is None:
         return
     yield (LINEAR, 1.0, "own"), only(whole, linear.values())
-    for name, rate, estimator, one_seed in choices:
-        with objective.sketched(estimator, fold(seed, "sketch"), one_seed):
+    for each in choices:
+        with objective.sketched(each.choice.told(), fold(seed, "sketch"), each.one_seed):
             noise = objective.gradient(first, fold(seed, 0)) - g
-        yield (name, rate, "one" if one_seed else "own"), only(noise, linear.values())
+        yield each.key, only(noise, linear.values())
 
 
 def linear_places(
-    objective: Objective, choices: Sequence[Choice], include: Patterns, exclude: Patterns
+    objective: Objective, choices: Sequence[Sketched], include: Patterns, exclude: Patterns
 ) -> dict[str, slice]:
     """Layer -> where its weight is, of those that the choices' estimators can take. Raises
     ValueError where there are none.
     """
     if not choices:
         return {}
-    with objective.sketched(choices[0].estimator, 0, False, include, exclude) as done:
+    with objective.sketched(choices[0].choice.told(), 0, False, include, exclude) as done:
         places = objective.weights_of(done.converted)
     if not places:
         raise ValueError(f"no layer of the model can be sketched:\n{done}")

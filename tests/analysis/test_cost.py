@@ -6,18 +6,17 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from sketchvar.analysis.cost import cost
-from sketchvar.analysis.noise.cost import Choice, Price, drawn, endless
+from sketchvar.analysis.noise.cost import Price, Sketched, drawn, endless
 from sketchvar.analysis.noise.curvature import Hessian
 from sketchvar.analysis.noise.metric import Steps
 from sketchvar.analysis.noise.objective import Objective
-from sketchvar.estimators import CountSketch, UniformRows
+from sketchvar.estimators import Choice, CountSketch, UniformRows
 
 BOUND = 4.5  # standard errors; 7 of 10⁶ right formulas are outside
 P, Q, N = 3, 2, 4
@@ -55,7 +54,7 @@ def quadratic():
     sizes = torch.linspace(0.1, 0.6, P * Q, dtype=torch.float64)
     way = Hessian(objective)
     price = Price(objective, way, way, Steps(sizes, 0.5), (1.0, 5.0, math.inf), depth=P * Q)
-    choice = Choice("uniform-rows", 0.5, UniformRows(0.5))
+    choice = Sketched(Choice.of(UniformRows(0.5)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sketchvar.analysis.noise.cost.OFTEN", 1)
         rows, layers = drawn(price, endless([a, b, c]), [choice], 50, seed=1, layers=True)
@@ -168,7 +167,7 @@ def test_one_seed_makes_layers_err_together(as_often):
         objective = Objective(Twice(), squared)
         way = Hessian(objective)
         price = Price(objective, way, way, Steps(torch.ones(objective.size, dtype=torch.float64)))
-        choice = Choice("uniform-rows", 0.25, UniformRows(0.25), one)
+        choice = Sketched(Choice.of(UniformRows(0.25)), one)
         found, _ = drawn(price, endless([data(i, 8) for i in range(3)]), [choice], 60)
         rows[one] = found[found["noise"] == "uniform-rows"][["cost", "apart"]].mean()
     # the two errors are equal: their square is 4, where it would be 2; apart they cost the same
