@@ -1,15 +1,20 @@
 """The points of a training at which it stands still: trained on to each, resumed from the last."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training, forward, start
-from sketchvar.analysis.tasks import Batch, Options, moved, named
+from sketchvar.analysis.tasks import Batch, Options, Task, moved, named
 from sketchvar.estimators.seeds import fold
+
+Progress = Callable[[str, int], object]
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,11 @@ class Points:
 class Loss:
     """A task's loss in the precision that trains: one that other processes can be sent."""
 
-    training: Training
+    task: Task
+    device: torch.device
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        return forward(self.training.task, model, batch, self.training.device)
+        return forward(self.task, model, batch, self.device)
 
 
 def fresh(training: Training, step: int, what: str) -> Iterator[Batch]:
@@ -79,7 +85,7 @@ def stops(
     training = start(task, points.steps, device, points.seed)
     begin = restore(folder, training)
     for step in range(begin, points.measure_at[-1] + 1):
-        if callable(progress):
+        if progress is not None:
             progress("train", step)
         if step in points.measure_at:
             folder.save(step, training.model, training.optimizer)
@@ -103,3 +109,17 @@ def restore(folder: Folder, training: Training) -> int:
             f"{folder.checkpoint} is not readable ({error}); remove it to train from the start"
         ) from None
     return int(state["step"])
+
+
+def known(path: Path, step: int) -> bool:
+    """Whether a table has rows of this step."""
+    return path.exists() and step in set(records.read_rows(path)["step"])
+
+
+def write_step(path: Path, step: int, rows: pd.DataFrame) -> None:
+    """Put the rows of one step into a table, in place of those that it has of it."""
+    if not len(rows):
+        return
+    before = records.read_rows(path) if path.exists() else pd.DataFrame({"step": []})
+    rows.insert(0, "step", step)
+    records.write_rows(path, records.append_rows(before[before["step"] != step], rows))

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.cost.measure import CURVATURES, HORIZONS, Costs, cost
-from sketchvar.analysis.cost.points import Loss, Points, fresh, stops
+from sketchvar.analysis.cost.points import Loss, Points, Progress, fresh, known, stops, write_step
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training
 from sketchvar.analysis.tasks import named
@@ -18,7 +17,6 @@ from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.seeds import fold
 
 FILES = {"table": "cost", "layers": "cost-layers", "coherence": "coherence"}
-Progress = Callable[[str, int], object]
 
 
 @dataclass(frozen=True)
@@ -69,28 +67,22 @@ def measure(
     folder.describe(study, origin, finished=False)
     paths = {part: out / f"{name}.parquet" for part, name in FILES.items()}
     for number, (step, training) in enumerate(stops(study, folder, progress)):
-        path = paths["coherence"]  # the last to be written
-        if path.exists() and step in set(records.read_rows(path)["step"]):
+        if known(paths["coherence"], step):  # the last to be written
             continue
 
         def drawn(done: int, total: int, before: int = number) -> None:
             if progress is not None:
                 progress("draw", before * total + done)
 
-        found = measured(study, training, step, drawn)
+        found = measure_at(study, training, step, drawn)
         for part, path in paths.items():
-            rows = getattr(found, part).assign(run=study.name, task=study.task)
-            rows.insert(0, "step", step)
-            before = records.read_rows(path) if path.exists() else pd.DataFrame()
-            before = before[before["step"] != step] if len(before) else before
-            if len(rows):
-                records.write_rows(path, records.append_rows(before, rows))
+            write_step(path, step, getattr(found, part).assign(run=study.name, task=study.task))
     folder.describe(study, origin, finished=True)
     folder.checkpoint.unlink(missing_ok=True)
     return out
 
 
-def measured(
+def measure_at(
     study: CostStudy, training: Training, step: int, progress: Callable[[int, int], object]
 ) -> Costs:
     """The costs at one step of a training."""
@@ -98,7 +90,7 @@ def measured(
     horizons = sorted({*study.horizons, *([left] if left else [])} - {0})
     return cost(
         training.model,
-        Loss(training),
+        Loss(training.task, training.device),
         fresh(training, step, "cost"),
         choices(study.estimators, study.rates),
         training.optimizer,
