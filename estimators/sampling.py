@@ -3,7 +3,6 @@ unbiased.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,13 +20,13 @@ from sketchvar.estimators.estimator import (
 )
 from sketchvar.estimators.moments import Moments, row_sq
 from sketchvar.estimators.seeds import generator
-from sketchvar.estimators.sketch import BlockSketch
+from sketchvar.estimators.sketch import RowSketch
 
 INDEX = torch.int32  # how the number of a row is kept
 
 
 @dataclass(frozen=True)
-class UniformRows(BlockSketch[Int[Tensor, " k"]], KeepsRows):
+class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
     """Keeps k rows chosen uniformly without replacement, or with it.
 
     S = √(n/k) times k unit vectors, distinct or independent, so E[SSᵀ] = I.
@@ -40,15 +39,14 @@ class UniformRows(BlockSketch[Int[Tensor, " k"]], KeepsRows):
     """
 
     replacement: bool = False
+    cut = staticmethod(Tensor.split)
 
     def draw(self, n: int, seed: int, device: torch.device) -> Int[Tensor, " k"]:
-        return choose_uniformly(n, self.k(n), self.replacement, generator(seed, device))
+        g = generator(seed, device)
+        return g.integers(n, self.k(n)) if self.replacement else g.sample(n, self.k(n))
 
     def apply(self, s: Int[Tensor, " k"], x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
         return x.index_select(0, s).mul_((x.shape[0] / max(self.k(x.shape[0]), 1)) ** 0.5)
-
-    def blocks(self, s: Int[Tensor, " k"], size: int) -> Iterator[Int[Tensor, " size"]]:
-        yield from s.split(size)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k = max(self.k(m.n), 1)
@@ -126,7 +124,7 @@ class ImportanceRows(SampledRows):
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi, k = self.probabilities(norms), self.k(norms.shape[0])
-        rows = choose(pi, k, seed)
+        rows = generator(seed, pi.device).choices(pi, k)
         return Sample(rows, 1 / (k * pi[rows]))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
@@ -160,15 +158,20 @@ class ScoredRows(ImportanceRows):
 
     ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step. The floor
     keeps the estimate unbiased whatever they are. Equal scores give ``NormRows`` with a floor;
-    all-zero scores fall back to uniform rows.
+    all-zero scores fall back to uniform rows. Without scores it is an oracle that waits for the
+    true ‖yᵢ‖ (``tell``).
     Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k. Bytes and time as ``NormRows``. Made with one device
     synchronisation.
     Source: Katharopoulos and Fleuret 2018, https://arxiv.org/abs/1803.00942, who predict it for
     examples.
     """
 
-    scores: Float[Tensor, " n"]
+    scores: Float[Tensor, " n"] | None = None
     floor: float = 0.1
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]  # an oracle only while it waits
+        return Traits(oracle=self.scores is None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,6 +180,8 @@ class ScoredRows(ImportanceRows):
                 f"ScoredRows needs 0 < floor <= 1, got floor={self.floor}; without a floor a wrong"
                 " score biases it"
             )
+        if self.scores is None:
+            return
         if self.scores.ndim != 1 or bool((self.scores < 0).any()):
             raise ValueError(
                 f"ScoredRows needs one score >= 0 per row, got shape {tuple(self.scores.shape)}, "
@@ -193,12 +198,12 @@ class OptimalRows(ImportanceRows):
     """The oracle of ``ScoredRows``: πᵢ ∝ ‖xᵢ‖‖yᵢ‖, the least variance of any π. Needs ‖yᵢ‖² in
     advance.
 
-    ``y_sq`` (n) holds ‖yᵢ‖². Variance: (L² − C) / k when ``y_sq`` is the truth. Bytes and time as
-    ``NormRows``.
+    ``y_sq`` (n) holds ‖yᵢ‖²; without it, it waits for them (``tell``). Variance: (L² − C) / k when
+    ``y_sq`` is the truth. Bytes and time as ``NormRows``.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, Lemma 4.
     """
 
-    y_sq: Float[Tensor, " n"]
+    y_sq: Float[Tensor, " n"] | None = None
     traits = Traits(oracle=True)
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -206,14 +211,19 @@ class OptimalRows(ImportanceRows):
 
 
 def for_rows(
-    estimator: object, known: Float[Tensor, " m"], norms: Float[Tensor, " n"]
+    estimator: object, known: Float[Tensor, " m"] | None, norms: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """What was ``known`` of each row in advance, in float64; ValueError unless it is of these
     rows.
     """
+    name = type(estimator).__name__
+    if known is None:
+        raise ValueError(
+            f"{name} is an oracle that has not been told of Y; give it the squared row norms of"
+            " this Y, as in tell(estimator, y.square().sum(1))"
+        )
     known = torch.as_tensor(known)
     if known.shape != norms.shape:
-        name = type(estimator).__name__
         raise ValueError(
             f"{name} was built for {known.shape[0]} rows and met {norms.shape[0]}; "
             "what it knows of the rows of one Y serves that Y only: build it again for this one"
@@ -227,23 +237,3 @@ def normalized(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """
     total = scores.sum()
     return torch.where(total == 0, 1 / max(scores.shape[0], 1), scores / total + 0 * total)
-
-
-def choose(pi: Float[Tensor, " n"], k: int, seed: int) -> Int[Tensor, " k"]:
-    """k row numbers drawn independently with probabilities π by inverting their cumulative sum.
-
-    Unlike torch.multinomial it takes any n, never raises on NaN (which then shows in the estimate)
-    and never synchronises the device; a row with πᵢ = 0 is never chosen.
-    """
-    edges = pi.cumsum(0)
-    u = torch.rand(k, generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64)
-    total = edges[-1:]
-    u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(edges, u, right=True).clamp_(max=max(pi.shape[0] - 1, 0))
-
-
-def choose_uniformly(n: int, k: int, replacement: bool, g: torch.Generator) -> Int[Tensor, " k"]:
-    """k of the numbers below n, independent or distinct, on the generator's device."""
-    if replacement:
-        return torch.randint(max(n, 1), (k,), generator=g, device=g.device)
-    return torch.randperm(n, generator=g, device=g.device)[:k]

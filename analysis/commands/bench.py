@@ -73,7 +73,8 @@ def main_probe(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--repeats must be 3 or more for a median, got {arguments.repeats}")
     title = "Ratio to the plain training step"
     grid = Table("model", "level", "every", "time", "interquartile", "peak memory", title=title)
-    for cost in bench.probe(arguments.repeats):
+    *_, rows = bench.time_probes(arguments.repeats)
+    for cost in rows.itertuples():
         interval = f"{cost.low:.3f}–{cost.high:.3f}"
         grid.add_row(
             cost.model,
@@ -90,7 +91,7 @@ def main_layer(arguments: argparse.Namespace) -> None:
     """Measure layers; print a table, write the rows as they come, draw the figure."""
     a = arguments
     rows = recorded(
-        bench_layer.layer(a.estimators, a.rates, a.shapes, a.repeats, device(a.device)),
+        bench_layer.time_layers(a.estimators, a.rates, a.shapes, a.repeats, device(a.device)),
         a.out,
         "layer",
     )
@@ -117,7 +118,7 @@ def main_layer(arguments: argparse.Namespace) -> None:
 def main_memory(arguments: argparse.Namespace) -> None:
     """Measure training steps; print a table, write the rows as they come, draw the figure."""
     a = arguments
-    table = bench_memory.memory(
+    table = bench_memory.measure_memory(
         a.estimators, a.rates, a.layers, a.batch, a.length, device(a.device)
     )
     rows = recorded(table, a.out, "memory")

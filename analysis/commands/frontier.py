@@ -17,23 +17,24 @@ from torch import Tensor
 from sketchvar.analysis import records
 from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import add_task, device, options_of
-from sketchvar.analysis.folder import Folder
+from sketchvar.analysis.folder import Folder, task_of
 from sketchvar.analysis.frontier import figure as frontier_figure
-from sketchvar.analysis.frontier.best import average, best, merged, of_run
+from sketchvar.analysis.frontier.best import BASELINE, average, best, merge_lines
 from sketchvar.analysis.frontier.rows import (
-    BASELINE,
     BUDGETS,
     DRAWS,
     ESTIMATORS,
     FRACTIONS,
     frontier,
+    of_run,
 )
+from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.analysis.probe import Probe
-from sketchvar.analysis.study.study import dtype_of, joined, layers_at, task_of
 from sketchvar.analysis.style import save
-from sketchvar.analysis.tasks import Task, named
-from sketchvar.estimators.spelling import EXAMPLES, split_rate
+from sketchvar.analysis.tasks import Task, find_task
+from sketchvar.estimators import choices
+from sketchvar.estimators.spelling import EXAMPLES
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -124,7 +125,7 @@ def main(arguments: argparse.Namespace) -> None:
     records.write_json(out / "frontier.json", {"options": options, **origin})
     rows = pd.DataFrame()
     for table in tables:
-        rows = joined(rows, table.assign(run=table.get("run", out.name)))
+        rows = records.append_rows(rows, table.assign(run=table.get("run", out.name)))
         records.write_rows(out / "frontier.parquet", rows)
     if not (rows["ratio"] > 0).any():
         raise ValueError(
@@ -134,14 +135,13 @@ def main(arguments: argparse.Namespace) -> None:
     table = average(rows)
     show(table, a.budgets)
     mpl.use("agg")
-    picture = save(frontier_figure.frontier(merged(table)), out / "frontier")[0]
+    picture = save(frontier_figure.frontier(merge_lines(table)), out / "frontier")[0]
     print(f"\n{out / 'frontier.parquet'}\n{picture}")
 
 
 def check(a: argparse.Namespace) -> Task:
     """The task. Raises ValueError for options that make no sense, before any work."""
-    for text in a.estimators:
-        split_rate(text, 1.0)
+    choices(a.estimators, 1.0)
     if wrong := [b for b in a.budgets if not 0 < b <= 1]:
         raise ValueError(
             f"budgets are fractions of X's bytes, 0 to 1, got {wrong[0]:g}; write 0.125 for 12.5 %"
@@ -157,7 +157,7 @@ def check(a: argparse.Namespace) -> Task:
         )
     if a.draws is not None and (a.draws < 0 or a.draws == 1):
         raise ValueError(f"--draws must be 0, or 2 or more for a standard error, got {a.draws}")
-    task = named(a.task, options_of(a))
+    task = find_task(a.task, options_of(a))
     if a.layer:
         Probe(task.model(), pairs=[a.layer])  # refuses a name that it does not know
     return task
@@ -165,7 +165,7 @@ def check(a: argparse.Namespace) -> Task:
 
 def of_a_run(a: argparse.Namespace) -> Iterable[pd.DataFrame]:
     """The rows of a run that was made before."""
-    return [of_run(records.read_rows(Folder(a.run).rows), dtype_of(task_of(a.run)))]
+    return [of_run(records.read_rows(Folder(a.run).rows), task_of(a.run).dtype)]
 
 
 def of_a_pair(a: argparse.Namespace, where: torch.device) -> Iterable[pd.DataFrame]:
@@ -185,7 +185,7 @@ def of_a_task(task: Task, a: argparse.Namespace, where: torch.device) -> Iterato
     )
     for step, layers in layers_at(task, steps, where, a.seed, a.layer):
         new = [
-            frontier(layer, dtype_of(task), a.estimators, fractions(a), draws, a.seed)
+            frontier(layer, task.dtype, a.estimators, fractions(a), draws, a.seed)
             for layer in layers.values()
         ]
         console.print(f"step {step}: {len(layers)} layers")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sketchvar.analysis import records
 from sketchvar.analysis.commands import Help
-from sketchvar.analysis.folder import Folder, rows_of
+from sketchvar.analysis.folder import Folder, rows_of, task_of
 from sketchvar.analysis.plan.baselines import Single, Uniform, best_single, curves, singles
 from sketchvar.analysis.plan.figure import ratio_by_memory
 from sketchvar.analysis.plan.plan import (
@@ -26,7 +26,6 @@ from sketchvar.analysis.plan.plan import (
     save_plan,
     totals,
 )
-from sketchvar.analysis.study.study import dtype_of, task_of
 from sketchvar.analysis.style import save
 
 CAPTION = """\
@@ -138,7 +137,7 @@ def kept_dtype(run: Path, precision: str | None) -> torch.dtype:
         raise ValueError(
             f"no run.json in {run} says in which precision X is kept; give --precision"
         )
-    return dtype_of(task_of(run))
+    return task_of(run).dtype
 
 
 def layers(chosen: pd.DataFrame, title: str) -> Table:

@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_left_out(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("too large")
         yield
 
-    monkeypatch.setattr(suite_parts.bench_layer, "layer", fails)
+    monkeypatch.setattr(suite_parts.bench_layer, "time_layers", fails)
     run = Run(suite.TINY, tmp_path, "cpu", float("inf"))
     rows, state = suite.carry_out("layers", run)
     assert state == "done" and rows.empty and len(run.skipped) == len(suite.OF_LAYERS)
@@ -151,8 +151,8 @@ def test_full_size_is_what_was_asked_for():
         and torch.bfloat16 in full.dtypes
         and len(full.batches) == 8
     )
-    from sketchvar.analysis.tasks import named
+    from sketchvar.analysis.tasks import find_task
 
     with torch.device("meta"):
-        model = named(full.task).model()
+        model = find_task(full.task).model()
     assert 123.5e6 < sum(p.numel() for p in model.parameters()) < 124.5e6
