@@ -14,7 +14,8 @@ from rich.table import Table
 from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import device
 from sketchvar.analysis.gpu.parts import PARTS
-from sketchvar.analysis.gpu.suite import FULL, TINY, draw, numbers, suite
+from sketchvar.analysis.gpu.scale import FULL, TINY
+from sketchvar.analysis.gpu.suite import draw, numbers, suite
 from sketchvar.estimators.catalog import check_known
 
 
