@@ -16,6 +16,7 @@ from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
@@ -36,8 +37,11 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "uniform-rows": UniformRows,
     "uniform-rows-iid": partial(UniformRows, replacement=True),
     "norm-rows": NormRows,
+    "norm-rows-iid": partial(NormRows, replacement=True),
     "bernoulli-rows": BernoulliRows,
+    "priority-rows": PriorityRows,
     "winner-take-all-rows": WinnerTakeAllRows,
+    "winner-take-all-rows-iid": partial(WinnerTakeAllRows, replacement=True),
     "scored-rows": ScoredRows,
     "optimal-rows": OptimalRows,
     "top-rows": TopRows,

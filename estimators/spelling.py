@@ -20,10 +20,12 @@ from torch import Tensor
 from sketchvar.estimators.catalog import CATALOG, ORACLES, known_rows, nearest
 from sketchvar.estimators.combine import Centered, Then, check_then
 from sketchvar.estimators.estimator import Estimator, Traits
+from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.quantize import StochasticRounding
 
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},
+    "grouped-rows": GroupedRows,
     "rounding": StochasticRounding,
     "rounding-rotated": partial(StochasticRounding, rotate=True),
 }
