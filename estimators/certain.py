@@ -66,8 +66,8 @@ class WinnerTakeAllRows(SampledRows):
 
     t makes Σ_others ‖xᵢ‖ / (k − t) least, the bound on the variance that forward can know; a row
     wins just where ``BernoulliRows`` would keep it for certain. At rate 1 all win.
-    Variance: f (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²), f as in ``NormRows`` for k − t of n − t rows.
-    Bytes and time as ``NormRows``, and a sort of norms; choosing t synchronises the device.
+    Variance: f (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²), f as in ``NormRows`` for k − t of n −
+    t rows. Bytes and time as ``NormRows``, and a sort of norms; choosing t synchronises the device.
     Source: Liu et al. 2023 (WTA-CRS), https://arxiv.org/abs/2305.15265.
     """
 
@@ -92,7 +92,7 @@ class WinnerTakeAllRows(SampledRows):
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         order, t, others = self.split(norms)
-        factor, n = self.factor(norms.shape[0], t), norms.shape[0]
+        factor = self.factor(norms.shape[0], t)
         drawn = factor / others if self.replacement else 1 + factor * (1 / others - 1)
         return torch.empty_like(norms).index_copy_(0, order, torch.cat([norms.new_ones(t), drawn]))
 

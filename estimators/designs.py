@@ -32,8 +32,8 @@ def draw_from_groups(pi: Float[Tensor, " n"], k: int, g: Generator) -> Sample:
     row i of group g with probability πᵢ/P_g and weight P_g/πᵢ, P_g the sum of π in the group.
 
     A group whose π are all zero keeps any of its rows, with weight 1. The variance of Σ w xᵢyᵢᵀ is
-    f (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C), f = ``chance_to_meet(n, k)``: given the partition it is Σ_g (P_g Σ_{i∈g}
-    ‖xᵢ‖²‖yᵢ‖²/πᵢ − ‖G_g‖²), and two rows share a group with probability f.
+    f (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C), f = ``chance_to_meet(n, k)``: given the partition it is Σ_g (P_g
+    Σ_{i∈g} ‖xᵢ‖²‖yᵢ‖²/πᵢ − ‖G_g‖²), and two rows share a group with probability f.
     Source: Rao, Hartley, Cochran 1962, https://doi.org/10.1111/j.2517-6161.1962.tb00471.x.
     """
     n = pi.shape[0]

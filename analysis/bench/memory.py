@@ -20,8 +20,7 @@ from sketchvar.analysis import meter
 from sketchvar.analysis import style as figures
 from sketchvar.analysis.bench.roberta import Roberta
 from sketchvar.analysis.loop import checkpoint_blocks, forward, start
-from sketchvar.analysis.noise.table import choices
-from sketchvar.estimators import parse, sketch_linears
+from sketchvar.estimators import Choice, Exact, choices, sketch_linears
 from sketchvar.estimators.layers.linear import Sketched
 
 COLUMNS = ["device", "layers", "batch", "length", "estimator", "rate", "checkpointing"]
@@ -49,7 +48,7 @@ def measure_memory(
     checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
     ``progress`` is called after every row. Raises ImportError where transformers is not installed.
     """
-    compared = [("plain", 1.0), *choices(estimators, rates)]
+    compared = [Choice("plain", 1.0, Exact()), *choices(estimators, rates)]
     rows: list[tuple[Any, ...]] = []
     for batch in batches:
         task = Roberta(batch_size=batch, layers=layers, length=length)
@@ -61,8 +60,8 @@ def measure_memory(
         for checkpointing in (False, True):
             if checkpointing:
                 checkpoint_blocks(model)
-            for name, rate in compared:
-                sketch_linears(model, parse("exact" if name == "plain" else name, rate))
+            for choice in compared:
+                sketch_linears(model, choice.told())
                 peak = resident + meter.peak(step, device)
                 plain = plain or peak
                 theory, account = float("nan"), {}
@@ -73,7 +72,7 @@ def measure_memory(
                 held = sum(account.values()) or float("nan")
                 times = [meter.seconds(step, device) for _ in range(timed)]
                 took = statistics.median(times) if times else float("nan")
-                about = (device, layers, batch, length, name, rate, checkpointing)
+                about = (device, layers, batch, length, choice.name, choice.rate, checkpointing)
                 numbers = (peak, peak / plain, theory, resident, held, json.dumps(account), took)
                 rows.append((*about, *numbers))
                 if progress is not None:

@@ -21,11 +21,10 @@ from sketchvar.analysis.noise.metric import Steps, steps_of
 from sketchvar.analysis.noise.objective import Objective
 from sketchvar.analysis.noise.spread import Loss, random_kept
 from sketchvar.analysis.probe import Probe
-from sketchvar.estimators import Estimator, parse, spell
+from sketchvar.estimators import Estimator, choices
 from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.layers.convert import Patterns
 from sketchvar.estimators.seeds import fold
-from sketchvar.estimators.spelling import split_rate
 
 CURVATURES: dict[str, type[Curvature]] = {
     "kicks": Kicks,
@@ -101,17 +100,17 @@ def cost(
         raise ValueError(f"draws must be 1 or more, got {draws}")
     if draws < ENOUGH:
         warnings.warn(f"{draws} draws give no standard errors; {ENOUGH} do", stacklevel=2)
-    choices = [
+    asked = [
         *(choice_of(each) for each in estimators),
         *(choice_of(each)._replace(one_seed=True) for each in one_seed),
     ]
-    if not choices:
+    if not asked:
         raise ValueError("cost needs an estimator, got none; give one, as in countsketch:0.1")
     with random_kept(model):
         objective, source = Objective(model, loss, scaler), endless(batches)
         steps = clipped(steps_for(model, optimizer, horizons, objective), objective, batches, clip)
         batch = next(source)
-        kept = kept_bytes(objective, batch, choices)
+        kept = kept_bytes(objective, batch, asked)
         way = CURVATURES[curvature](objective)
         price = Price(
             objective,
@@ -122,9 +121,7 @@ def cost(
             tuple(schedule),
             depth,
         )
-        rows, blocks = drawn(
-            price, source, choices, draws, seed, layers, include, exclude, progress
-        )
+        rows, blocks = drawn(price, source, asked, draws, seed, layers, include, exclude, progress)
     table = ratios(rows).merge(kept, on=["estimator", "rate"])
     wanted = ["estimator", "rate", "kept_bytes", "share", "horizon"]
     table = table[wanted + [c for c in table if c not in wanted]]
@@ -148,13 +145,8 @@ def products(kicks: Curvature, batch: Any) -> Curvature:
 
 def choice_of(given: str | Estimator) -> Choice:
     """An estimator under the name that tables give it."""
-    if isinstance(given, str):
-        given = parse(given)
-    try:
-        name, rate = split_rate(spell(given), 1.0)
-    except ValueError:  # somebody's own: it has no spelling
-        name, rate = str(given), 1.0
-    return Choice(name, rate, given)
+    (found,) = choices(given)
+    return Choice(found.name, found.rate, found.told())
 
 
 def steps_for(
@@ -194,7 +186,7 @@ def clipped(steps: Steps, objective: Objective, batches: Iterable[Any], clip: fl
     return replace(steps, rate=steps.rate * scale)
 
 
-def kept_bytes(objective: Objective, batch: Any, choices: Sequence[Choice]) -> pd.DataFrame:
+def kept_bytes(objective: Objective, batch: Any, asked: Sequence[Choice]) -> pd.DataFrame:
     """Bytes that every choice keeps of the inputs of its layers, and their share of what exact
     training keeps of them; layers that read one input share a copy.
     """
@@ -202,7 +194,7 @@ def kept_bytes(objective: Objective, batch: Any, choices: Sequence[Choice]) -> p
         objective.gradient(batch, fold(0, "kept"))
     seen = {(layer.input_of, layer.moments.p): layer for layer in probe.read().values()}
     lines = []
-    for name, rate, estimator, _ in choices:
+    for name, rate, estimator, _ in asked:
         with objective.sketched(estimator, 0) as done:
             mine = [layer for layer in seen.values() if layer.name in done.converted]
         whole = [layer.moments.n * layer.moments.p * layer.dtype.itemsize for layer in mine]

@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 
 from sketchvar.analysis import meter
 from sketchvar.analysis.loop import start
-from sketchvar.analysis.noise.table import choices
 from sketchvar.analysis.paper.recorded import MATMULS
 from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, style
 from sketchvar.analysis.tasks import Task
-from sketchvar.estimators import Estimator, build, sketch_linears
+from sketchvar.estimators import Estimator, choices, sketch_linears
 
 COLUMNS = [
     "task",
@@ -52,10 +51,11 @@ def throughput(
     times = [meter.seconds(plain, device) for _ in range(repeats)]
     per_second = task.batch_size / median_high(times)
     about, lines = (name, device, torch.get_num_threads(), task.batch_size), []
-    for estimator, rate in choices(estimators, rates):
-        sketched = step(task, build(estimator, rate), device)
+    for choice in choices(estimators, rates):
+        sketched = step(task, choice.told(), device)
         middle, low, high = meter.paired(plain, sketched, device, repeats)
-        lines.append((*about, estimator, rate, 1 / middle, 1 / high, 1 / low, per_second, repeats))
+        ratios = (1 / middle, 1 / high, 1 / low)
+        lines.append((*about, choice.name, choice.rate, *ratios, per_second, repeats))
         yield pd.DataFrame(lines, columns=COLUMNS)
 
 

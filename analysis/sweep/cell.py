@@ -15,10 +15,11 @@ from sketchvar.analysis.loop import Training, checkpoint_blocks, start
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks import Batch, Options, Task, named
 from sketchvar.estimators import Estimator, Exact, parse, sketch_linears, unsketch
+from sketchvar.estimators.choice import Flags, choose
 
 MEASURED = ["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"]
 COLUMNS = ["cell", "task", "estimator", "rate", "batch", "checkpointing", "layers", "seed"]
-COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch"]
+COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch", *Flags._fields]
 TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to the last digit
 
 
@@ -97,7 +98,8 @@ def train(cell: Cell) -> pd.DataFrame:
     fields = {
         name: getattr(cell, name) for name in COLUMNS if hasattr(cell, name) and name not in kept
     }
-    return rows.assign(cell=cell.name, peak=peak, **fields, **kept)[COLUMNS]
+    flags = choose(cell.estimator, cell.rate).flags._asdict()
+    return rows.assign(cell=cell.name, peak=peak, **fields, **kept, **flags)[COLUMNS]
 
 
 def begin(cell: Cell) -> Training:
