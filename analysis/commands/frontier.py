@@ -32,7 +32,7 @@ from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.style import save
-from sketchvar.analysis.tasks import Task, named
+from sketchvar.analysis.tasks import Task, find_task
 from sketchvar.estimators import choices
 from sketchvar.estimators.spelling import EXAMPLES
 
@@ -157,7 +157,7 @@ def check(a: argparse.Namespace) -> Task:
         )
     if a.draws is not None and (a.draws < 0 or a.draws == 1):
         raise ValueError(f"--draws must be 0, or 2 or more for a standard error, got {a.draws}")
-    task = named(a.task, options_of(a))
+    task = find_task(a.task, options_of(a))
     if a.layer:
         Probe(task.model(), pairs=[a.layer])  # refuses a name that it does not know
     return task

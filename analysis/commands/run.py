@@ -17,7 +17,7 @@ from rich.progress import (
 
 from sketchvar.analysis.commands import Help, figures
 from sketchvar.analysis.study.study import Study, run
-from sketchvar.analysis.tasks import TASKS, Options, named
+from sketchvar.analysis.tasks import TASKS, Options, find_task
 from sketchvar.estimators import CATALOG, choices
 from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.spelling import EXAMPLES
@@ -174,7 +174,7 @@ def followed(arguments: argparse.Namespace) -> Path:
     if arguments.resume and arguments.out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
     options = options_of(arguments)
-    task = named(arguments.task, options)
+    task = find_task(arguments.task, options)
     steps = task.steps if arguments.steps is None else arguments.steps
     study = Study(
         task=arguments.task,
