@@ -92,8 +92,7 @@ def tell(estimator: Estimator, y_sq: Tensor | None) -> Estimator:
     if not estimator.traits.oracle:
         return estimator
     if y_sq is None:
-        inner = type(innermost(estimator))
-        name = next((name for name, kind in CATALOG.items() if kind is inner), inner.__name__)
+        name = find_name(innermost(estimator))
         raise ValueError(
             f"{name} is an oracle: it needs y_sq, the squared row norms of Y, in advance"
         )
@@ -104,6 +103,16 @@ def tell(estimator: Estimator, y_sq: Tensor | None) -> Estimator:
         return replace(oracle, y_sq=y_sq)
 
     return change_innermost(estimator, tell_it)
+
+
+def find_name(oracle: Any) -> str:
+    """Find the name in the catalog of an oracle that has been told nothing; else that of its
+    class.
+    """
+    made = {name: CATALOG[name](oracle.rate) for name in ORACLES}
+    kind = type(oracle)
+    same = (n for n, e in made.items() if type(e) is kind and vars(e) == vars(oracle))
+    return next(same, kind.__name__)
 
 
 def check_name(name: str) -> None:
