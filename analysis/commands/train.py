@@ -184,7 +184,10 @@ def trained(
     try:
         with Progress(*columns, console=console) as bar:
             shown = bar.add_task("train", total=len(cells), completed=folder.finished(cells))
-            rows = sweep(cells, folder, a.jobs, a.backend, a.retry, lambda: bar.advance(shown))
+            rows = sweep(
+                cells, folder, a.jobs, a.backend, a.retry,
+                lambda done, total: bar.update(shown, completed=done),
+            )  # fmt: skip
     except KeyboardInterrupt:
         again = f"the same options and --out {folder.path}"
         raise ValueError(f"interrupted; finished runs are kept, go on with {again}") from None
