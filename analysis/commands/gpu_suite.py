@@ -14,7 +14,8 @@ from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import device
 from sketchvar.analysis.gpu import figures as suite_figures
 from sketchvar.analysis.gpu.parts import PARTS
-from sketchvar.analysis.gpu.suite import FULL, TINY, numbers, suite
+from sketchvar.analysis.gpu.scale import FULL, TINY
+from sketchvar.analysis.gpu.suite import numbers, suite
 from sketchvar.estimators.catalog import check_known
 
 
