@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from sketchvar.analysis import records
+from sketchvar.analysis.bench.figures import layer_times
+from sketchvar.analysis.gpu import figures
 from sketchvar.analysis.gpu.parts import PARTS
 from sketchvar.analysis.gpu.run import Run
 from sketchvar.analysis.gpu.scale import TINY, Scale
+from sketchvar.analysis.style import save
 from sketchvar.analysis.tasks.glue_data import first_line
 
 
@@ -135,6 +139,20 @@ def numbers(out: Path) -> pd.DataFrame:
             time = rows.loc[rows["level"] == level, "time"]
             lines.append((f"probe by {level}, time / plain step", bound, time.max()))
     return pd.DataFrame(lines, columns=["number", "bound", "measured"])
+
+
+def draw(out: Path) -> list[Path]:
+    """Draw every figure that the folder has rows for, beside them; the paths of the PNGs."""
+    found: dict[str, Figure] = {}
+    if (rows := read(out / "layers.parquet")) is not None:
+        for dtype, part in rows.groupby("dtype", sort=False):
+            for i, group in enumerate(figures.split_by_model(part), start=1):
+                found[f"layers_{dtype}_{i}"] = layer_times(group)
+    if (rows := read(out / "memory.parquet")) is not None:
+        found["throughput"] = figures.throughput(rows)
+    if (rows := read(out / "kernels.parquet")) is not None:
+        found["kernels"] = figures.kernels(rows)
+    return [save(figure, out / name)[0] for name, figure in found.items()]
 
 
 def read(path: Path) -> pd.DataFrame | None:

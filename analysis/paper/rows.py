@@ -67,8 +67,8 @@ def make_averaging(a: argparse.Namespace, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     records.write_json(out / "run.json", records.provenance(device) | task.provenance())
     for _, layers in layers_at(task, [steps], device, a.seed):
-        layer = layers[a.layer or variance.middle(pd.DataFrame({"layer": list(layers)}))]
-        rows = averaging.averaging(layer, a.estimators, a.rate, a.counts, a.draws, a.seed)
+        layer = layers[a.layer or variance.find_middle(pd.DataFrame({"layer": list(layers)}))]
+        rows = averaging.average_sketches(layer, a.estimators, a.rate, a.counts, a.draws, a.seed)
         records.write_rows(out / "rows.parquet", rows)
 
 
@@ -85,7 +85,7 @@ def make_throughput(a: argparse.Namespace, out: Path) -> None:
 def make_damage(a: argparse.Namespace, out: Path) -> None:
     """A sweep for every block, with the other blocks exact."""
     model = find_task(a.task, run.options_of(a)).model()
-    blocks = sorted({probed.block(name) for name, _ in model.named_modules()})
+    blocks = sorted({probed.find_block(name) for name, _ in model.named_modules()})
     tables = []
     for block in (int(b) for b in blocks if b == b):
         train.main(argparse.Namespace(**vars(a) | {"out": out / "sweep", "layers": f"*.{block}.*"}))
