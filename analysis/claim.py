@@ -1,0 +1,62 @@
+"""claim(): whose a folder is. The same work goes on in it; any other is refused by name."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from sketchvar.analysis import records
+
+
+def claim(
+    folder: Path,
+    work: str,
+    asked: Mapping[str, Any],
+    file: str = "run.json",
+    key: str = "study",
+    free: Collection[str] = (),
+) -> dict[str, Any] | None:
+    """Make a folder that of some work, made new where it is not there; returns what its ``file``
+    says if this work has begun there before, None if it has not.
+
+    ``work`` is what ``file`` calls it, ``asked`` the options, which ``file`` has under ``key``;
+    those of ``free`` may differ. Raises ValueError for a folder that cannot be written to, that
+    holds other work, the same with other options, or files that are of no work.
+    """
+    check_writable(folder)
+    path = folder / file
+    if not path.exists():
+        if other := sorted(each.name for each in folder.iterdir() if each.name[0] != "."):
+            raise ValueError(
+                f"{folder} is not empty and holds no {work}, but {other[0]}; choose another --out"
+            )
+        return None
+    about = records.read_json(path)
+    before, found = about.get(key), about.get("work", work)
+    if found != work:
+        raise ValueError(f"{folder} holds {found}, not {work}; choose another --out")
+    now = json.loads(json.dumps(dict(asked)))
+    if not isinstance(before, dict) or not set(before) & set(now):
+        raise ValueError(
+            f"{folder} holds a {work} that does not say of what, of an earlier version; choose"
+            " another --out"
+        )
+    for name in now:
+        if name not in free and before.get(name) != now[name]:
+            raise ValueError(
+                f"{folder} holds a {work} with {name} {before.get(name)}, not {now[name]}; resume it"
+                " with its own options, or choose another --out"
+            )
+    return about
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and raise ValueError where nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        records.atomically(folder / "writable", lambda part: part.touch())
+        (folder / "writable").unlink()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}); choose another --out"
+        ) from None

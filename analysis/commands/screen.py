@@ -1,0 +1,112 @@
+"""Screen: what a command shows: tables on stdout, as wide as there is room or as JSON, and notes
+and progress on stderr.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from sketchvar.analysis.commands.layout import lay_out
+
+if TYPE_CHECKING:
+    from sketchvar.analysis.report.contents import Contents
+    from sketchvar.analysis.report.table import Table
+
+Update = Callable[..., None]
+
+
+class Screen:
+    """The two streams of a command. ``quiet`` leaves out all but tables and errors, ``as_json``
+    prints tables as JSON when the command ends.
+    """
+
+    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet, self.as_json = quiet, as_json
+        self.content: dict[str, Any] = {}
+        self.folder: Path | None = None
+        self.out = Console(highlight=False, markup=False, emoji=False)
+        self.notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    def start(self, folder: Path, what: str) -> None:
+        """Say what begins, and remember where it is written: an interruption names it."""
+        self.folder = folder
+        self.note(what)
+
+    def note(self, line: str) -> None:
+        """Say something that is no result."""
+        if not self.quiet:
+            self.notes.print(line, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Print a sentence of the result."""
+        if self.as_json:
+            self.content.setdefault("sentences", []).append(line)
+        else:
+            self.out.print(line)
+
+    def show(self, contents: "Contents") -> None:
+        """Print the tables and sentences of a folder."""
+        for table in contents.tables:
+            self.table(table)
+        for line in contents.sentences:
+            self.say(line)
+
+    def files(self, what: str, paths: Sequence[Path]) -> None:
+        """Say where files are."""
+        if self.as_json:
+            self.content.setdefault("files", []).extend(map(str, paths))
+        elif paths and not self.quiet:
+            lines = [what, *(f"  {path}" for path in paths)] if what else list(map(str, paths))
+            self.out.print("\n".join(lines), soft_wrap=True)
+
+    def table(self, table: "Table") -> None:
+        """Print a table: in blocks, one below the other, where it is wider than the screen."""
+        if self.as_json:
+            self.content[table.name] = table.records()
+            return
+        self.out.print(Text(table.title, style="italic"))
+        for line in lay_out(table, self.out.width):
+            self.out.print(line, soft_wrap=True)
+        if table.caption:
+            self.out.print(Text(table.caption, style="dim"))
+        self.out.print()
+
+    @contextmanager
+    def progress(self, stages: Mapping[str, int]) -> Iterator[Update]:
+        """A bar for every stage, each with its number of steps; yields what moves them:
+        ``update(stage, done, note="")``.
+        """
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.notes, disable=self.quiet) as bar:
+            bars = {name: bar.add_task(name, total=total, note="") for name, total in stages.items()}
+
+            def update(stage: str, done: int, note: str = "", total: int | None = None) -> None:
+                bar.update(bars[stage], completed=done, note=note, total=total)
+
+            yield update
+
+    def close(self) -> None:
+        """Print the JSON of what was shown."""
+        if self.as_json:
+            print(json.dumps(self.content, indent=1, ensure_ascii=False))

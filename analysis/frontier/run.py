@@ -1,0 +1,142 @@
+"""Comparison (a frozen dataclass) and run(): the frontier of a pair, of a task's layers or of a run
+made before, as files.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from sketchvar.analysis import records
+from sketchvar.analysis.claim import claim
+from sketchvar.analysis.folder import rows_of, task_of
+from sketchvar.analysis.frontier.best import of_run
+from sketchvar.analysis.frontier.pairs import read_pair
+from sketchvar.analysis.frontier.rows import BUDGETS, DRAWS, ESTIMATORS, FRACTIONS, frontier
+from sketchvar.analysis.loop import layers_at
+from sketchvar.analysis.noise.layer import pair_layer
+from sketchvar.analysis.probe import Probe
+from sketchvar.analysis.tasks import Options, Task, named
+from sketchvar.estimators import parse
+
+Progress = Callable[[int, int], object]  # measured steps done, of how many
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which estimators to compare at equal bytes, and on what: the layers of a ``task`` at some
+    ``steps`` (all of the task's own points and all layers unless given), the ``pair`` in a file, or
+    a ``run`` that was made before.
+
+    ``draws`` stand behind a variance without a closed form: None for ``DRAWS`` on one pair or layer
+    at one step, else none, which leaves such estimators out. Raises ValueError for names that are
+    not known and numbers that make no sense.
+    """
+
+    task: str = "stdlib-lm"
+    options: Options = ()
+    pair: str | None = None
+    run: str | None = None
+    layer: str | None = None
+    step: tuple[int, ...] = ()
+    estimators: tuple[str, ...] = tuple(ESTIMATORS)
+    budgets: tuple[float, ...] = BUDGETS
+    draws: int | None = None
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for text in self.estimators:
+            parse(text, 1.0, torch.ones(1))
+        if wrong := [b for b in self.budgets if not 0 < b <= 1]:
+            raise ValueError(
+                f"budgets are fractions of X's bytes, 0 to 1, got {wrong[0]:g}; write 0.125 for"
+                " 12.5 %"
+            )
+        if (self.pair or self.run) and (self.layer or self.step):
+            raise ValueError(
+                "--layer and --step choose from a --task; leave them out with --pair or --run"
+            )
+        if self.step and (min(self.step) < 0 or list(self.step) != sorted(set(self.step))):
+            raise ValueError(
+                "steps must be different and rising from 0, got"
+                f" {' '.join(map(str, self.step))}; change --step"
+            )
+        if self.draws is not None and (self.draws < 0 or self.draws == 1):
+            raise ValueError(
+                f"--draws must be 0, or 2 or more for a standard error, got {self.draws}"
+            )
+        if self.layer:
+            Probe(self.made().model(), pairs=[self.layer])  # refuses a name that it does not know
+
+    def made(self) -> Task:
+        """The task. Raises ValueError for one that is not known."""
+        return named(self.task, self.options)
+
+    @property
+    def what(self) -> str:
+        """In a word, on what."""
+        return Path(self.pair).stem if self.pair else Path(self.run).name if self.run else self.task
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """The steps of the task that are measured; step 0 alone where there is no task."""
+        return (0,) if self.pair or self.run else self.step or self.made().measure_at
+
+    @property
+    def fractions(self) -> list[float]:
+        """Those of the figure and those of the table."""
+        return sorted({*FRACTIONS, *self.budgets}, reverse=True)
+
+
+def run(comparison: Comparison, out: Path, progress: Progress | None = None) -> Path:
+    """Measure and write frontier.parquet after every measured step, and frontier.json; returns
+    ``out``.
+
+    What was measured there before is not measured again. Raises ValueError for a folder that
+    cannot be used and for a pair or run that cannot be read.
+    """
+    device, progress = torch.device(comparison.device), progress or (lambda done, total: None)
+    origin = records.provenance(device)
+    if not comparison.pair and not comparison.run:
+        origin |= comparison.made().provenance()  # reads the data: what is wrong shows first
+    tables = measure(comparison, [])
+    claim(out, "frontier", asdict(comparison), "frontier.json", "options")
+    about = {"work": "frontier", "options": asdict(comparison), **origin}
+    records.write_json(out / "frontier.json", about)
+    file, total = out / "frontier.parquet", len(comparison.points)
+    rows = records.read_rows(file) if file.exists() else pd.DataFrame()
+    done = sorted(set(rows["step"])) if "step" in rows else [0] * bool(len(rows))
+    progress(len(done), total)
+    if len(done) == total:
+        return out
+    tables = measure(comparison, done)
+    for i, table in enumerate(tables, start=len(done) + 1):
+        rows = records.append_rows(rows, table.assign(run=table.get("run", out.name)))
+        records.write_rows(file, rows)
+        progress(i, total)
+    return out
+
+
+def measure(comparison: Comparison, done: list[int]) -> Iterator[pd.DataFrame]:
+    """The frontier, a table for each step that is not ``done``."""
+    c, device = comparison, torch.device(comparison.device)
+    if c.run:
+        yield of_run(rows_of(Path(c.run)), task_of(Path(c.run)).dtype)
+        return
+    if c.pair:
+        x, y = (t.to(device) for t in read_pair(Path(c.pair)))
+        draws = DRAWS if c.draws is None else c.draws
+        yield frontier(pair_layer(x, y), x.dtype, c.estimators, c.fractions, draws, c.seed)
+        return
+    task, one = c.made(), bool(c.layer) and len(c.points) == 1
+    draws = (DRAWS if one else 0) if c.draws is None else c.draws
+    left = [step for step in c.points if step not in done]
+    for step, layers in layers_at(task, left, device, c.seed, c.layer):
+        new = [
+            frontier(layer, task.dtype, c.estimators, c.fractions, draws, c.seed)
+            for layer in layers.values()
+        ]
+        yield pd.concat([table.assign(task=c.task, step=step) for table in new], ignore_index=True)
