@@ -1,9 +1,13 @@
-"""claim(): whose a folder is. The same work goes on in it; any other is refused by name."""
+"""claim(): whose a folder is. The same work goes on in it; any other is refused by name. record(): a
+table written there as it grows.
+"""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from sketchvar.analysis import records
 
@@ -60,3 +64,27 @@ def check_writable(folder: Path) -> None:
         raise ValueError(
             f"cannot write to {folder} ({error.strerror}); choose another --out"
         ) from None
+
+
+def record(
+    folder: Path,
+    work: str,
+    asked: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    file: str,
+    tables: Iterable[pd.DataFrame],
+) -> Path:
+    """Write a table to ``file`` of a folder whenever it has grown, and run.json with options and
+    provenance; returns the folder.
+
+    What was finished there before is left as it is, and measured again if it was not. Raises
+    ValueError for a folder that cannot be used.
+    """
+    if (claim(folder, work, asked) or {}).get("finished"):
+        return folder
+    about = {"work": work, "finished": False, "study": dict(asked), **origin}
+    records.write_json(folder / "run.json", about)
+    for rows in tables:
+        records.write_rows(folder / file, rows)
+    records.write_json(folder / "run.json", about | {"finished": True})
+    return folder

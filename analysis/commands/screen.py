@@ -67,7 +67,8 @@ class Screen:
     def table(self, table: "Table") -> None:
         """Print a table: in blocks, one below the other, where it is wider than the screen."""
         if self.as_json:
-            self.content[table.name] = table.records()
+            same = sum(name.split(" ")[0] == table.name for name in self.content)
+            self.content[f"{table.name} {same + 1}" if same else table.name] = table.records()
             return
         self.out.print(Text(table.title, style="italic"))
         for line in lay_out(table, self.out.width):

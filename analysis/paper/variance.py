@@ -67,6 +67,32 @@ def middle(rows: pd.DataFrame) -> str:
     return (inner or names)[len(inner or names) // 2]
 
 
+def draw(rows: pd.DataFrame, layer: str | None, rate: float) -> Figure:
+    """The figure of one layer of a study, the middle one unless named. Raises ValueError for a
+    layer that was not measured.
+    """
+    found = corrected(rows)
+    shown = layer or middle(found)
+    if shown not in set(found["layer"]):
+        raise ValueError(
+            f"no layer {shown!r} was measured; known are {', '.join(dict.fromkeys(found['layer']))}"
+        )
+    return figure(found[found["rate"] == rate], shown)
+
+
+def count_bounds(rows: pd.DataFrame) -> tuple[str, ...]:
+    """At how many layers and steps of a study the paper's bound holds, in words."""
+    found = corrected(rows)
+    return tuple(
+        f"(1 + α)/α bounds the ratio at {found[column].sum()} of {len(found)} layers and steps,"
+        f" {what}"
+        for column, what in (
+            ("holds", "as the paper computes the ratio"),
+            ("holds_corrected", "for the Gaussian sketch"),
+        )
+    )
+
+
 def figure(rows: pd.DataFrame, layer: str) -> Figure:
     """Rows of ``corrected`` at one rate: the quantities on the left, their normalised ratios and
     the bound right.

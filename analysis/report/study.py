@@ -2,15 +2,14 @@
 training, with bytes and noise scale.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder, rows_of, task_of
 from sketchvar.analysis.noise import TOTAL, at_rate, batch_fraction, by_unit, noise_scale
+from sketchvar.analysis.report import plan
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
     Column,
@@ -62,6 +61,8 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     about = records.read_json(files.provenance) if files.provenance.exists() else {}
     last = rows[rows["step"] == rows["step"].max()]
     details = [summarise(last), scale_through_training(rows)]
+    if (folder / "plan.json").exists():
+        details += plan.tables(records.read_json(folder / "plan.json"))
     if files.coverage.exists():
         covered = records.read_rows(files.coverage)
         details.append(make_table(covered, "coverage", "Coverage: which weights were measured"))
@@ -213,9 +214,3 @@ def share_of_bytes(shown: pd.DataFrame, folder: Path) -> pd.Series:
         shown = shown.assign(x_bytes=shown["rows"] * shown["p"] * each)
     sums = shown.groupby("estimator", sort=False)[["kept_bytes", "x_bytes"]].sum()
     return sums["kept_bytes"] / sums["x_bytes"]
-
-
-def describe_plan(plan: Mapping[str, Any]) -> Table:
-    """What ``sketchvar plan`` chose for every layer."""
-    lines = tuple({"layer": k, "estimator": v} for k, v in plan.get("layers", {}).items())
-    return Table("plan", "Plan", (text("layer"), text("estimator")), lines)

@@ -1,0 +1,3 @@
+from . import averaging, memory, probed, throughput, trained, variance
+
+__all__ = ["averaging", "memory", "probed", "throughput", "trained", "variance"]
