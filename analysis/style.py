@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-from sketchvar.estimators.spelling import takes_rate
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and both columns of a paper
 STYLE = {
@@ -86,16 +83,3 @@ def save(figure: Figure, path: Path) -> list[Path]:
         figure.savefig(file, dpi=200)
     plt.close(figure)
     return files
-
-
-def rate_shown(rows: pd.DataFrame, rate: float | None) -> float:
-    """The rate of the figures at one rate: 0.1, or the smallest, unless given. Raises ValueError if
-    not measured.
-    """
-    rates = sorted(set(rows.loc[rows["estimator"].map(takes_rate).astype(bool), "rate"])) or [1.0]
-    rate = (0.1 if 0.1 in rates else rates[0]) if rate is None else rate
-    if rate not in rates:
-        raise ValueError(
-            f"no rows at rate {rate:g}; measured were {', '.join(f'{r:g}' for r in rates)}"
-        )
-    return rate

@@ -2,6 +2,7 @@
 
 from sketchvar.estimators.catalog import CATALOG, build
 from sketchvar.estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from sketchvar.estimators.choice import Choice, choices
 from sketchvar.estimators.combine import Centered, Then
 from sketchvar.estimators.countsketch import CountSketch, SparseSign
 from sketchvar.estimators.dense import Gaussian, Rademacher
@@ -24,6 +25,7 @@ __all__ = [
     "SRHT",
     "BernoulliRows",
     "Centered",
+    "Choice",
     "Compressed",
     "Conversion",
     "CountSketch",
@@ -50,6 +52,7 @@ __all__ = [
     "UniformRows",
     "WinnerTakeAllRows",
     "build",
+    "choices",
     "counting",
     "empirical",
     "estimate",

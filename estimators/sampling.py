@@ -160,15 +160,20 @@ class ScoredRows(ImportanceRows):
 
     ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step. The floor
     keeps the estimate unbiased whatever they are. Equal scores give ``NormRows`` with a floor;
-    all-zero scores fall back to uniform rows.
+    all-zero scores fall back to uniform rows. Without scores it is an oracle that waits for the
+    true ‖yᵢ‖ (``tell``).
     Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k. Bytes and time as ``NormRows``. Made with one device
     synchronisation.
     Source: Katharopoulos and Fleuret 2018, https://arxiv.org/abs/1803.00942, who predict it for
     examples.
     """
 
-    scores: Float[Tensor, " n"]
+    scores: Float[Tensor, " n"] | None = None
     floor: float = 0.1
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]  # an oracle only while it waits
+        return Traits(oracle=self.scores is None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,6 +182,8 @@ class ScoredRows(ImportanceRows):
                 f"ScoredRows needs 0 < floor <= 1, got floor={self.floor}; without a floor a wrong"
                 " score biases it"
             )
+        if self.scores is None:
+            return
         if self.scores.ndim != 1 or bool((self.scores < 0).any()):
             raise ValueError(
                 f"ScoredRows needs one score >= 0 per row, got shape {tuple(self.scores.shape)}, "
@@ -193,12 +200,12 @@ class OptimalRows(ImportanceRows):
     """The oracle of ``ScoredRows``: πᵢ ∝ ‖xᵢ‖‖yᵢ‖, the least variance of any π. Needs ‖yᵢ‖² in
     advance.
 
-    ``y_sq`` (n) holds ‖yᵢ‖². Variance: (L² − C) / k when ``y_sq`` is the truth. Bytes and time as
-    ``NormRows``.
+    ``y_sq`` (n) holds ‖yᵢ‖²; without it, it waits for them (``tell``). Variance: (L² − C) / k when
+    ``y_sq`` is the truth. Bytes and time as ``NormRows``.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, Lemma 4.
     """
 
-    y_sq: Float[Tensor, " n"]
+    y_sq: Float[Tensor, " n"] | None = None
     traits = Traits(oracle=True)
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -206,13 +213,18 @@ class OptimalRows(ImportanceRows):
 
 
 def for_rows(
-    estimator: object, known: Float[Tensor, " m"], norms: Float[Tensor, " n"]
+    estimator: object, known: Float[Tensor, " m"] | None, norms: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """What was ``known`` of each row in advance, in float64; ValueError unless it is of these
     rows.
     """
+    name = type(estimator).__name__
+    if known is None:
+        raise ValueError(
+            f"{name} is an oracle that has not been told of Y; give it the squared row norms of"
+            " this Y, as in tell(estimator, y.square().sum(1))"
+        )
     if known.shape != norms.shape:
-        name = type(estimator).__name__
         raise ValueError(
             f"{name} was built for {known.shape[0]} rows and met {norms.shape[0]}; "
             "what it knows of the rows of one Y serves that Y only: build it again for this one"

@@ -4,6 +4,7 @@ from .analysis.plan import load_plan
 from .analysis.probe import Probe, not_padding
 from .estimators.catalog import CATALOG, build
 from .estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from .estimators.choice import Choice, choices
 from .estimators.combine import Centered, Then
 from .estimators.countsketch import CountSketch, SparseSign
 from .estimators.dense import Gaussian, Rademacher
@@ -27,6 +28,7 @@ __all__ = [
     "SRHT",
     "BernoulliRows",
     "Centered",
+    "Choice",
     "Compressed",
     "Conversion",
     "CountSketch",
@@ -55,6 +57,7 @@ __all__ = [
     "WinnerTakeAllRows",
     "analysis",
     "build",
+    "choices",
     "counting",
     "empirical",
     "estimate",

@@ -18,9 +18,7 @@ from torch import nn
 
 from sketchvar.analysis import style as figures
 from sketchvar.analysis.bench import probe as bench
-from sketchvar.analysis.noise.table import choices
-from sketchvar.estimators import SketchedLinear, parse
-from sketchvar.estimators.catalog import CATALOG, ORACLES
+from sketchvar.estimators import CATALOG, SketchedLinear, choices
 from sketchvar.estimators.spelling import EXAMPLES
 
 SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
@@ -46,29 +44,32 @@ def layer(
     ``theory`` counts multiplications, (4 + 2·rate)/6; ``kept`` is kept bytes over the bytes of X.
     The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
     """
-    names = list(estimators) or [name for name in CATALOG if name not in ORACLES | {"exact"}]
-    compared = choices(names, rates)
+    compared = choices(list(estimators) or CATALOG, rates)
+    if not estimators:
+        compared = [choice for choice in compared if not choice.oracle and choice.name != "exact"]
     rows: list[tuple[Any, ...]] = []
     for n, p, q in shapes:
         x = torch.randn(n, p, device=device, dtype=dtype, requires_grad=True)
         y = torch.randn(n, q, device=device, dtype=dtype)
         plain = nn.Linear(p, q, device=device, dtype=dtype)
         where = (device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q)
-        for name, rate in compared:
-            estimator = parse(name, rate)
+        for choice in compared:
+            estimator = choice.told()
             sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
             ratios = paired(
                 partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats
             )
             kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
-            rows.append((*where, "train", name, rate, *ratios, theory(rate), kept, repeats))
+            line = (choice.name, choice.rate, *ratios, theory(choice.rate), kept, repeats)
+            rows.append((*where, "train", *line))
             yield pd.DataFrame(rows, columns=COLUMNS)
         for mode in ("eval", "no_grad"):
-            idle = SketchedLinear(p, q, parse(*compared[0]), device=device, dtype=dtype)
+            first = compared[0]
+            idle = SketchedLinear(p, q, first.told(), device=device, dtype=dtype)
             both = [module.train(mode == "no_grad") for module in (plain, idle)]
             with torch.set_grad_enabled(mode == "eval"):
                 ratios = paired(partial(both[0], x), partial(both[1], x), device, repeats)
-            rows.append((*where, mode, *compared[0], *ratios, 1.0, 1.0, repeats))
+            rows.append((*where, mode, first.name, first.rate, *ratios, 1.0, 1.0, repeats))
             plain.train()
         yield pd.DataFrame(rows, columns=COLUMNS)
 

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from sketchvar.analysis import style as figures
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import probe as bench
-from sketchvar.analysis.noise.table import choices
-from sketchvar.estimators import parse, sketch_linears
+from sketchvar.estimators import Choice, Exact, choices, sketch_linears
 from sketchvar.estimators.layers.linear import Sketched
 
 COLUMNS = ["device", "layers", "batch", "length", "estimator", "rate", "checkpointing"]
@@ -47,7 +46,7 @@ def memory(
     checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
     Raises ImportError where transformers is not installed.
     """
-    compared = [("plain", 1.0), *choices(estimators, rates)]
+    compared = [Choice("plain", 1.0, Exact()), *choices(estimators, rates)]
     rows: list[tuple[Any, ...]] = []
     for batch in batches:
         model, tokens, labels = roberta(layers, batch, length, device)
@@ -59,8 +58,8 @@ def memory(
         for checkpointing in (False, True):
             if checkpointing:
                 checkpoint(model)
-            for name, rate in compared:
-                sketch_linears(model, parse("exact" if name == "plain" else name, rate))
+            for choice in compared:
+                sketch_linears(model, choice.told())
                 peak = highest(step, resident, device)
                 plain = plain or peak
                 theory, account = float("nan"), {}
@@ -69,7 +68,7 @@ def memory(
                 ):  # looking at what a checkpointed graph holds would compute it again
                     theory = 1 - sparable(model, tokens) / plain
                     account = saved(model(tokens, labels=labels).loss)
-                where = (device, layers, batch, length, name, rate, checkpointing)
+                where = (device, layers, batch, length, choice.name, choice.rate, checkpointing)
                 held = sum(account.values()) or float("nan")
                 times = [bench_layer.seconds(step, device) for _ in range(timed)]
                 took = statistics.median(times) if times else float("nan")

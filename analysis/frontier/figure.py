@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from sketchvar.analysis.frontier.best import envelope
-from sketchvar.analysis.frontier.rows import BASELINE, FAMILIES
+from sketchvar.analysis.frontier.best import BASELINE, FAMILIES, envelope
 from sketchvar.analysis.style import PAGE, UNIT_LINE, look, plain_ticks, style
 
 TICKS = (0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1)

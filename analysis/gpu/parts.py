@@ -278,7 +278,7 @@ def finetune(run: Run) -> Iterator[pd.DataFrame]:
         exact = replace(grid.exact(grid.seeds[0]), device=run.device)
         cells += [
             exact,
-            *(replace(exact, estimator=name, rate=rate) for name, rate in grid.choices()),
+            *(replace(exact, estimator=c.name, rate=c.rate) for c in grid.choices()),
         ]
     folder.open()
     for cell in cells:

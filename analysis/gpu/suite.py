@@ -14,10 +14,10 @@ from sketchvar.analysis import records
 from sketchvar.analysis.gpu.parts import PARTS, Run, Scale
 from sketchvar.analysis.sweep.grid import Grid
 from sketchvar.analysis.tasks.glue_data import first_line
-from sketchvar.estimators.catalog import CATALOG, ORACLES
-from sketchvar.estimators.spelling import traits_of
+from sketchvar.estimators import CATALOG, choices
 
-WITH_CLOSED_FORM = tuple(name for name in CATALOG if not traits_of(name).no_closed_form)
+KNOWN = choices(CATALOG, 1.0)
+WITH_CLOSED_FORM = tuple(choice.name for choice in KNOWN if not choice.no_closed_form)
 # Haar orthonormalises an n × k matrix for every step, which no layer can afford
 FIRST = (
     "countsketch",
@@ -28,7 +28,8 @@ FIRST = (
     "rounding:2",
     "norm-rows",
 )
-OF_LAYERS = (*FIRST, *(name for name in CATALOG if name not in ORACLES | {"exact", "haar", *FIRST}))
+OTHERS = (choice.name for choice in KNOWN if not choice.oracle)
+OF_LAYERS = (*FIRST, *(name for name in OTHERS if name not in {"exact", "haar", *FIRST}))
 TRAINED = ("gaussian", "countsketch", "centered(countsketch)", "uniform-rows", "rounding:2")
 FULL = Scale(
     task="stdlib-lm-gpt2",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sketchvar.analysis.probe import Layer
 from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, style
-from sketchvar.estimators import Estimator, build, estimate
+from sketchvar.estimators import Estimator, estimate, parse
 from sketchvar.estimators.empirical import Measured
 from sketchvar.estimators.moments import wide
 from sketchvar.estimators.seeds import fold
@@ -36,9 +36,9 @@ def averaging(
     lines = []
     for name in estimators:
         for count in counts:
-            one = build(name, count * rate).variance(layer.moments)
-            found = averaged(build(name, rate), count, x, y, draws, fold(seed, name, count))
-            single = build(name, rate).variance(layer.moments)
+            one = parse(name, count * rate).variance(layer.moments)
+            found = averaged(parse(name, rate), count, x, y, draws, fold(seed, name, count))
+            single = parse(name, rate).variance(layer.moments)
             numbers = (float(found.value), float(found.stderr), draws, float(one), float(single))
             lines.append((layer.name, name, rate, count, *numbers))
     return pd.DataFrame(lines, columns=COLUMNS)

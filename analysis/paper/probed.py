@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sketchvar.analysis.noise.table import at_rate
+from sketchvar.analysis.noise.select import at_rate
 from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, legend_above, look, plain_ticks, style
 
 RATIO = "estimator variance /\nminibatch variance (example)"

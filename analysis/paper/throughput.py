@@ -10,12 +10,11 @@ import torch
 from matplotlib.figure import Figure
 
 from sketchvar.analysis.bench.layer import paired, seconds
-from sketchvar.analysis.noise.table import choices
 from sketchvar.analysis.paper.recorded import MATMULS
 from sketchvar.analysis.study.study import backward, update
 from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, style
 from sketchvar.analysis.tasks import Task, moved
-from sketchvar.estimators import Estimator, build, sketch_linears
+from sketchvar.estimators import Estimator, choices, sketch_linears
 
 COLUMNS = [
     "task",
@@ -50,11 +49,10 @@ def throughput(
     times = sorted(seconds(plain, device) for _ in range(repeats))
     per_second = task.batch_size / times[len(times) // 2]
     where, lines = (name, device, torch.get_num_threads(), task.batch_size), []
-    for estimator, rate in choices(estimators, rates):
-        middle, low, high = paired(
-            plain, step(task, build(estimator, rate), device), device, repeats
-        )
-        lines.append((*where, estimator, rate, 1 / middle, 1 / high, 1 / low, per_second, repeats))
+    for choice in choices(estimators, rates):
+        middle, low, high = paired(plain, step(task, choice.told(), device), device, repeats)
+        ratios = (1 / middle, 1 / high, 1 / low)
+        lines.append((*where, choice.name, choice.rate, *ratios, per_second, repeats))
         yield pd.DataFrame(lines, columns=COLUMNS)
 
 

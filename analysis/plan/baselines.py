@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sketchvar.analysis.frontier.rows import BASELINE, STEPS
+from sketchvar.analysis.frontier.best import BASELINE
+from sketchvar.analysis.frontier.rows import STEPS
 from sketchvar.analysis.plan.plan import (
     CHOICE,
     COPY,

@@ -13,9 +13,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from sketchvar.analysis import records
-from sketchvar.analysis.frontier.rows import is_oracle
 from sketchvar.estimators import Estimator, Exact, parse, spell
-from sketchvar.estimators.spelling import traits_of
 
 CHOICE = ["estimator", "rate"]
 COPY = ["input_of", *CHOICE]  # layers that have all three alike share one compressed copy
@@ -60,11 +58,8 @@ def candidates(rows: pd.DataFrame, dtype: torch.dtype, exact: Collection[str] = 
             raise ValueError(
                 f"{pattern!r} matches no layer; the measured ones are {', '.join(layers)}"
             )
-    rows = rows[
-        rows["estimator"]
-        .map({name: usable(name) for name in rows["estimator"].unique()})
-        .astype(bool)
-    ]
+    # a layer trains with what needs X only, and whose error averages out over steps
+    rows = rows[~rows["oracle"] & ~rows["biased"] & (rows["estimator"] != "exact")]
     if rows.empty:
         raise ValueError(
             "no row is of an unbiased estimator that a layer can use; measure some, as in run"
@@ -94,18 +89,6 @@ def candidates(rows: pd.DataFrame, dtype: torch.dtype, exact: Collection[str] = 
     table = pd.concat([plain.assign(kept_bytes=plain["x_bytes"]), smaller], ignore_index=True)
     return table.sort_values(
         "layer", key=lambda names: names.map(layers.index), kind="stable", ignore_index=True
-    )
-
-
-def usable(name: str) -> bool:
-    """Whether a layer can train with this estimator: its error averages out over steps, and it
-    needs X only.
-    """
-    return (
-        name != "exact"
-        and not traits_of(name).biased
-        and not traits_of(name).oracle
-        and not is_oracle(name)
     )
 
 

@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from sketchvar.analysis.noise.scale import TOTAL
-from sketchvar.analysis.noise.table import at_rate
+from sketchvar.analysis.noise.select import at_rate
 from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, legend_above, look, plain_ticks, style
 
 

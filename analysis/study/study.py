@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
-from sketchvar.analysis.noise.table import COLUMNS, check_choices, choices, compare, for_layer
+from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, compare
 from sketchvar.analysis.probe import Layer, Probe
 from sketchvar.analysis.tasks import Batch, Options, Task, moved, named
-from sketchvar.estimators import empirical
+from sketchvar.estimators import Choice, empirical
+from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.seeds import fold
-from sketchvar.estimators.spelling import traits_of
 
 DRAWS = 32  # repeated draws behind each point that is set beside a closed form
 
@@ -48,7 +48,7 @@ class Study:
 
     def __post_init__(self) -> None:
         named(self.task, self.options)
-        check_choices(self, self.estimators, self.rates)
+        self.choices()
         if not self.estimators or not self.rates:
             raise ValueError("a study needs at least one estimator and one rate, got none")
         if self.steps < 0:
@@ -63,6 +63,10 @@ class Study:
                 f"measure points must lie within 0..{self.steps}, got {points}; change --measure-at"
                 " or --steps"
             )
+
+    def choices(self) -> list[Choice]:
+        """Every estimator at every rate."""
+        return choose_comparable(self.estimators, self.rates)
 
     @property
     def name(self) -> str:
@@ -100,7 +104,7 @@ def run(
     start, rows, losses = folder.restore(model, optimizer, device)
     names = list(Probe(model).watched)
     drawn = names[len(names) // 2]
-    whole = names if any(traits_of(name).needs_pair for name in study.estimators) else []
+    whole = names if any(choice.needs_pair for choice in study.choices()) else []
 
     for step in range(start, study.steps + 1):
         torch.manual_seed(
@@ -127,7 +131,7 @@ def run(
                     folder.draws,
                     repeated_draws(layers[drawn], study).assign(run=study.name, step=step),
                 )
-            table = compare(layers.values(), study.estimators, study.rates, dtype_of(task))
+            table = compare(layers.values(), study.choices(), dtype=dtype_of(task))
             rows = joined(rows, table.assign(run=study.name, step=step)[COLUMNS])
             with in_precision(task, device):
                 scores = task.validate(model, device)
@@ -229,21 +233,11 @@ def repeated_draws(layer: Layer, study: Study) -> pd.DataFrame:
     """
     x, y = layer.moments.pair
     lines: list[tuple[Any, ...]] = []
-    for name, rate in choices(study.estimators, study.rates):
-        estimator = for_layer(name, rate, layer)
-        measured = empirical(estimator, x, y, DRAWS, fold(study.seed, "draws", name)).variance
-        closed = estimator.variance(layer.moments)
-        lines.append(
-            (
-                layer.name,
-                name,
-                rate,
-                float(closed),
-                float(measured.value),
-                float(measured.stderr),
-                DRAWS,
-            )
-        )
-    return pd.DataFrame(
-        lines, columns=["layer", "estimator", "rate", "variance", "measured", "stderr", "draws"]
-    )
+    for choice in study.choices():
+        estimator, seed = choice.told(layer.moments.y_sq), fold(study.seed, "draws", choice.name)
+        measured = empirical(estimator, x, y, DRAWS, seed).variance
+        numbers = map(float, (estimator.variance(layer.moments), measured.value, measured.stderr))
+        what = (layer.name, choice.name, choice.rate)
+        lines.append((*what, *numbers, DRAWS, *choice.flags))
+    columns = ["layer", "estimator", "rate", "variance", "measured", "stderr", "draws"]
+    return pd.DataFrame(lines, columns=[*columns, *Flags._fields])

@@ -22,11 +22,12 @@ from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.study.study import backward, in_precision, update
 from sketchvar.analysis.tasks import Batch, Options, Task, moved, named
 from sketchvar.estimators import Estimator, Exact, parse, sketch_linears, unsketch
+from sketchvar.estimators.choice import Flags, choose
 from sketchvar.estimators.seeds import fold
 
 COLUMNS = ["cell", "task", "estimator", "rate", "batch", "checkpointing", "layers", "seed", "step"]
 COLUMNS += ["train", "validation", "metric", "ratio", "ratio_median", "seconds", "peak"]
-COLUMNS += ["device", "hardware", "threads", "commit", "torch"]
+COLUMNS += ["device", "hardware", "threads", "commit", "torch", *Flags._fields]
 TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to the last digit
 
 
@@ -150,7 +151,8 @@ def trained(cell: Cell) -> pd.DataFrame:
     fields = {
         name: getattr(cell, name) for name in COLUMNS if hasattr(cell, name) and name not in kept
     }
-    return rows.assign(cell=cell.name, peak=peak, **fields, **kept)[COLUMNS]
+    flags = choose(cell.estimator, cell.rate).flags._asdict()
+    return rows.assign(cell=cell.name, peak=peak, **fields, **kept, **flags)[COLUMNS]
 
 
 def convert(model: nn.Module, cell: Cell, estimator: Estimator) -> None:

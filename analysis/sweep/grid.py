@@ -12,9 +12,9 @@ import torch
 from sketchvar.analysis.bench import probe as bench
 from sketchvar.analysis.sweep.cell import Cell, checkpoint_blocks, convert
 from sketchvar.analysis.tasks import Batch, Options, moved, named
+from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.estimator import check_rate
 from sketchvar.estimators.seeds import fold
-from sketchvar.estimators.spelling import takes_rate
 
 MEMORY = ["estimator", "rate", "activations", "exact", "same_memory_batch"]
 
@@ -48,19 +48,15 @@ class Grid:
             raise ValueError(
                 f"seeds must be different, got {' '.join(map(str, self.seeds)) or 'none'}"
             )
-        for rate in (*self.rates, *self.fractions):
-            check_rate(self, rate)
-        for estimator, rate in self.choices():
-            replace(self.exact(), estimator=estimator, rate=rate).build()
+        for fraction in self.fractions:
+            check_rate(self, fraction)
+        for choice in self.choices():
+            choice.told()  # refuses an oracle
 
-    def choices(self) -> list[tuple[str, float]]:
-        """Every (estimator, rate) but the exact one; an estimator that takes no rate comes once, at
-        rate 1.
-        """
-        names = [name for name in self.estimators if name != "exact"]
-        return [
-            (name, rate) for name in names for rate in (self.rates if takes_rate(name) else (1.0,))
-        ]
+    def choices(self) -> list[Choice]:
+        """Every estimator at every rate, but the exact one."""
+        found = choices(self.estimators, self.rates)
+        return [choice for choice in found if choice.name != "exact"]
 
     def exact(self, seed: int = 0) -> Cell:
         """The plain exact run of a seed."""
@@ -89,7 +85,7 @@ class Grid:
         batches = {max(1, round(whole.batch * fraction)) for fraction in self.fractions}
         batches |= {int(batch) for batch in memory["same_memory_batch"]}
         found = [whole]
-        found += [replace(whole, estimator=name, rate=rate) for name, rate in self.choices()]
+        found += [replace(whole, estimator=c.name, rate=c.rate) for c in self.choices()]
         found += [replace(whole, batch=batch) for batch in sorted(batches - {whole.batch})]
         cells = [replace(cell, seed=seed) for seed in self.seeds for cell in found]
         return [*cells[: len(found)], replace(cells[0], checkpointing=True), *cells[len(found) :]]
@@ -102,7 +98,8 @@ class Grid:
         whole = self.exact()
         most = held(whole, whole.batch)
         lines = []
-        for name, rate in self.choices():
+        for choice in self.choices():
+            name, rate = choice.name, choice.rate
             kept = held(replace(whole, estimator=name, rate=rate), whole.batch)
             low, high = 1, whole.batch
             while low < high:  # the most examples that fit; bytes grow with them
