@@ -3,14 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: study test check format lab clean
+.PHONY: study test test-slow check format lab clean
 .DEFAULT_GOAL := study
 
 study: .venv/.study
 	$(BIN)/python -m sketchvar run $(ARGS)
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: .venv/.test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 check: .venv/.test
 	$(BIN)/ruff check .

@@ -1,0 +1,60 @@
+"""Claims about memory and time."""
+
+import pandas as pd
+from support.claims import TASKS, claim, read, span
+from support.claims.training import SKETCHED, memory, same_bytes, summary
+
+
+@claim("Memory falls by a fifth or more")
+def peaks() -> str:
+    rows = pd.concat(read(f"memory/{run}/memory.parquet") for run in ("batch-128", "batch-16-32"))
+    rows = rows.query("estimator == 'countsketch' and rate == 0.1 and not checkpointing")
+    saved = 100 * (1 - rows.set_index("batch")["ratio"])
+    small = pd.concat(summary(task).query("rate == 0.1")["peak"] for task in TASKS[2:])
+    return (
+        f"{saved[128]:.1f} % at batch 128 of RoBERTa-base's shape, {saved[32]:.1f} % at 32,"
+        f" {saved[16]:.1f} % at 16; MiniLM {span(100 * (1 - small), '.0f')} %"
+    )
+
+
+@claim("Fewer bytes held mean a lower peak")
+def rounding_peak() -> str:
+    held = (memory("cifar10-vit")["activations"] / memory("cifar10-vit")["exact"])["rounding:2", 1]
+    peak = summary("cifar10-vit")["peak"]
+    return (
+        f"ViT, 2 bits: held {held:.2f}, peak {peak['rounding:2', 1.0, 32]:.2f}; exact batch 21, as"
+        f" many held: peak {peak['exact', 1.0, 21]:.2f}"
+    )
+
+
+@claim("Sketched layers are fast")
+def layer_times() -> str:
+    rows = read("layers/layer.parquet").query("mode == 'train' and rows == 8192")
+    at = rows.set_index(["estimator", "rate"])["ratio"].sort_index()
+    names = {"uniform rows": "uniform-rows", "CountSketch": "countsketch", "Gaussian": "gaussian"}
+    times = [f"{word} {at[n, 0.5]:.2f} and {at[n, 0.1]:.2f}" for word, n in names.items()]
+    return f"time over `nn.Linear` at 0.5 and 0.1: {', '.join(times)}"
+
+
+@claim("A smaller batch is faster than a sketch of the same held bytes")
+def step_times() -> str:
+    small, sketched = [], []
+    for task in TASKS:
+        seconds = summary(task)["seconds"]
+        small.append(seconds["exact", 1.0, same_bytes(task, SKETCHED)])
+        sketched.append(seconds.drop("gaussian").xs(0.1, level="rate"))
+    return (
+        f"time over exact: {span(small)}; sketches at 0.1 but Gaussian {span(pd.concat(sketched))}"
+    )
+
+
+@claim("Checkpointing holds less than any estimator, with the exact gradient")
+def checkpointing() -> str:
+    held, lines = [], []
+    for task in TASKS:
+        share = memory(task)["activations"] / memory(task)["exact"]
+        assert share["checkpointing", 1] == share.min()
+        held.append(100 * share.min())
+        lines.append(read(f"train/{task}/summary.parquet").query("checkpointing"))
+    table = pd.concat(lines)
+    return f"held {span(held, '.0f')} %, peak {span(table['peak'])}, time {span(table['seconds'])}"

@@ -1,0 +1,163 @@
+"""Claims about how large noise is."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+from support.claims import claim, middle, read, span
+from support.recorded import DATA
+
+TRUTHS = ("stdlib-lm", "glue-cola-minilm", "glue-cola-minilm-seed1")
+
+
+def redrawn(run: str, form: str) -> pd.DataFrame:
+    """A row per layer: ``factor`` closed form / truth, ``seen`` the relative error that would have
+    been beyond the joint bound (level 0.01, Bonferroni), ``beyond`` whether it is.
+    """
+    rows = read(f"truth/{run}/truth.parquet")
+    bound = student.ppf(1 - 0.01 / 2 / len(rows), rows["draws"] - 1)
+    error = np.hypot(rows["redrawn_stderr"], rows[f"{form}_stderr"])
+    return pd.DataFrame(
+        {
+            "factor": rows[form] / rows["redrawn"],
+            "seen": 100 * bound * error / rows["redrawn"],
+            "beyond": rows[f"{form}_z"].abs() > bound,
+        }
+    )
+
+
+def count(tables: list[pd.DataFrame]) -> str:
+    """How many layers are beyond the bound, for each run."""
+    return ", ".join(f"{rows['beyond'].sum()} of {len(rows)}" for rows in tables)
+
+
+@claim("The closed form of the minibatch variance by example is right")
+def by_example() -> str:
+    tables = [redrawn(run, "example") for run in TRUTHS]
+    seen = span(pd.concat(tables)["seen"], ".0f")
+    return f"rejected in {count(tables)} layers; {seen} % off would have been seen"
+
+
+@claim("Rows may be taken as independent, as the paper does")
+def by_row() -> str:
+    tables = [redrawn(run, "row") for run in TRUTHS]
+    factors = pd.concat(tables).query("beyond")["factor"]
+    return f"rejected in {count(tables)} layers, with factors of {span(factors)}"
+
+
+@claim("CountSketch's closed form holds in layers that train with it")
+def in_training() -> str:
+    z = [read(f"truth/{run}/estimator.parquet")["z"].abs() for run in TRUTHS[:2]]
+    return f"largest z-score {z[0].max():.1f} of {len(z[0])}, {z[1].max():.1f} of {len(z[1])}"
+
+
+@claim("Summing rows at random adds less variance than dropping rows")
+def row_sketches() -> str:
+    rows = read("stdlib-lm/rows.parquet")
+    table = rows.pivot_table(index=["layer", "step", "rate"], columns="estimator", values="ratio")
+    over = table.div(table["uniform-rows"], axis=0)
+    less = (over < 1).sum()
+    return (
+        f"less in {less['gaussian']} (Gaussian), {less['rademacher']} (Rademacher),"
+        f" {less['countsketch']} (CountSketch), {less['srht']} (SRHT) of {len(over)};"
+        f" at best by a factor of {over['countsketch'].min():.2f}"
+    )
+
+
+@cache
+def eighth() -> pd.DataFrame:
+    """The frontier at one eighth of the bytes."""
+    return read("frontier/frontier.parquet").query("budget == 0.125")
+
+
+@claim("Dropping rows is the same as a smaller batch")
+def smaller_batch() -> str:
+    ratio = eighth().query("estimator == 'uniform-rows'")["ratio"]
+    return f"at 12.5 %: rows {middle(ratio)}, a batch of that fraction {1 / 0.125 - 1:g}"
+
+
+@claim("At equal bytes, few bits after centring add least variance")
+def few_bits() -> str:
+    at = dict(list(eighth().query("not oracle and not biased").groupby("estimator")))
+    best = min(at, key=lambda name: at[name]["ratio"].median())
+    assert best == "centered(uniform-rows+rounding:4)"
+    both = [at[name] for name in (best, "uniform-rows")]
+    all_steps = [middle(rows["ratio"]) for rows in both]
+    last = [rows.query("step == 300")["ratio"].median() for rows in both]
+    return (
+        f"at 12.5 %: {all_steps[0]}, rows alone {all_steps[1]}; at step 300 {last[0]:.2g}, rows"
+        f" alone {last[1]:.2g}"
+    )
+
+
+@claim("Compressing features instead of rows costs variance")
+def features() -> str:
+    rows = read("paper/axis/rows.parquet").query("budget == 0.125")
+    at = {name: middle(part["ratio"]) for name, part in rows.groupby("estimator")}
+    return (
+        f"at 12.5 %: columns {at['feature-columns']}, projections {at['feature-rademacher']},"
+        f" rows {at['uniform-rows']}"
+    )
+
+
+@claim("A layer can predict which rows matter")
+def scores() -> str:
+    rows = read("scores/glue-cola-minilm/scores.parquet")
+    closed = 100 * rows.query("estimator == 'scored-rows'")["gap_closed"]
+    at = rows.groupby("estimator")["ratio"].median()
+    return (
+        f"{middle(closed)} % of the way to the oracle; ratios {at['norm-rows']:.1f} (norms of X),"
+        f" {at['scored-rows']:.1f} (predicted), {at['optimal-rows']:.1f} (oracle)"
+    )
+
+
+@claim("A plan for each layer beats one choice for all")
+def plan() -> str:
+    rows = read("plan/rows.parquet")
+    layers = pd.read_json(DATA / "plan" / "plan.json", typ="series")["layers"]
+    planned = rows[[spell(*row) == layers[row[2]] for row in rows[CHOICE].to_numpy()]]
+    assert len(planned) == len(layers) * rows["step"].nunique()
+    single = rows[
+        (rows["estimator"] == "centered(uniform-rows+rounding:2)") & (rows["rate"] == 0.5)
+    ]
+    (a, a_last), (b, b_last) = total(planned), total(single)
+    by_step = planned.groupby("step")["minibatch_example"].sum()
+    last = planned.query("step == 300")["ratio"]
+    return (
+        f"total {a:.2f}, one choice {b:.2f}, but {100 * by_step[0] / by_step.sum():.0f} % of what"
+        f" it divides by is step 0; at step 300 {a_last:.2f} and {b_last:.2f}, the plan's median"
+        f" layer {last.median():.2f}, its worst {last.max():.1f}"
+    )
+
+
+CHOICE = ["estimator", "rate", "layer"]
+
+
+def spell(estimator: str, rate: float, layer: str) -> str:
+    """As plan.json spells it: the rate follows the sampler."""
+    return estimator.replace("uniform-rows", f"uniform-rows:{rate:g}") if rate < 1 else estimator
+
+
+def total(rows: pd.DataFrame) -> tuple[float, float]:
+    """Σ variance / Σ minibatch variance over all steps, and at step 300."""
+    last = rows.query("step == 300")
+    both = [part["variance"].sum() / part["minibatch_example"].sum() for part in (rows, last)]
+    return both[0], both[1]
+
+
+@claim("A total ratio speaks for the model")
+def head() -> str:
+    rows = read("stdlib-lm/rows.parquet").query("estimator == 'gaussian' and rate == 0.1")
+    table = rows.pivot_table(index="layer", columns="step", values="minibatch_example")
+    share = 100 * table.loc["head"] / table.sum()
+    return f"the head is {span(share[share.index >= 10], '.0f')} % of what it divides by"
+
+
+@claim("Noise does not grow with depth")
+def depth() -> str:
+    rows = read("paper/depth/rows.parquet").query("step == step.max()")
+    block = rows["layer"].str.extract(r"^blocks\.(\d)", expand=False)
+    at = rows.groupby(["estimator", block])["ratio"].median()
+    ends = [f"{at[name, '0']:.2g} to {at[name, '3']:.2g}" for name in ("gaussian", "rounding:2")]
+    return f"first to last block: Gaussian {ends[0]}, 2 bits {ends[1]}; no interval"
