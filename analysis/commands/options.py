@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sketchvar.analysis.tasks import names
+from sketchvar.analysis.tasks import TASKS as names
 
 EXAMPLES = "gaussian:0.1, rounding:2, centered(countsketch):0.1, gaussian:0.1+rounding:4"
 # one of each kind; whatever is spelled and has a closed form can be given
@@ -28,6 +28,7 @@ KINDS = (
     "norm-rows",
     "optimal-rows",
 )
+SECTIONS = ("task", "", "output")  # of the help, in this order
 T = TypeVar("T")
 
 
@@ -43,23 +44,28 @@ class Option:
     words: Mapping[str, Any]
 
 
-def option(*flags: str, default: Any = None, section: str = "", group: str = "", **words: Any) -> Any:
-    """A field of a command's options; ``words`` go to argparse."""
+def option(
+    *flags: str, default: Any = None, section: str = "", group: str = "", **words: Any
+) -> Any:
+    """A field of a command's options; ``words`` go to argparse. Of a ``group`` one can be given,
+    or one has to be where it ends in "!".
+    """
     return field(default=default, metadata={"option": Option(flags, section, group, words)})
 
 
 def declare(parser: argparse.ArgumentParser, asked: type, defaults: Mapping[str, Any]) -> None:
     """Tell argparse of all options of a command, with ``defaults`` where they are not the usual."""
-    sections: dict[str, Any] = {"": parser}
-    for each in fields(asked):
-        one: Option = each.metadata["option"]
-        section = sections.get(one.section) or parser.add_argument_group(one.section)
-        place = sections[one.section] = section
+    found = [(each, each.metadata["option"]) for each in fields(asked)]
+    places: dict[str, Any] = {"": parser}
+    for each, one in sorted(found, key=lambda pair: SECTIONS.index(pair[1].section)):
+        if one.section not in places:
+            places[one.section] = parser.add_argument_group(one.section)
+        place = places[one.section]
         if one.group:
             name, required = one.group.removesuffix("!"), one.group.endswith("!")
-            if name not in sections:
-                sections[name] = section.add_mutually_exclusive_group(required=required)
-            place = sections[name]
+            if name not in places:
+                places[name] = place.add_mutually_exclusive_group(required=required)
+            place = places[name]
         words = dict(one.words)
         if one.flags:
             words |= {"dest": each.name, "default": defaults.get(each.name, each.default)}
@@ -94,7 +100,7 @@ def task(default: str | None = "stdlib-lm", usual: str = "") -> Any:
         default=default,
         section="task",
         metavar="T",
-        help=f"what to train: {', '.join(names())}{usual}",
+        help=f"what to train: {', '.join(names)}{usual}",
     )
 
 
@@ -154,12 +160,11 @@ def depth(default: int | None = None, *more: str) -> Any:
     )
 
 
-def precision(whose: str = "of matrix products; weights are float32 (default: the task's)") -> Any:
+def precision(
+    whose: str = "of matrix products; weights are float32 (default: the task's)", *more: str
+) -> Any:
     return option(
-        "--precision",
-        section="task",
-        choices=["float32", "bfloat16", "float16"],
-        help=whose,
+        "--precision", section="task", choices=["float32", "bfloat16", *more], help=whose
     )
 
 

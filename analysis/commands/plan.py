@@ -45,7 +45,9 @@ class Asked(Shown):
         metavar="NAME",
         help="layers that stay exact: names, or patterns as head*",
     )
-    precision: str | None = options.precision("in which X is kept (default: that of the run)")
+    precision: str | None = options.precision(
+        "in which X is kept (default: that of the run)", "float16"
+    )
     out: Path | None = options.out("RUN/plan.json", "FILE")
 
 

@@ -30,7 +30,7 @@ def main(asked: Asked, screen: Screen) -> int:
     import torch
 
     from sketchvar.analysis.report import verify as report
-    from sketchvar.analysis.verify import pairs, spelled, verify
+    from sketchvar.analysis.verify import pairs, read, verify
     from sketchvar.estimators import CATALOG
 
     if not 0 < asked.level < 1:
@@ -38,7 +38,7 @@ def main(asked: Asked, screen: Screen) -> int:
     if not asked.budget >= 0:
         raise WordError(f"--budget is in seconds, got {asked.budget:g}")
     with words():
-        estimators = spelled(list(dict.fromkeys(asked.estimators or CATALOG)))
+        estimators = read(asked.estimators or list(CATALOG))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # these matrices are too small for more
     verdicts = []

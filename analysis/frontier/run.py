@@ -12,14 +12,20 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import claim
 from sketchvar.analysis.folder import rows_of, task_of
-from sketchvar.analysis.frontier.best import of_run
 from sketchvar.analysis.frontier.pairs import read_pair
-from sketchvar.analysis.frontier.rows import BUDGETS, DRAWS, ESTIMATORS, FRACTIONS, frontier
+from sketchvar.analysis.frontier.rows import (
+    BUDGETS,
+    DRAWS,
+    ESTIMATORS,
+    FRACTIONS,
+    frontier,
+    of_run,
+)
 from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks import Options, Task, named
-from sketchvar.estimators import parse
+from sketchvar.estimators import choices
 
 Progress = Callable[[int, int], object]  # measured steps done, of how many
 
@@ -48,8 +54,7 @@ class Comparison:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for text in self.estimators:
-            parse(text, 1.0, torch.ones(1))
+        choices(self.estimators, 1.0)
         if wrong := [b for b in self.budgets if not 0 < b <= 1]:
             raise ValueError(
                 f"budgets are fractions of X's bytes, 0 to 1, got {wrong[0]:g}; write 0.125 for"

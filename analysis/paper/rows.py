@@ -21,7 +21,7 @@ from sketchvar.analysis.paper.throughput import throughput
 from sketchvar.analysis.paper.variance import middle
 from sketchvar.analysis.probe import Layer
 from sketchvar.analysis.tasks import Options, Task, named
-from sketchvar.estimators import parse
+from sketchvar.estimators import choices
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def check(step: Step) -> None:
     step.made()
     if step.steps < 0:
         raise ValueError(f"--steps must be 0 or more, got {step.steps}")
-    for text in step.estimators:
-        parse(text, 1.0, torch.ones(1))
+    choices(step.estimators, 1.0)
 
 
 def make(step: Step, out: Path, progress: Progress | None = None) -> Path:

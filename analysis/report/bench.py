@@ -49,9 +49,9 @@ def layer_times(rows: pd.DataFrame) -> Table:
         lines.append(line)
     columns = (
         text("estimator"),
-        values("rate"),
-        *(values(shape, None, "{:.3f}".format) for shape in dict.fromkeys(shapes)),
-        values("theory", None, "{:.3f}".format),
+        values("rate", None, write_short),
+        *(values(shape, None, write_fixed) for shape in dict.fromkeys(shapes)),
+        values("theory", None, write_fixed),
     )
     where = f"{rows['device'].iloc[0]}, {rows['threads'].iloc[0]} threads"
     return Table("layer", f"Time over nn.Linear, {where}", columns, tuple(lines))
@@ -83,12 +83,12 @@ def peaks(rows: pd.DataFrame) -> Table:
     )
     columns = (
         text("estimator"),
-        values("rate"),
+        values("rate", None, write_short),
         values("batch"),
         Column("recom- puted", lambda row: row["recomputed"]),
         values("peak_gb", "peak, GB", "{:.2f}".format),
-        values("ratio", "/ plain", "{:.3f}".format),
-        values("theory", None, "{:.3f}".format),
+        values("ratio", "/ plain", write_fixed),
+        values("theory", None, write_fixed),
         values("saved_gb", "saved, GB", "{:.2f}".format),
     )
     return Table("memory", "Peak memory of a training step", columns, list_rows(found))
@@ -106,7 +106,7 @@ def accounts(rows: pd.DataFrame) -> Table:
         lines.append({**row, "held": listed, "account": held})
     columns = (
         text("estimator"),
-        values("rate"),
+        values("rate", None, write_short),
         values("batch"),
         text("held", "held for backward by, %"),
     )
@@ -131,9 +131,9 @@ def costs(rows: pd.DataFrame) -> Table:
         text("model"),
         text("level"),
         values("every"),
-        values("time", None, "{:.3f}".format),
+        values("time", None, write_fixed),
         Column("quartiles", show_quartiles),
-        values("memory", "peak memory", "{:.3f}".format),
+        values("memory", "peak memory", write_fixed),
     )
     return Table("probe", "Ratio to the plain training step", columns, list_rows(rows))
 
@@ -143,10 +143,10 @@ def throughput(folder: Path, rate: float | None = None) -> Contents:
     rows = records.read_rows(folder / "rows.parquet")
     columns = (
         text("estimator"),
-        values("rate"),
-        values("ratio", "throughput / plain", "{:.3f}".format),
-        values("low", "lower quartile", "{:.3f}".format),
-        values("high", "upper quartile", "{:.3f}".format),
+        values("rate", None, write_short),
+        values("ratio", "throughput / plain", write_fixed),
+        values("low", "lower quartile", write_fixed),
+        values("high", "upper quartile", write_fixed),
     )
     title = (
         f"Throughput of training {rows['task'].iloc[0]} over the plain step's"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from sketchvar.analysis import records
-from sketchvar.analysis.frontier.best import average, best, merged
-from sketchvar.analysis.frontier.rows import BASELINE, BUDGETS
+from sketchvar.analysis.frontier.best import BASELINE, average, best, merge_lines
+from sketchvar.analysis.frontier.rows import BUDGETS
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import Column, Row, Table, values, write_percent
 
@@ -37,7 +37,7 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     return Contents(
         title=f"frontier {folder.name}",
         tables=(budget_table(table, budgets),),
-        pictures=(Picture("frontier", caption, lambda: frontier(merged(table))),),
+        pictures=(Picture("frontier", caption, lambda: frontier(merge_lines(table))),),
         words=WORDS,
         provenance=found,
     )

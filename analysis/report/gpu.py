@@ -25,7 +25,7 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     )
     tables = [Table("parts", f"GPU suite on {about['hardware']}", columns, parts)]
     if about["device"] != "cpu":  # on a CPU it is a test of the suite, at toy size
-        bounds = (text("number"), text("bound"), values("measured", None, "{:.3f}".format))
+        bounds = (text("number"), text("bound"), values("measured", None, write_fixed))
         tables.append(Table("numbers", "What was set for a GPU", bounds, list_rows(numbers(folder))))
     return Contents(
         title=f"GPU suite on {about['hardware']}",

@@ -56,7 +56,7 @@ def tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
     columns = (
         text("layer"),
         text("estimator"),
-        values("rate"),
+        values("rate", None, write_short),
         Column("kept bytes", show_bytes),
         values("fraction", "share", write_percent),
         values("ratio"),

@@ -8,7 +8,8 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder, rows_of, task_of
-from sketchvar.analysis.noise import TOTAL, at_rate, batch_fraction, by_unit, noise_scale
+from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
+from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
 from sketchvar.analysis.report import plan
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
@@ -23,7 +24,6 @@ from sketchvar.analysis.report.table import (
     write_percent,
     write_whole,
 )
-from sketchvar.analysis.style import rate_shown
 
 SHARES = ("bytes kept", "effective batch")  # rows of the table of layers that are fractions
 WORDS = {
@@ -57,7 +57,7 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     ValueError for a folder without rows and for a rate that was not measured.
     """
     files, rows = Folder(folder), rows_of(folder)
-    rate = rate_shown(rows, rate)
+    rate = choose_rate(rows, rate)
     about = records.read_json(files.provenance) if files.provenance.exists() else {}
     last = rows[rows["step"] == rows["step"].max()]
     details = [summarise(last), scale_through_training(rows)]
@@ -171,12 +171,18 @@ def summarise(last: pd.DataFrame) -> Table:
     ratios["all layers"], ratios["effective batch"] = total["ratio"], total["fraction"]
     marks = remarks(last)
     table = ratios.reset_index().assign(remark=lambda lines: lines["estimator"].map(marks))
-    numbers = (values(name) for name in ("rate", "median", "least", "most", "all layers"))
+    numbers = (values(name) for name in ("median", "least", "most", "all layers"))
     share = values("effective batch", None, write_percent)
     return Table(
         "ratio_over_layers",
         f"Ratio over the layers, step {last['step'].iloc[0]}",
-        (text("estimator"), *numbers, share, text("remark")),
+        (
+            text("estimator"),
+            values("rate", None, write_short),
+            *numbers,
+            share,
+            text("remark"),
+        ),
         list_rows(table),
     )
 

@@ -56,6 +56,8 @@ def to_json(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, Mapping):
+        return {str(name): to_json(inner) for name, inner in value.items()}
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
@@ -89,16 +91,27 @@ def interval(field: str, title: str) -> Column:
         mean, high = row[field], row.get(f"{field}_high", math.nan)
         if mean != mean:
             return NONE
-        return f"{mean:.3f}" if high != high else f"{mean:.3f} ± {high - mean:.3f}"
+        written = write_fixed(mean)
+        return written if high != high else f"{written} ± {high - mean:.3f}"
 
     return Column(title, show)
 
 
 def write_digits(value: float) -> str:
     """Three digits, and no exponent for what is large or a little small."""
-    if abs(value) >= 1000:
+    if abs(value) >= 99.95 or value == 0:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
+    return f"{value:#.3g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+
+
+def write_short(value: float) -> str:
+    """A number that was typed, as a rate."""
+    return f"{value:g}"
+
+
+def write_fixed(value: float) -> str:
+    """Three digits after the point; no minus before a zero."""
+    return f"{round(value, 3) + 0.0:.3f}"
 
 
 def write_percent(value: float) -> str:
