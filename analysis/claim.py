@@ -1,5 +1,5 @@
-"""claim(): whose a folder is. The same work goes on in it; any other is refused by name. record(): a
-table written there as it grows.
+"""claim(): whose a folder is: the same work goes on in it, any other is refused by name. record():
+write a table there as it grows.
 """
 
 import json
@@ -48,8 +48,8 @@ def claim(
     for name in now:
         if name not in free and before.get(name) != now[name]:
             raise ValueError(
-                f"{folder} holds a {work} with {name} {before.get(name)}, not {now[name]}; resume it"
-                " with its own options, or choose another --out"
+                f"{folder} holds a {work} with {name} {before.get(name)}, not {now[name]}; resume"
+                " it with its own options, or choose another --out"
             )
     return about
 

@@ -37,8 +37,8 @@ def words() -> Iterator[None]:
 
 
 def pick_device(name: str) -> str:
-    """The device called ``name``; for "auto" a GPU if there is one. Raises WordError for one that is
-    unknown or absent.
+    """The device called ``name``; for "auto" a GPU if there is one. Raises WordError for one that
+    is unknown or absent.
     """
     import torch
 

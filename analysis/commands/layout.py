@@ -65,9 +65,7 @@ def lay_out(table: "Table", width: int) -> list[str]:
     widths = measure(table.columns, [row for part in sections for row in part], width)
     lines: list[str] = []
     for places in split(widths, width):
-        block = Block(
-            tuple(table.columns[i] for i in places), tuple(widths[i] for i in places)
-        )
+        block = Block(tuple(table.columns[i] for i in places), tuple(widths[i] for i in places))
         lines += [""] if lines else []
         lines += block.heading()
         for part in sections:
@@ -77,9 +75,7 @@ def lay_out(table: "Table", width: int) -> list[str]:
     return lines
 
 
-def measure(
-    columns: Sequence["Column"], rows: Sequence[Sequence[str]], width: int
-) -> list[int]:
+def measure(columns: Sequence["Column"], rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """The width of every column: that of its longest cell or unbreakable piece of its title, and of
     words no more than there is room for.
     """

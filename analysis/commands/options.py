@@ -163,9 +163,7 @@ def depth(default: int | None = None, *more: str) -> Any:
 def precision(
     whose: str = "of matrix products; weights are float32 (default: the task's)", *more: str
 ) -> Any:
-    return option(
-        "--precision", section="task", choices=["float32", "bfloat16", *more], help=whose
-    )
+    return option("--precision", section="task", choices=["float32", "bfloat16", *more], help=whose)
 
 
 def settings() -> Any:

@@ -14,7 +14,6 @@ from rich.text import Text
 from sketchvar.analysis.commands.layout import lay_out
 
 if TYPE_CHECKING:
-    from sketchvar.analysis.report.contents import Contents
     from sketchvar.analysis.report.table import Table
 
 Update = Callable[..., None]
@@ -48,13 +47,6 @@ class Screen:
             self.content.setdefault("sentences", []).append(line)
         else:
             self.out.print(line)
-
-    def show(self, contents: "Contents") -> None:
-        """Print the tables and sentences of a folder."""
-        for table in contents.tables:
-            self.table(table)
-        for line in contents.sentences:
-            self.say(line)
 
     def files(self, what: str, paths: Sequence[Path]) -> None:
         """Say where files are."""
@@ -100,7 +92,9 @@ class Screen:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.notes, disable=self.quiet) as bar:
-            bars = {name: bar.add_task(name, total=total, note="") for name, total in stages.items()}
+            bars = {
+                name: bar.add_task(name, total=total, note="") for name, total in stages.items()
+            }
 
             def update(stage: str, done: int, note: str = "", total: int | None = None) -> None:
                 bar.update(bars[stage], completed=done, note=note, total=total)

@@ -71,7 +71,9 @@ def read_value(text: str, kind: Any) -> Any:
 def describe(kind: Any) -> str:
     """A type in words."""
     if isinstance(kind, UnionType):
-        return " or ".join("none" if each is NoneType else describe(each) for each in get_args(kind))
+        return " or ".join(
+            "none" if each is NoneType else describe(each) for each in get_args(kind)
+        )
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         many = "numbers" if inner[-1] is Ellipsis else f"{len(inner)} numbers"

@@ -23,10 +23,7 @@ def main(asked: Asked, screen: Screen) -> None:
 
 COMMAND = Command(
     "train",
-    (
-        "train with every estimator, rate and seed beside the baselines, and compare what came of"
-        " it"
-    ),
+    ("train with every estimator, rate and seed beside the baselines, and compare what came of it"),
     (
         "Train a task with its linear layers under every estimator, rate and seed, beside exact"
         " training, exact training on the smaller batch that needs as much activation memory, and"

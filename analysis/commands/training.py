@@ -23,9 +23,12 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
     done = folder.finished(cells)
     screen.start(
         out,
-        f"{done} of {len(cells)} runs are there" + (
+        f"{done} of {len(cells)} runs are there"
+        + (
             f"; training the others for {grid.steps} steps each on {grid.device}; finished ones go"
-            f" to {folder.cells}" if done < len(cells) else f", in {folder.cells}"
+            f" to {folder.cells}"
+            if done < len(cells)
+            else f", in {folder.cells}"
         ),
     )
     with screen.progress({"run": len(cells)}) as update:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from sketchvar.analysis.loop import layers_at
 
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import claim
@@ -21,7 +22,6 @@ from sketchvar.analysis.frontier.rows import (
     frontier,
     of_run,
 )
-from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks import Options, Task, named

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from sketchvar.analysis.loop import layers_at
+from sketchvar.analysis.meter import Progress
 
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import record
 from sketchvar.analysis.frontier.rows import frontier
-from sketchvar.analysis.loop import layers_at
-from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.paper import probed
 from sketchvar.analysis.paper.averaging import averaging
 from sketchvar.analysis.paper.throughput import throughput

@@ -116,9 +116,7 @@ def accounts(rows: pd.DataFrame) -> Table:
 def probe(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``bench probe``."""
     rows = records.read_rows(folder / "probe.parquet")
-    return Contents(
-        title="cost of the probe", tables=(costs(rows),), provenance=provenance(folder)
-    )
+    return Contents(title="cost of the probe", tables=(costs(rows),), provenance=provenance(folder))
 
 
 def costs(rows: pd.DataFrame) -> Table:

@@ -33,7 +33,9 @@ def list_estimators(rate: float) -> Table:
         text("class"),
         text("note"),
     )
-    title = f"Estimators, at rate {rate:g} where they take one, of X with {ROWS} × {COLUMNS} entries"
+    title = (
+        f"Estimators, at rate {rate:g} where they take one, of X with {ROWS} × {COLUMNS} entries"
+    )
     caption = (
         "Any of them can be written with its rate (gaussian:0.1), inside centered(...), and a"
         " sketch or sample with +rounding:BITS behind it. help(sketchvar.CLASS) says the rest."

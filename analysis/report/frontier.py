@@ -26,9 +26,7 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     file = next(folder / name for name in FILES if (folder / name).exists())
     rows = records.read_rows(file)
     if not (rows["ratio"] > 0).any():
-        raise ValueError(
-            f"no ratio can be drawn: every variance in {file} is 0 or not a number"
-        )
+        raise ValueError(f"no ratio can be drawn: every variance in {file} is 0 or not a number")
     about = folder / "frontier.json"
     found = records.read_json(about) if about.exists() else {}
     budgets = [float(b) for b in found.get("options", {}).get("budgets", BUDGETS)]

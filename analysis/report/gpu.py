@@ -26,7 +26,9 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     tables = [Table("parts", f"GPU suite on {about['hardware']}", columns, parts)]
     if about["device"] != "cpu":  # on a CPU it is a test of the suite, at toy size
         bounds = (text("number"), text("bound"), values("measured", None, write_fixed))
-        tables.append(Table("numbers", "What was set for a GPU", bounds, list_rows(numbers(folder))))
+        tables.append(
+            Table("numbers", "What was set for a GPU", bounds, list_rows(numbers(folder)))
+        )
     return Contents(
         title=f"GPU suite on {about['hardware']}",
         tables=tuple(tables),
@@ -49,7 +51,12 @@ def pictures(folder: Path) -> tuple[Picture, ...]:
                 found.append(Picture(f"layers_{dtype}_{i}", caption, partial(figure, group)))
     for name, file, draw, caption in (
         ("throughput", "memory", figures.throughput, "Examples a second against peak memory"),
-        ("kernels", "kernels", figures.kernels, "How near each kernel comes to the hardware's limit"),
+        (
+            "kernels",
+            "kernels",
+            figures.kernels,
+            "How near each kernel comes to the hardware's limit",
+        ),
     ):
         if (folder / f"{file}.parquet").exists():
             rows = records.read_rows(folder / f"{file}.parquet")

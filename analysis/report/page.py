@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from sketchvar.analysis.report.contents import Contents
+from sketchvar.analysis import records
 from sketchvar.analysis.report.kinds import read_folder
 from sketchvar.analysis.report.table import Column, Table, write_digits
 
@@ -25,13 +25,17 @@ PAGE = Template("""\
 <title>$title</title>
 <style>
 body { font: 15px/1.45 sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 0.6em 0 1.4em; font-size: 13px; font-variant-numeric: tabular-nums }
-th, td { padding: 0.15em 0.7em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child, .text, .words td { text-align: left; white-space: normal }
+table { border-collapse: collapse; margin: 0.6em 0 1.4em; font-size: 13px }
+table { font-variant-numeric: tabular-nums }
+th, td { padding: 0.15em 0.7em; border-bottom: 1px solid #ddd; text-align: right }
+th, td { white-space: nowrap }
+.text, .words td { text-align: left; white-space: normal }
 thead th { border-bottom: 1px solid #666; vertical-align: bottom; max-width: 8em }
 thead th { white-space: normal; overflow-wrap: break-word }
+tbody + tbody { border-top: 1px solid #666 }
 .wide { overflow-x: auto }
-figure { margin: 1em 0 } figure img { max-width: 100%; height: auto } figcaption { font-size: 13px; color: #555 }
+figure { margin: 1em 0 } figure img { max-width: 100%; height: auto }
+figcaption { font-size: 13px; color: #555 }
 @media print { body { margin: 0; max-width: none; font-size: 10pt } table { font-size: 7.5pt }
   figure, tr { break-inside: avoid } h2 { break-after: avoid } }
 </style>
@@ -65,6 +69,16 @@ def report(folder: Path, rate: float | None = None) -> str:
     return PAGE.substitute(title=escape(f"sketchvar: {contents.title}"), body=body)
 
 
+def write_report(folder: Path, out: Path, rate: float | None = None) -> None:
+    """Write the page of a folder to a file. Raises ValueError as ``report``, and where there is no
+    folder for the file.
+    """
+    page = report(folder, rate)
+    if not out.parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent}; make it, or choose another --out")
+    records.atomically(out, lambda part: part.write_text(page, encoding="utf-8"))
+
+
 def write_table(table: Table) -> str:
     """A table, as several one below the other where it has more columns than fit on paper, the
     first column in each.
@@ -87,9 +101,7 @@ def write_block(table: Table, columns: tuple[Column, ...]) -> str:
         )
         sections.append("".join(f"<tr>{line}</tr>\n" for line in lines))
     body = "".join(f"<tbody>\n{section}</tbody>\n" for section in sections)
-    return (
-        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n{body}</table></div>\n'
-    )
+    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n{body}</table></div>\n'
 
 
 def write_cell(tag: str, column: Column, text: str) -> str:

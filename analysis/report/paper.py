@@ -15,8 +15,10 @@ FILE = "paper.json"
 
 def describe(out: Path, item: str, folders: list[Path], layer: str | None, rate: float) -> None:
     """Write which item a folder is of, and in which folders its rows are."""
-    places = [str(folder.relative_to(out)) if folder.is_relative_to(out) else str(folder.resolve())
-              for folder in folders]
+    places = [
+        str(folder.relative_to(out)) if folder.is_relative_to(out) else str(folder.resolve())
+        for folder in folders
+    ]
     about = {"item": item, "folders": places, "layer": layer, "rate": rate}
     records.write_json(out / FILE, about | {"commit": records.commit()})
 

@@ -51,8 +51,10 @@ def tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
     if "choices" not in plan:  # of an earlier version
         lines = tuple({"layer": k, "estimator": v} for k, v in plan.get("layers", {}).items())
         whole = ({"choice": "this plan", **plan.get("totals", {})},)
-        return (Table("plan", name_budget(plan), (text("layer"), text("estimator")), lines),
-                total(whole))
+        return (
+            Table("plan", name_budget(plan), (text("layer"), text("estimator")), lines),
+            total(whole),
+        )
     columns = (
         text("layer"),
         text("estimator"),

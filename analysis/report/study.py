@@ -155,9 +155,7 @@ def ratio_column(name: str, mark: str) -> Column:
     """Ratios of an estimator, and its shares."""
     ratio = values(name, f"{name} ({mark})" if mark else name, write_digits)
     share = values(name, name, write_percent)
-    return Column(
-        ratio.title, lambda row: (share if row["layer"] in SHARES else ratio).show(row)
-    )
+    return Column(ratio.title, lambda row: (share if row["layer"] in SHARES else ratio).show(row))
 
 
 def summarise(last: pd.DataFrame) -> Table:

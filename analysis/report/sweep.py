@@ -15,7 +15,6 @@ from sketchvar.analysis.report.table import (
     Table,
     interval,
     list_rows,
-    text,
     values,
 )
 
