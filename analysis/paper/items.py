@@ -1,5 +1,5 @@
-"""ITEMS: every figure of the paper, corrected, and every question of its reviewers: how its rows are
-made and how they are drawn.
+"""ITEMS: every figure of the paper, corrected, and every question of its reviewers: how its rows
+are made and how they are drawn.
 """
 
 from collections.abc import Callable, Mapping

@@ -13,7 +13,7 @@ from sketchvar.analysis.report.table import Column, Row, Table, values, write_pe
 PLACES = ("best", "second", "third")
 WORDS = {
     "bytes": "what may be kept of X, indices, scales and seeds included, over the bytes of X",
-    "ratio": "estimator variance / minibatch variance (unit: example), median over layers and steps",
+    "ratio": "estimator variance / minibatch variance (by example), median over layers and steps",
     BASELINE: "the baseline: the same as a smaller batch of rows",
     "draws": "no closed form: the variance is that of repeated draws",
 }
