@@ -14,6 +14,9 @@ from sketchvar.analysis.report.table import (
     list_rows,
     text,
     values,
+    write_fixed,
+    write_short,
+    write_whole,
 )
 
 GIGA = 1e9
@@ -84,7 +87,7 @@ def peaks(rows: pd.DataFrame) -> Table:
     columns = (
         text("estimator"),
         values("rate", None, write_short),
-        values("batch"),
+        values("batch", None, write_whole),
         Column("recom- puted", lambda row: row["recomputed"]),
         values("peak_gb", "peak, GB", "{:.2f}".format),
         values("ratio", "/ plain", write_fixed),
@@ -104,13 +107,14 @@ def accounts(rows: pd.DataFrame) -> Table:
             f"{name} {100 * share:.0f}" for name, share in shares.items() if share >= 0.005
         )
         lines.append({**row, "held": listed, "account": held})
-    columns = (
-        text("estimator"),
-        values("rate", None, write_short),
-        values("batch"),
-        text("held", "held for backward by, %"),
-    )
+    columns = (Column("step", name_step, text=True), text("held", "held for backward by, %"))
     return Table("account", "What else holds memory", columns, tuple(lines))
+
+
+def name_step(row: Row) -> str:
+    """What a training step is called."""
+    rate = f" {row['rate']:g}" if row["rate"] < 1 else ""
+    return f"{row['estimator']}{rate}, batch {row['batch']}"
 
 
 def probe(folder: Path, rate: float | None = None) -> Contents:
@@ -128,7 +132,7 @@ def costs(rows: pd.DataFrame) -> Table:
     columns = (
         text("model"),
         text("level"),
-        values("every"),
+        values("every", None, write_whole),
         values("time", None, write_fixed),
         Column("quartiles", show_quartiles),
         values("memory", "peak memory", write_fixed),

@@ -3,7 +3,7 @@
 import torch
 
 from sketchvar.analysis.report.table import Table, text, values, write_percent
-from sketchvar.estimators import CATALOG, choices
+from sketchvar.estimators import CATALOG, Choice, choices
 
 ROWS, COLUMNS = 4096, 1024  # of the X whose bytes are told
 
@@ -22,8 +22,8 @@ def list_estimators(rate: float) -> Table:
                 "takes_rate": choice.takes_rate,
                 "oracle": choice.oracle,
                 "biased": choice.biased,
-                "closed_form": not estimator.traits.no_closed_form,
-                "note": note(choice),
+                "closed_form": not choice.no_closed_form,
+                "note": describe(choice),
                 "about": (type(estimator).__doc__ or "").split("\n\n")[0].replace("\n", " "),
             }
         )
@@ -41,3 +41,15 @@ def list_estimators(rate: float) -> Table:
         " sketch or sample with +rounding:BITS behind it. help(sketchvar.CLASS) says the rest."
     )
     return Table("estimators", title, columns, tuple(rows), caption)
+
+
+def describe(choice: Choice) -> str:
+    """What keeps an estimator from being used as any other."""
+    notes = []
+    if choice.oracle:
+        notes.append("oracle: told about Y")
+    if choice.biased:
+        notes.append("biased")
+    if choice.no_closed_form:
+        notes.append("no closed form")
+    return ", ".join(notes)

@@ -8,7 +8,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.frontier.best import BASELINE, average, best, merge_lines
 from sketchvar.analysis.frontier.rows import BUDGETS
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.table import Column, Row, Table, values, write_percent
+from sketchvar.analysis.report.table import Column, Row, Table, text, values
 
 PLACES = ("best", "second", "third")
 WORDS = {
@@ -29,7 +29,8 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
         raise ValueError(f"no ratio can be drawn: every variance in {file} is 0 or not a number")
     about = folder / "frontier.json"
     found = records.read_json(about) if about.exists() else {}
-    budgets = [float(b) for b in found.get("options", {}).get("budgets", BUDGETS)]
+    asked = found.get("options", {}).get("budgets")
+    budgets = asked if isinstance(asked, list) else list(BUDGETS)  # text in earlier versions
     table = average(rows)
     caption = "Least ratio for the bytes that can be spent, a panel for each family"
     return Contents(
@@ -45,31 +46,31 @@ FILES = ("frontier.parquet", "rows.parquet")
 
 
 def budget_table(table: pd.DataFrame, budgets: list[float]) -> Table:
-    """The best estimators for each budget, beside the baseline."""
-    rows = []
+    """The best estimators for each budget, then the baseline."""
+    rows: list[Row] = []
     for budget in sorted(budgets, reverse=True):
-        row: dict[str, object] = {"budget": budget}
-        for place, (_, line) in zip(PLACES, best(table, budget).iterrows(), strict=False):
-            note = " (draws)" if line["stderr"] > 0 else ""
-            row |= {place: f"{line['estimator']}{note}", f"{place}_ratio": line["ratio"]}
-        baseline = best(table[table["estimator"] == BASELINE], budget)["ratio"]
-        rows.append(row | ({BASELINE: float(baseline.iloc[0])} if len(baseline) else {}))
-    columns = [values("budget", "bytes", write_percent)]
-    for place in PLACES:
-        columns += [name_column(place), values(f"{place}_ratio", "ratio")]
+        found = zip(PLACES, best(table, budget).iterrows(), strict=False)
+        lines = [(place, line) for place, (_, line) in found]
+        baseline = best(table[table["estimator"] == BASELINE], budget, 1)
+        lines += [("baseline", line) for _, line in baseline.iterrows()]
+        for place, line in lines:
+            named = {name: line[name] for name in ("estimator", "ratio", "stderr", "fraction")}
+            rows.append({"budget": budget, "place": place, "first": line is lines[0][1], **named})
+    columns = (
+        Column("bytes", lambda row: f"{100 * row['budget']:g} %" if row["first"] else ""),
+        text("place", ""),
+        Column("estimator", name_estimator, text=True),
+        values("ratio"),
+    )
     return Table(
         "frontier",
         "Least estimator variance / minibatch variance (by example) for the bytes kept of X",
-        (*columns, values(BASELINE)),
+        columns,
         tuple(rows),
         "1 = as noisy as the minibatch. Oracles and biased estimators are never among the best.",
     )
 
 
-def name_column(place: str) -> Column:
-    """Which estimator is at a place; empty where fewer fit the budget."""
-
-    def show(row: Row) -> str:
-        return str(row.get(place, ""))
-
-    return Column(place, show, text=True)
+def name_estimator(row: Row) -> str:
+    """The estimator, and whether its variance was drawn."""
+    return f"{row['estimator']} (draws)" if row["stderr"] > 0 else str(row["estimator"])

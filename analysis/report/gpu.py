@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sketchvar.analysis import records
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.table import Table, list_rows, text, values, write_whole
+from sketchvar.analysis.report.table import Table, list_rows, text, values, write_fixed, write_whole
 
 
 def contents(folder: Path, rate: float | None = None) -> Contents:

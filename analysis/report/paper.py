@@ -8,7 +8,15 @@ import pandas as pd
 from sketchvar.analysis import records
 from sketchvar.analysis.paper.items import ITEMS, Drawn, Item
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.table import Column, Table, interval, list_rows, text, values
+from sketchvar.analysis.report.table import (
+    Column,
+    Table,
+    interval,
+    list_rows,
+    text,
+    values,
+    write_whole,
+)
 
 FILE = "paper.json"
 
@@ -71,7 +79,7 @@ def averaging(folder: Path, rate: float | None = None) -> Contents:
     """The variance of averaged sketches beside that of one as large."""
     columns = (
         text("estimator"),
-        values("count", "sketches"),
+        values("count", "sketches", write_whole),
         values("variance"),
         values("stderr", "standard error"),
         values("one", "one as large"),
@@ -84,8 +92,8 @@ def damage(folder: Path, rate: float | None = None) -> Contents:
     """The final loss where one block alone is sketched."""
     columns = (
         text("estimator"),
-        values("block"),
-        values("seeds"),
+        values("block", None, write_whole),
+        values("seeds", None, write_whole),
         interval("validation", "loss"),
         interval("validation_exact", "− exact"),
         values("ratio"),

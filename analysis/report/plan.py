@@ -13,6 +13,7 @@ from sketchvar.analysis.report.table import (
     text,
     values,
     write_percent,
+    write_short,
     write_whole,
 )
 

@@ -22,6 +22,7 @@ from sketchvar.analysis.report.table import (
     values,
     write_digits,
     write_percent,
+    write_short,
     write_whole,
 )
 

@@ -16,6 +16,7 @@ from sketchvar.analysis.report.table import (
     interval,
     list_rows,
     values,
+    write_whole,
 )
 
 WORDS = {
@@ -96,7 +97,7 @@ def summary(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
 
     columns = (
         Column("run", name_run, text=True),
-        values("seeds"),
+        values("seeds", None, write_whole),
         interval("metric", "metric"),
         interval("metric_exact", "− exact"),
         interval("validation", "loss"),

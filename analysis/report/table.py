@@ -101,7 +101,7 @@ def write_digits(value: float) -> str:
     """Three digits, and no exponent for what is large or a little small."""
     if abs(value) >= 99.95 or value == 0:
         return f"{value:,.0f}"
-    return f"{value:#.3g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+    return f"{value:#.3g}" if abs(value) >= 1e-3 else f"{value:.2e}"
 
 
 def write_short(value: float) -> str:

@@ -57,7 +57,7 @@ def test_long_names_go_on_below_and_titles_are_broken_at_spaces_and_hyphens():
 
 def test_numbers_are_written_for_people():
     assert [write_digits(v) for v in (0.0, 1.0, 0.12345, 12.345, 123.45, 12345.6, 1e-6)] == [
-        "0", "1.00", "0.123", "12.3", "123", "12,346", "1.0e-06",
+        "0", "1.00", "0.123", "12.3", "123", "12,346", "1.00e-06",
     ]  # fmt: skip
     assert [write_percent(v) for v in (1, 0.5, 0.0734, 0.019)] == [
         "100 %",
