@@ -109,7 +109,7 @@ def choices(estimators: Estimators, rates: Rates = ()) -> list[Choice]:
     """
     given = as_list(rates)
     for rate in given:
-        if not isinstance(rate, Real) or not 0 < rate <= 1:
+        if not isinstance(rate, Real) or not 0 < float(rate) <= 1:
             raise ValueError(
                 f"rates are fractions of X to keep, 0 < rate <= 1, got rate={rate}; write 0.1 for"
                 " 10 %"

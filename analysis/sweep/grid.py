@@ -48,6 +48,7 @@ class Grid:
             raise ValueError(
                 f"seeds must be different, got {' '.join(map(str, self.seeds)) or 'none'}"
             )
+        named(self.task, self.options)
         for fraction in self.fractions:
             check_rate(self, fraction)
         for choice in self.choices():

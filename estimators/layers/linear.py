@@ -57,7 +57,8 @@ class Sketched(nn.Module):
         self.forget_scores()
         start = scored(estimator)
         if start is not None:
-            scores = start.scores if start.scores.numel() else torch.ones(1)
+            given = start.scores
+            scores = torch.ones(1) if given is None or not given.numel() else given
             weight: Any = self.weight
             self.register_buffer(
                 "position_sq", scores.to(weight.device, torch.float32).square(), persistent=False
