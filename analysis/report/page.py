@@ -59,7 +59,7 @@ def report(folder: Path, rate: float | None = None) -> str:
     parts += [(table.title, write_table(table)) for table in contents.tables]
     if contents.sentences:
         parts.append(("In words", write_paragraphs(contents.sentences)))
-    drawn = ((picture.caption, picture.draw()) for picture in contents.pictures)
+    drawn = ((p.caption or p.name.replace("_", " "), p.draw()) for p in contents.pictures)
     figures = [embed(figure, caption) for caption, figure in drawn if figure is not None]
     parts += [("Figures", "".join(figures))] if figures else []
     parts += [(table.title, write_table(table)) for table in contents.details]
