@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 import torch
@@ -11,12 +11,18 @@ from torch import nn
 
 from sketchvar.analysis import records
 from sketchvar.analysis.noise.table import COLUMNS
-
-if TYPE_CHECKING:
-    from sketchvar.analysis.study.study import Study
-    from sketchvar.analysis.truth.redraws import Redraws
+from sketchvar.analysis.tasks import Task, named
 
 LOSSES = ["step", "train", "validation", "metric"]
+
+
+class Asked(Protocol):
+    """What a folder is of: a frozen dataclass of what was asked for, with a name of its own."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
 
 
 class Folder:
@@ -32,7 +38,7 @@ class Folder:
         self.coverage = path / "coverage.parquet"
         self.provenance, self.checkpoint = path / "run.json", path / "checkpoint.pt"
 
-    def claim(self, study: "Study | Redraws", resume: bool) -> None:
+    def claim(self, asked: Asked, resume: bool) -> None:
         """Make the folder this study's. Raises ValueError where it is not writable or holds
         something else.
         """
@@ -51,7 +57,7 @@ class Folder:
                     " --resume"
                 )
             before = records.read_json(self.provenance)["study"]
-            now = json.loads(json.dumps(asdict(study)))
+            now = json.loads(json.dumps(asdict(asked)))
             if different := [key for key in now if now[key] != before.get(key)]:
                 key = different[0]
                 raise ValueError(
@@ -61,9 +67,9 @@ class Folder:
         elif any(not file.name.startswith(".") for file in self.path.iterdir()):
             raise ValueError(f"{self.path} is not empty and holds no run; choose another --out")
 
-    def describe(self, study: "Study | Redraws", origin: dict[str, Any], finished: bool) -> None:
+    def describe(self, asked: Asked, origin: dict[str, Any], finished: bool) -> None:
         """Write run.json."""
-        content = {"run": study.name, "finished": finished, "study": asdict(study), **origin}
+        content = {"run": asked.name, "finished": finished, "study": asdict(asked), **origin}
         records.write_json(self.provenance, content)
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -107,3 +113,14 @@ def rows_of(run: Path) -> pd.DataFrame:
     if rows.empty:
         raise ValueError(f"{path} holds no rows; the run stopped before its first measured step")
     return rows.reset_index(drop=True)
+
+
+def task_of(run: Path) -> Task:
+    """The task that a run trained, with its options. Raises ValueError where its run.json does not
+    say.
+    """
+    path = Folder(run).provenance
+    study = records.read_json(path).get("study", {})
+    if "task" not in study:
+        raise ValueError(f"{path} names no task; give the folder of a run, as in runs/<name>")
+    return named(study["task"], tuple((name, value) for name, value in study.get("options", ())))

@@ -2,6 +2,7 @@
 all.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -69,6 +70,19 @@ def find_flags(name: str) -> Flags:
         return choose(name, 1.0).flags
     except ValueError:
         return Flags(oracle=False, biased=False, takes_rate=False)
+
+
+def append_rows(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Put one table below the other; an empty one adds nothing, not even its dtypes."""
+    return pd.concat([before, new], ignore_index=True) if len(before) else new
+
+
+def fingerprint(fields: dict[str, Any]) -> str:
+    """Ten hexadecimal digits that say which values a frozen dataclass has: equal for equal fields.
+
+    ``fields`` as by ``dataclasses.asdict``; everything in them has to fit into JSON.
+    """
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sketchvar.analysis import noise
+from sketchvar.analysis.loop import start
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.study.study import backward, update
-from sketchvar.analysis.tasks import Batch, Task, moved
+from sketchvar.analysis.tasks import Batch, Task
 from sketchvar.estimators import (
     Estimator,
     NormRows,
@@ -26,7 +26,6 @@ from sketchvar.estimators import (
 )
 from sketchvar.estimators.layers.linear import Sketched
 from sketchvar.estimators.layers.predicted import row_scores, with_scores
-from sketchvar.estimators.seeds import fold
 
 FLOOR = 0.1
 KEYS = ["layer", "estimator", "rate", "step"]
@@ -57,27 +56,23 @@ def scores(
             f"scores need one step or more to learn and two batches to compare, got {steps},"
             f" {batches}"
         )
-    where = torch.device(device)
-    torch.manual_seed(fold(seed, "model"))
-    model = task.model().to(where)
-    optimizer = task.optimizer(model)
+    training = start(task, steps, torch.device(device), seed)
+    model = training.model
     sketch_linears(model, ScoredRows(rate, torch.ones(1), FLOOR))
-    model.train()
     for step in range(steps):
-        batch = moved(task.batch(step, seed), where)
-        optimizer.zero_grad(set_to_none=True)
+        batch = training.batch(step)
         with padding_left_out(batch):
-            loss = backward(task, model, batch, where)
-        update(optimizer, task.rate_at(step, steps))
+            loss = training.advance(step, batch)
         if progress is not None:
             progress(step + 1, loss)
     learned = {name: m.position_sq for name, m in model.named_modules() if isinstance(m, Sketched)}
     unsketch(model)
     rows: list[tuple[Any, ...]] = []
     for step in range(steps, steps + batches):
-        batch = moved(task.batch(step, seed), where)
+        batch = training.batch(step)
+        model.zero_grad(set_to_none=True)
         with Probe(model) as probe, padding_left_out(batch):
-            backward(task, model, batch, where)
+            training.gradient(step, batch)
             for layer in probe.read().values():
                 assert layer.example_sq is not None
                 example = noise.by_example(layer.example_sq, layer.moments.C)

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from sketchvar.analysis.study.study import layers_at
+from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.tasks import TASKS
 from sketchvar.estimators import Choice, Estimator, Moments, estimate, spell
 from sketchvar.estimators.choice import Estimators, as_list, choices

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sketchvar.estimators.estimator import Traits
-from sketchvar.estimators.moments import Moments
-from sketchvar.estimators.sampling import Sample, SampledRows, choose, normalized
+from sketchvar.estimators.moments import Moments, total_sq
+from sketchvar.estimators.sampling import Sample, SampledRows, normalized
 from sketchvar.estimators.seeds import generator
 
 
@@ -40,10 +40,7 @@ class BernoulliRows(SampledRows):
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi = self.inclusion(norms)
-        u = torch.rand(
-            pi.shape[0], generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64
-        )
-        rows = (~(u >= pi)).nonzero()[:, 0]  # a NaN is kept, so that it shows
+        rows = generator(seed, pi.device).coins(pi, torch.float64).nonzero()[:, 0]
         return Sample(rows, 1 / pi[rows])
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
@@ -76,7 +73,7 @@ class WinnerTakeAllRows(SampledRows):
         if k == n:
             return Sample(order, torch.ones_like(norms))
         others, t = split(norms[order], k)
-        drawn = choose(others, k, seed)
+        drawn = generator(seed, norms.device).choices(others, k)
         slot = torch.arange(k, device=norms.device)
         weights = torch.where(slot < t, 1.0, 1 / ((k - t) * others[drawn]))
         return Sample(order[torch.where(slot < t, slot, drawn)], weights)
@@ -90,7 +87,7 @@ class WinnerTakeAllRows(SampledRows):
         t = int(winning)
         products = (m.x_sq * m.y_sq)[order][t:]
         terms = torch.where(products == 0, 0.0, products / others[t:])
-        return (terms.sum() - (m.C_without(order[:t]) if t else m.C)).clamp(min=0) / (k - t)
+        return (terms.sum() - (sum_sq_without(m, order[:t]) if t else m.C)).clamp(min=0) / (k - t)
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         k = self.k(norms.shape[0])
@@ -128,7 +125,7 @@ class TopRows(SampledRows):
 
     def bias_sq(self, m: Moments) -> Float[Tensor, ""]:
         """‖E Ĝ − G‖²_F."""
-        return m.C_without(descending(m.x_sq.sqrt())[: self.k(m.n)])
+        return sum_sq_without(m, descending(m.x_sq.sqrt())[: self.k(m.n)])
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return self.bias_sq(m)
@@ -166,3 +163,16 @@ def split(ordered: Float[Tensor, " n"], k: int) -> tuple[Float[Tensor, " n"], In
     return normalized(
         torch.where(torch.arange(ordered.shape[0], device=ordered.device) < t, 0.0, ordered)
     ), t
+
+
+def sum_sq_without(m: Moments, rows: Int[Tensor, " k"]) -> Float[Tensor, ""]:
+    """‖Σ xᵢyᵢᵀ‖² over the rows that are not among ``rows`` (distinct numbers): the cost of the
+    smaller part of G.
+
+    Where ``rows`` are fewer than half, their part is subtracted from G in the dtype of the pair.
+    """
+    x, y = m.pair
+    if 2 * rows.shape[0] <= m.n:
+        return total_sq(m.G - x[rows].T @ y[rows])
+    others = torch.ones(m.n, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
+    return total_sq(x[others].T @ y[others])

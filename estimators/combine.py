@@ -7,9 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, KeepsMatrix, KeepsRows
+from sketchvar.estimators.estimator import (
+    SEED_BYTES,
+    Compressed,
+    Estimator,
+    KeepsMatrix,
+    KeepsRows,
+    Traits,
+)
 from sketchvar.estimators.exact import Exact
-from sketchvar.estimators.moments import Moments, column_mean, wide
+from sketchvar.estimators.moments import CHUNK, Moments, column_mean, row_sq, total_sq, wide
 from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.seeds import fold
 
@@ -41,7 +48,11 @@ class Centered(Estimator):
                 f" {self.inner}"
             )
         refuse_biased("Centered", self.inner)
-        object.__setattr__(self, "traits", self.inner.traits._replace(needs_pair=True))
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """Those of what is inside; centring needs the pair."""
+        return self.inner.traits._replace(needs_pair=True)
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         mean = column_mean(x)
@@ -56,7 +67,7 @@ class Centered(Estimator):
         return (torch.outer(y.shape[0] * x_mean, y_mean) + rest).to(y.dtype)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return self.inner.variance(m.centered)
+        return self.inner.variance(centered_moments(m))
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return self.inner.kept_bytes(n, p, dtype) + p * max(dtype.itemsize, 4)
@@ -84,10 +95,12 @@ class Then(Estimator):
 
     def __post_init__(self) -> None:
         check_then(self.first, self.second)
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """Those of ``first``; rounding needs the pair, and rows for a closed form."""
         closed = isinstance(self.first, KeepsRows)
-        object.__setattr__(
-            self, "traits", self.first.traits._replace(needs_pair=True, no_closed_form=not closed)
-        )
+        return self.first.traits._replace(needs_pair=True, no_closed_form=not closed)
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         kept = self.first.compress(x, seed)
@@ -107,7 +120,7 @@ class Then(Estimator):
                 f"{self} has no closed form of its variance; measure it by empirical(estimator, x,"
                 " y, draws, seed)"
             )
-        each = m.y_sq * m.row_errors(self.second)
+        each = m.y_sq * self.second.expected_errors(m)
         rounding = torch.where(each == 0, 0.0, each * self.first.weights_sq(m.x_sq.sqrt())).sum()
         return self.first.variance(m) + rounding
 
@@ -115,6 +128,32 @@ class Then(Estimator):
         rows, columns = self.first.kept_shape(n, p)
         rest = self.first.kept_bytes(n, p, dtype) - rows * columns * dtype.itemsize
         return rest + self.second.kept_bytes(rows, columns, dtype) - SEED_BYTES
+
+
+# Less than this part of C is left by subtracting n x̄ȳᵀ from G in float32: half of its seven digits
+# are gone then, and C is formed anew from the centred pair.
+DIGITS_LEFT = 1e-6
+
+
+def centered_moments(m: Moments) -> Moments:
+    """Moments of (X − 1x̄ᵀ, Y − 1ȳᵀ), subtracted before anything is squared, so that a large mean
+    costs no digits.
+
+    The centred pair is made anew for each statistic that needs it, and not kept.
+    """
+
+    def make() -> Moments:
+        x, y = m.pair
+        x_mean, y_mean = column_mean(x), column_mean(y)
+        x_sq, y_sq = (
+            torch.cat([row_sq(rows - mean) for rows in t.split(CHUNK)])
+            for t, mean in ((x, x_mean), (y, y_mean))
+        )
+        left = total_sq(m.G - torch.outer(m.n * x_mean, y_mean))
+        C = left if left > DIGITS_LEFT * m.C else None
+        return Moments(m.p, m.q, x_sq, y_sq, C, pair=lambda: (x - x_mean, y - y_mean))
+
+    return m.once("centered", make)
 
 
 def check_then(first: Estimator, second: Estimator) -> None:

@@ -9,11 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sketchvar.estimators.dense import signs
 from sketchvar.estimators.kernels import counter
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.seeds import generator
-from sketchvar.estimators.sketch import BlockSketch, RowSketch
+from sketchvar.estimators.sketch import RowSketch
 
 
 class Buckets(NamedTuple):
@@ -26,8 +25,17 @@ class Buckets(NamedTuple):
     signs: Float[Tensor, " nonzeros"]
 
 
+def split_buckets(s: Buckets, size: int) -> Iterator[Buckets]:
+    """``s`` in pieces of ``size`` buckets, in order."""
+    ends = [*s.offsets[::size].tolist()[1:], s.order.shape[0]]
+    start = 0
+    for offsets, end in zip(s.offsets.split(size), ends, strict=True):
+        yield Buckets(s.order[start:end], offsets - start, s.signs[start:end])
+        start = end
+
+
 @dataclass(frozen=True)
-class CountSketch(BlockSketch[Buckets]):
+class CountSketch(RowSketch[Buckets]):
     """Keeps k signed sums of rows: a random partition of the n rows into k buckets, sizes equal up
     to one.
 
@@ -42,29 +50,21 @@ class CountSketch(BlockSketch[Buckets]):
     """
 
     balanced: bool = True
+    cut = staticmethod(split_buckets)
 
     def draw(self, n: int, seed: int, device: torch.device) -> Buckets:
         g, k, fast = generator(seed, device), self.k(n), counter.kernels(device)
         if self.balanced and fast is not None:
             return Buckets(*fast.partition(n, k, seed, device))
         if not self.balanced:
-            return grouped(
-                torch.randint(max(k, 1), (n,), generator=g, device=device), k, signs((n,), g)
-            )
-        order = torch.randperm(n, generator=g, device=device, dtype=torch.int32)
+            return grouped(g.integers(k, n), k, g.signs(n))
+        order = g.permutation(n)
         offsets = torch.arange(k, device=device, dtype=torch.int32) * (n // max(k, 1))
         offsets += torch.arange(k, device=device, dtype=torch.int32).clamp(max=n % max(k, 1))
-        return Buckets(order, offsets, signs((n,), g))
+        return Buckets(order, offsets, g.signs(n))
 
     def apply(self, s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
         return bucket_sums(s, x)
-
-    def blocks(self, s: Buckets, size: int) -> Iterator[Buckets]:
-        ends = [*s.offsets[::size].tolist()[1:], s.order.shape[0]]
-        start = 0
-        for offsets, end in zip(s.offsets.split(size), ends, strict=True):
-            yield Buckets(s.order[start:end], offsets - start, s.signs[start:end])
-            start = end
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k = max(self.k(m.n), 1)
@@ -104,14 +104,7 @@ class SparseSign(RowSketch[Buckets]):
     def draw(self, n: int, seed: int, device: torch.device) -> Buckets:
         g, k = generator(seed, device), self.k(n)
         s = min(self.nonzeros, k)
-        chosen = torch.empty(n, 0, dtype=torch.int64, device=device)
-        for last in range(
-            k - s, k
-        ):  # Floyd's sampling of s distinct numbers below k, for all rows at once
-            pick = torch.randint(last + 1, (n, 1), generator=g, device=device)
-            pick = pick.where((chosen != pick).all(1, keepdim=True), last)
-            chosen = torch.cat([chosen, pick], 1)
-        drawn = grouped(chosen.flatten(), k, signs((n * s,), g))
+        drawn = grouped(g.subsets(k, s, n).flatten(), k, g.signs(n * s))
         return drawn._replace(order=drawn.order // max(s, 1))
 
     def apply(self, s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:

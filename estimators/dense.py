@@ -69,7 +69,7 @@ class Gaussian(Dense):
     def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"] | Unmade:
         if counter.kernels(device) is not None:
             return Unmade(counter.normals, self.k(n), seed)
-        return torch.randn(n, self.k(n), generator=generator(seed, device), device=device)
+        return generator(seed, device).normals(n, self.k(n))
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,4 @@ class Rademacher(Dense):
     def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"] | Unmade:
         if counter.kernels(device) is not None:
             return Unmade(counter.sign_matrix, self.k(n), seed)
-        return signs((n, self.k(n)), generator(seed, device))
-
-
-def signs(shape: tuple[int, ...], g: torch.Generator) -> Tensor:
-    """Independent ±1 with equal probability, float32, on the generator's device."""
-    return torch.empty(shape, device=g.device).bernoulli_(0.5, generator=g).mul_(2).sub_(1)
+        return generator(seed, device).signs(n, self.k(n))

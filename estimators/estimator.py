@@ -4,7 +4,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from numbers import Real
+from operator import index
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -106,11 +108,27 @@ def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:
     """Ĝ (p × q), an estimate of XᵀY from X (n × p) and Y (n × q); the same seed gives the same
     estimate.
 
+    NumPy arrays and integers are taken too; tensors that require a gradient are taken as numbers.
     Raises ValueError for shapes that do not fit, TypeError for tensors that are not of one floating
     dtype.
     """
+    x, y = tensors(x, y)
     check_pair(x, y)
-    return estimator.contract(estimator.compress(x, seed), y)
+    return estimator.contract(estimator.compress(x, index(seed)), y)
+
+
+def tensors(*given: Any) -> tuple[Tensor, ...]:
+    """Arrays, as NumPy's, or tensors as tensors without a graph, which share their memory.
+
+    Raises TypeError for what is neither.
+    """
+    try:
+        return tuple(torch.as_tensor(each).detach() for each in given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"X and Y must be torch tensors or NumPy arrays of numbers ({error}); convert them, as"
+            " in torch.tensor(x)"
+        ) from None
 
 
 def check_pair(x: Tensor, y: Tensor) -> None:
@@ -136,7 +154,7 @@ def check_pair(x: Tensor, y: Tensor) -> None:
 
 def check_rate(estimator: object, rate: float) -> None:
     """Raise ValueError unless 0 < rate <= 1; ``estimator`` is named in the message."""
-    if not (isinstance(rate, (int, float)) and math.isfinite(rate) and 0 < rate <= 1):
+    if not (isinstance(rate, Real) and math.isfinite(rate) and 0 < rate <= 1):
         raise ValueError(
             f"{type(estimator).__name__} needs 0 < rate <= 1, got rate={rate}; rate is the fraction"
             " of X that is kept"

@@ -8,8 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators.dense import Gaussian
-from sketchvar.estimators.estimator import SEED_BYTES, Compressed, KeepsMatrix, check_rate
-from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.estimator import (
+    SEED_BYTES,
+    Compressed,
+    KeepsMatrix,
+    Traits,
+    check_rate,
+)
+from sketchvar.estimators.moments import Moments, row_sq
 from sketchvar.estimators.sketch import RowSketch
 
 
@@ -37,7 +43,11 @@ class FeatureProjection(KeepsMatrix):
                 f"FeatureProjection(0.1, distribution=Rademacher), got {self.distribution!r}"
             )
         check_rate(self, self.rate)
-        object.__setattr__(self, "traits", self.distribution.traits)
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """Those of the sketch of features."""
+        return self.sketch.traits
 
     @property
     def sketch(self) -> RowSketch[Any]:
@@ -57,10 +67,26 @@ class FeatureProjection(KeepsMatrix):
         return r @ (projected.T @ y)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return self.sketch.variance(m.features)
+        return self.sketch.variance(feature_moments(m))
 
     def kept_shape(self, n: int, p: int) -> tuple[int, int]:
         return n, self.sketch.k(p)
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return SEED_BYTES + n * self.sketch.k(p) * dtype.itemsize
+
+
+def feature_moments(m: Moments) -> Moments:
+    """Moments of (I, G): as Ĝ − G = (RRᵀ − I)G, to project features by R is to sketch the rows of
+    that pair by R.
+
+    Where only C is known it is spread over the rows of G evenly, which leaves the D of that pair,
+    C, as it is.
+    """
+
+    def make() -> Moments:
+        g_sq = row_sq(m.G) if m.has_pair else m.C.expand(m.p) / max(m.p, 1)
+        pair = (lambda: (torch.eye(m.p).to(m.G), m.G)) if m.has_pair else None
+        return Moments(m.p, m.q, torch.ones_like(g_sq), g_sq, C=m.C, pair=pair)
+
+    return m.once("features", make)

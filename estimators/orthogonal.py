@@ -7,12 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sketchvar.estimators.dense import signs
 from sketchvar.estimators.estimator import Traits
 from sketchvar.estimators.kernels.cosine import cosine
 from sketchvar.estimators.kernels.hadamard import hadamard, padded
-from sketchvar.estimators.moments import Moments
-from sketchvar.estimators.sampling import choose_uniformly
+from sketchvar.estimators.moments import CHUNK, Moments
 from sketchvar.estimators.seeds import generator
 from sketchvar.estimators.sketch import RowSketch
 
@@ -41,8 +39,8 @@ class SRHT(RowSketch[SignedRows]):
 
     def draw(self, n: int, seed: int, device: torch.device) -> SignedRows:
         g = generator(seed, device)
-        rows = choose_uniformly(padded(n), self.k(n), self.replacement, g)
-        return SignedRows(signs((n,), g), rows)
+        choose = g.integers if self.replacement else g.sample
+        return SignedRows(rows=choose(padded(n), self.k(n)), signs=g.signs(n))
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
         k = max(s.rows.shape[0], 1)
@@ -79,8 +77,8 @@ class SubsampledDCT(RowSketch[SignedRows]):
 
     def draw(self, n: int, seed: int, device: torch.device) -> SignedRows:
         g = generator(seed, device)
-        rows = choose_uniformly(n, self.k(n), self.replacement, g)
-        return SignedRows(signs((n,), g), rows)
+        choose = g.integers if self.replacement else g.sample
+        return SignedRows(rows=choose(n, self.k(n)), signs=g.signs(n))
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
         return (
@@ -93,7 +91,7 @@ class SubsampledDCT(RowSketch[SignedRows]):
         middle = (m.x_sq * m.y_sq)[m.n // 2 : m.n // 2 + m.n % 2].sum()
         each = (
             (1 - 1 / n) * (m.Q + 2 * m.C - 3 * m.D)
-            + (m.mirrored + 3 * m.D + middle) / 2
+            + (mirror_sum(m) + 3 * m.D + middle) / 2
             - m.D / n
             - m.C
         )
@@ -115,7 +113,7 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
     """
 
     def draw(self, n: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
-        normal = torch.randn(n, self.k(n), generator=generator(seed, device), device=device)
+        normal = generator(seed, device).normals(n, self.k(n))
         # float64, so that rate 1 is exact. The signs of the columns, which QR does not draw, drop
         # out of SSᵀ.
         return torch.linalg.qr(normal.double()).Q
@@ -131,3 +129,27 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
         return (
             ((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2))) - m.C
         ).clamp(min=0)
+
+
+def mirror_sum(m: Moments) -> Float[Tensor, ""]:
+    """Σ ‖x_a‖²‖y_a'‖² + 2⟨x_a,x_a'⟩⟨y_a,y_a'⟩ over the rows a ≠ a' = n − 1 − a, counted from the
+    other end.
+    """
+
+    def make() -> Tensor:
+        x, y = m.pair
+        half = m.n // 2
+        norms = m.x_sq[:half] @ m.y_sq.flip(0)[:half] + m.y_sq[:half] @ m.x_sq.flip(0)[:half]
+        return norms + 4 * (mirror_products(x) @ mirror_products(y))
+
+    return m.once("sum over mirrored rows", make)
+
+
+def mirror_products(t: Float[Tensor, "n d"]) -> Float[Tensor, " half"]:
+    """⟨t_a, t_a'⟩ of each row a of the first half and a' = n − 1 − a, in float64."""
+    n, half = t.shape[0], t.shape[0] // 2
+    products = [t.new_zeros(0, dtype=torch.float64)]
+    for start in range(0, half, CHUNK):
+        end = min(start + CHUNK, half)
+        products.append(torch.linalg.vecdot(t[start:end], t[n - end : n - start].flip(0)).double())
+    return torch.cat(products)

@@ -6,15 +6,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sketchvar.estimators.dense import signs
 from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
 from sketchvar.estimators.kernels import counter
 from sketchvar.estimators.kernels.hadamard import matrix
-from sketchvar.estimators.moments import Moments, wide
-from sketchvar.estimators.seeds import generator
+from sketchvar.estimators.moments import CHUNK, Moments, wide
+from sketchvar.estimators.seeds import Generator, generator
 
 BITS = (1, 2, 4, 8)  # those that pack into bytes without a remainder
-CHUNK = 256  # rows at a time in the closed form: it stays in the cache
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,18 @@ class StochasticRounding(Estimator):
         return self.restore(kept, y.dtype).T @ y
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return m.y_sq @ m.row_errors(self)
+        return m.y_sq @ self.expected_errors(m)
+
+    def expected_errors(self, m: Moments) -> Float[Tensor, " n"]:
+        """``row_errors`` of the pair's X, computed once however many closed forms need it."""
+
+        def make() -> Tensor:
+            x = m.pair[0]
+            if self.rotate:
+                return self.row_errors(x)
+            return self.row_errors(x, m.once(("ends", self.group), lambda: self.ends(x)))
+
+        return m.once(("errors", self), make)
 
     def row_errors(
         self, x: Float[Tensor, "n p"], ends: tuple[Tensor, Tensor] | None = None
@@ -209,8 +218,10 @@ def unrotated(x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
 
 
 def rotation_signs(x: Float[Tensor, "n p"]) -> Float[Tensor, " p"]:
-    """Drawn on the CPU, so that every device rotates alike."""
-    return signs((x.shape[1],), generator(0)).to(x)
+    """The same whatever the seed, and drawn on the CPU, so that every device rotates alike."""
+    g = Generator()
+    g.manual_seed(0)
+    return g.signs(x.shape[1]).to(x)
 
 
 def blockwise_hadamard(x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:

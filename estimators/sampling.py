@@ -3,7 +3,6 @@ unbiased.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,13 +20,13 @@ from sketchvar.estimators.estimator import (
 )
 from sketchvar.estimators.moments import Moments, row_sq
 from sketchvar.estimators.seeds import generator
-from sketchvar.estimators.sketch import BlockSketch
+from sketchvar.estimators.sketch import RowSketch
 
 INDEX = torch.int32  # how the number of a row is kept
 
 
 @dataclass(frozen=True)
-class UniformRows(BlockSketch[Int[Tensor, " k"]], KeepsRows):
+class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
     """Keeps k rows chosen uniformly without replacement, or with it.
 
     S = √(n/k) times k unit vectors, distinct or independent, so E[SSᵀ] = I.
@@ -40,15 +39,14 @@ class UniformRows(BlockSketch[Int[Tensor, " k"]], KeepsRows):
     """
 
     replacement: bool = False
+    cut = staticmethod(Tensor.split)
 
     def draw(self, n: int, seed: int, device: torch.device) -> Int[Tensor, " k"]:
-        return choose_uniformly(n, self.k(n), self.replacement, generator(seed, device))
+        g = generator(seed, device)
+        return g.integers(n, self.k(n)) if self.replacement else g.sample(n, self.k(n))
 
     def apply(self, s: Int[Tensor, " k"], x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
         return x.index_select(0, s).mul_((x.shape[0] / max(self.k(x.shape[0]), 1)) ** 0.5)
-
-    def blocks(self, s: Int[Tensor, " k"], size: int) -> Iterator[Int[Tensor, " size"]]:
-        yield from s.split(size)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         k = max(self.k(m.n), 1)
@@ -126,7 +124,7 @@ class ImportanceRows(SampledRows):
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi, k = self.probabilities(norms), self.k(norms.shape[0])
-        rows = choose(pi, k, seed)
+        rows = generator(seed, pi.device).choices(pi, k)
         return Sample(rows, 1 / (k * pi[rows]))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
@@ -224,6 +222,7 @@ def for_rows(
             f"{name} is an oracle that has not been told of Y; give it the squared row norms of"
             " this Y, as in tell(estimator, y.square().sum(1))"
         )
+    known = torch.as_tensor(known)
     if known.shape != norms.shape:
         raise ValueError(
             f"{name} was built for {known.shape[0]} rows and met {norms.shape[0]}; "
@@ -238,23 +237,3 @@ def normalized(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """
     total = scores.sum()
     return torch.where(total == 0, 1 / max(scores.shape[0], 1), scores / total + 0 * total)
-
-
-def choose(pi: Float[Tensor, " n"], k: int, seed: int) -> Int[Tensor, " k"]:
-    """k row numbers drawn independently with probabilities π by inverting their cumulative sum.
-
-    Unlike torch.multinomial it takes any n, never raises on NaN (which then shows in the estimate)
-    and never synchronises the device; a row with πᵢ = 0 is never chosen.
-    """
-    edges = pi.cumsum(0)
-    u = torch.rand(k, generator=generator(seed, pi.device), device=pi.device, dtype=torch.float64)
-    total = edges[-1:]
-    u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(edges, u, right=True).clamp_(max=max(pi.shape[0] - 1, 0))
-
-
-def choose_uniformly(n: int, k: int, replacement: bool, g: torch.Generator) -> Int[Tensor, " k"]:
-    """k of the numbers below n, independent or distinct, on the generator's device."""
-    if replacement:
-        return torch.randint(max(n, 1), (k,), generator=g, device=g.device)
-    return torch.randperm(n, generator=g, device=g.device)[:k]

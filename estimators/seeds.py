@@ -1,10 +1,15 @@
 """The only door to randomness: seeds are folded from integers and names, generators are made from
-seeds.
+seeds, and every random choice of an estimator is a method of its generator.
 """
 
 import hashlib
+from collections.abc import Callable
+from contextvars import ContextVar
+from operator import index
 
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 
 def fold(seed: int, *data: int | str) -> int:
@@ -13,12 +18,78 @@ def fold(seed: int, *data: int | str) -> int:
 
     Folding, unlike adding, keeps (seed 1, step 2) and (seed 2, step 1) apart.
     """
-    text = "\x1f".join([str(int(seed)), *(f"{type(d).__name__}:{d}" for d in data)])
+    words = (f"str:{d}" if isinstance(d, str) else f"int:{index(d)}" for d in data)
+    text = "\x1f".join([str(int(seed)), *words])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
-def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+class Generator(torch.Generator):
+    """torch's generator with the random choices that estimators make, on the generator's device.
+
+    A choice made here can be enumerated: ``estimators.testing`` puts every outcome in its place.
+    """
+
+    def normals(self, *shape: int) -> Float[Tensor, "..."]:
+        """Independent N(0, 1), float32."""
+        return torch.randn(shape, generator=self, device=self.device, dtype=torch.float32)
+
+    def signs(self, *shape: int) -> Float[Tensor, "..."]:
+        """Independent ±1 with equal probability, float32."""
+        zeros = torch.empty(shape, device=self.device, dtype=torch.float32)
+        return zeros.bernoulli_(0.5, generator=self).mul_(2).sub_(1)
+
+    def integers(self, high: int, count: int) -> Int[Tensor, " count"]:
+        """Independent uniform numbers below ``high``."""
+        return torch.randint(max(high, 1), (count,), generator=self, device=self.device)
+
+    def permutation(self, n: int) -> Int[Tensor, " n"]:
+        """The numbers below n in a random order, int32."""
+        return torch.randperm(n, generator=self, device=self.device, dtype=torch.int32)
+
+    def sample(self, n: int, k: int) -> Int[Tensor, " k"]:
+        """k distinct numbers below n, in a random order."""
+        return torch.randperm(n, generator=self, device=self.device)[:k]
+
+    def subsets(self, n: int, k: int, count: int) -> Int[Tensor, "count k"]:
+        """``count`` independent sets of k distinct numbers below n, in no particular order.
+
+        Floyd's sampling, for all sets at once: Bentley and Floyd 1987,
+        https://doi.org/10.1145/30401.315746.
+        """
+        chosen = torch.empty(count, 0, dtype=torch.int64, device=self.device)
+        for last in range(n - k, n):
+            pick = torch.randint(last + 1, (count, 1), generator=self, device=self.device)
+            pick = pick.where((chosen != pick).all(1, keepdim=True), last)
+            chosen = torch.cat([chosen, pick], 1)
+        return chosen
+
+    def choices(self, pi: Float[Tensor, " n"], k: int) -> Int[Tensor, " k"]:
+        """k row numbers drawn independently with probabilities π, float64, by inverting their
+        cumulative sum.
+
+        Unlike torch.multinomial it takes any n, never raises on NaN (which then shows in the
+        estimate) and never synchronises the device; a row with πᵢ = 0 is never chosen.
+        """
+        edges = pi.cumsum(0)
+        u = torch.rand(k, generator=self, device=self.device, dtype=torch.float64)
+        total = edges[-1:]
+        u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+        return torch.searchsorted(edges, u, right=True).clamp_(max=max(pi.shape[0] - 1, 0))
+
+    def coins(self, pi: Float[Tensor, "*shape"], dtype: torch.dtype) -> Bool[Tensor, "*shape"]:
+        """Independent coins that are True with probabilities π (and where π is NaN, so that it
+        shows), by uniform numbers of ``dtype``.
+        """
+        return ~(torch.rand(pi.shape, generator=self, device=self.device, dtype=dtype) >= pi)
+
+
+MAKE: ContextVar[Callable[[torch.device | str], Generator]] = ContextVar("MAKE", default=Generator)
+
+
+def generator(seed: int, device: torch.device | str = "cpu") -> Generator:
     """A fresh generator on ``device``, started from ``seed``. Numbers differ between device types,
     not between runs.
     """
-    return torch.Generator(device).manual_seed(seed)
+    made = MAKE.get()(device)
+    made.manual_seed(index(seed))  # NumPy's integers are seeds too
+    return made

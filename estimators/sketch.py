@@ -1,9 +1,9 @@
 """RowSketch (abstract): keeps SᵀX, with S drawn without looking at X."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,12 @@ from sketchvar.estimators.estimator import (
     kept_count,
 )
 
-Draw = TypeVar(
-    "Draw"
-)  # how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
+# how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
+Draw = TypeVar("Draw")
+
+# Rows of SᵀY at a time where it is made and used in blocks: 512 rows of a few hundred numbers stay
+# in the cache, and their memory is used again, where a large SᵀY gets new pages from the system.
+BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
     """
 
     rate: float
+    # (S, size) -> S in pieces of ``size`` rows of SᵀX, in order, where S can be cut: ``apply`` of
+    # each piece gives those rows
+    cut: ClassVar[Callable[[Any, int], Iterable[Any]] | None] = None
 
     def __post_init__(self) -> None:
         check_rate(self, self.rate)
@@ -60,11 +66,11 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
         s = self.draw(kept.shape[0], kept.seed, y.device)
         # Ĝᵀ is formed, not Ĝ: the layout of a layer's weight, which autograd then takes without a
         # copy
-        if not isinstance(self, BlockSketch) or not small_blocks_pay(y):
+        if self.cut is None or not pays_in_blocks(y):
             return (self.apply(s, y).T @ sketched).T
         g = y.new_zeros(y.shape[1], kept.shape[1])
         done = 0
-        for block in self.blocks(s, BLOCK):
+        for block in self.cut(s, BLOCK):
             rows = self.apply(block, y)
             g.addmm_(rows.T, sketched[done : done + rows.shape[0]])
             done += rows.shape[0]
@@ -77,22 +83,8 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
         return SEED_BYTES + self.k(n) * p * dtype.itemsize
 
 
-# rows: SᵀY then stays in the cache and in memory that the process has, where a large one is paged
-# in anew
-BLOCK = 512
-
-
-@dataclass(frozen=True)
-class BlockSketch(RowSketch[Draw]):
-    """A row sketch that can make some rows of SᵀX without the others."""
-
-    @abstractmethod
-    def blocks(self, s: Draw, size: int) -> Iterator[Draw]:
-        """``s`` in pieces of ``size`` rows of SᵀX, in order: ``apply`` of each gives those rows."""
-
-
-def small_blocks_pay(y: Tensor) -> bool:
-    """Whether summing over blocks is faster and as exact: on a CPU, and not in a dtype too narrow
-    for partial sums.
+def pays_in_blocks(y: Tensor) -> bool:
+    """Whether summing over blocks of SᵀY is faster and as exact: on a CPU, and not in a dtype too
+    narrow for partial sums.
     """
     return y.device.type == "cpu" and y.element_size() >= 4

@@ -1,4 +1,5 @@
 from . import analysis, estimators, noise
+from .analysis.cost import cost
 from .analysis.noise import noise_scale
 from .analysis.plan import load_plan
 from .analysis.probe import Probe, not_padding
@@ -58,6 +59,7 @@ __all__ = [
     "analysis",
     "build",
     "choices",
+    "cost",
     "counting",
     "empirical",
     "estimate",

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sketchvar.analysis.bench import layer as bench_layer
+from sketchvar.analysis import meter
 from sketchvar.estimators import CountSketch, Gaussian, Rademacher, StochasticRounding, UniformRows
 from sketchvar.estimators.countsketch import Buckets
 from sketchvar.estimators.kernels import counter
@@ -54,7 +54,7 @@ class Work(NamedTuple):
     operations: int = 0
 
 
-def kernels(
+def time_kernels(
     n: int,
     d: int,
     rates: Sequence[float],
@@ -120,8 +120,8 @@ def kernels(
         for work, plain in zip(works(x, rates), under(partial(works, x, rates)), strict=True):
             both: tuple[list[float], list[float]] = ([], [])
             for _ in range(repeats + 1):
-                both[0].append(seconds(work.run, device))
-                both[1].append(under(partial(seconds, plain.run, device)))
+                both[0].append(meter.kernel_seconds(work.run, device))
+                both[1].append(under(partial(meter.kernel_seconds, plain.run, device)))
             fast, slow = (statistics.median(times[1:]) for times in both)  # the first is a warm-up
             limit = max(work.bytes / bandwidth, work.operations / rate_of_gemm)
             line = (
@@ -230,23 +230,5 @@ def switched_off() -> Iterator[None]:
 
 def median(work: Callable[[], object], repeats: int, device: str) -> float:
     """Median seconds after a warm-up."""
-    return statistics.median([seconds(work, device) for _ in range(repeats + 1)][1:])
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """CPU time of the process; on a GPU the time between two events on its stream.
-
-    The stream is given a quarter of a gigabyte to clear first, so that it is busy until all of
-    ``work`` is launched and the cache holds none of its data.
-    """
-    if device == "cpu":
-        return bench_layer.seconds(work, device)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    filler = torch.empty(2**28, dtype=torch.uint8, device=device)
-    for _ in range(4):
-        filler.zero_()
-    start.record()
-    work()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1e3
+    times = [meter.kernel_seconds(work, device) for _ in range(repeats + 1)]
+    return statistics.median(times[1:])

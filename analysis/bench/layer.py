@@ -3,21 +3,19 @@ process.
 """
 
 import argparse
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from sketchvar.analysis import meter
 from sketchvar.analysis import style as figures
-from sketchvar.analysis.bench import probe as bench
 from sketchvar.estimators import CATALOG, SketchedLinear, choices
 from sketchvar.estimators.spelling import EXAMPLES
 
@@ -27,13 +25,14 @@ COLUMNS = ["device", "threads", "dtype", "rows", "p", "q", "mode", "estimator", 
 COLUMNS += ["ratio", "low", "high", "theory", "kept", "repeats"]
 
 
-def layer(
+def time_layers(
     estimators: Sequence[str] = (),
     rates: Sequence[float] = RATES,
     shapes: Sequence[tuple[int, int, int]] = SHAPES,
     repeats: int = 15,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    progress: meter.Progress | None = None,
 ) -> Iterator[pd.DataFrame]:
     """The table as it grows, a row per shape (rows, p, q), estimator (all that a layer can use,
     unless named) and rate.
@@ -43,35 +42,42 @@ def layer(
     other. Time is CPU time of the process, or on a GPU wall time between synchronisations.
     ``theory`` counts multiplications, (4 + 2·rate)/6; ``kept`` is kept bytes over the bytes of X.
     The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
+    ``progress`` is called after every row.
     """
     compared = choices(list(estimators) or CATALOG, rates)
     if not estimators:
         compared = [choice for choice in compared if not choice.oracle and choice.name != "exact"]
     rows: list[tuple[Any, ...]] = []
+
+    def table() -> pd.DataFrame:
+        if progress is not None:
+            progress(len(rows), len(shapes) * (len(compared) + 2))
+        return pd.DataFrame(rows, columns=COLUMNS)
+
     for n, p, q in shapes:
         x = torch.randn(n, p, device=device, dtype=dtype, requires_grad=True)
         y = torch.randn(n, q, device=device, dtype=dtype)
         plain = nn.Linear(p, q, device=device, dtype=dtype)
-        where = (device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q)
+        shape = (device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q)
         for choice in compared:
             estimator = choice.told()
             sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
-            ratios = paired(
+            ratios = meter.paired(
                 partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats
             )
             kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
             line = (choice.name, choice.rate, *ratios, theory(choice.rate), kept, repeats)
-            rows.append((*where, "train", *line))
-            yield pd.DataFrame(rows, columns=COLUMNS)
+            rows.append((*shape, "train", *line))
+            yield table()
         for mode in ("eval", "no_grad"):
             first = compared[0]
             idle = SketchedLinear(p, q, first.told(), device=device, dtype=dtype)
             both = [module.train(mode == "no_grad") for module in (plain, idle)]
             with torch.set_grad_enabled(mode == "eval"):
-                ratios = paired(partial(both[0], x), partial(both[1], x), device, repeats)
-            rows.append((*where, mode, first.name, first.rate, *ratios, 1.0, 1.0, repeats))
+                ratios = meter.paired(partial(both[0], x), partial(both[1], x), device, repeats)
+            rows.append((*shape, mode, first.name, first.rate, *ratios, 1.0, 1.0, repeats))
             plain.train()
-        yield pd.DataFrame(rows, columns=COLUMNS)
+        yield table()
 
 
 def theory(rate: float) -> float:
@@ -86,33 +92,6 @@ def step(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     module.zero_grad()
     x.grad = None
     module(x).backward(y)
-
-
-def paired(
-    plain: Callable[[], object], other: Callable[[], object], device: str, repeats: int
-) -> tuple[float, float, float]:
-    """Median and quartiles of other / plain over interleaved repeats, the order alternating; one
-    warm-up each.
-    """
-    seconds(plain, device), seconds(other, device)
-    ratios = []
-    for i in range(repeats):
-        first, second = (plain, other) if i % 2 else (other, plain)
-        a, b = seconds(first, device), seconds(second, device)
-        ratios.append(b / a if i % 2 else a / b)
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return float(middle), float(low), float(high)
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """CPU time of this process, or wall time of a GPU between synchronisations."""
-    if device == "cpu":
-        return bench.seconds(work)
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def figure(rows: pd.DataFrame) -> Figure:

@@ -16,9 +16,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from sketchvar.analysis import meter
 from sketchvar.analysis import style as figures
-from sketchvar.analysis.bench import layer as bench_layer
-from sketchvar.analysis.bench import probe as bench
+from sketchvar.analysis.bench.roberta import Roberta
+from sketchvar.analysis.loop import checkpoint_blocks, forward, start
 from sketchvar.estimators import Choice, Exact, choices, sketch_linears
 from sketchvar.estimators.layers.linear import Sketched
 
@@ -26,7 +27,7 @@ COLUMNS = ["device", "layers", "batch", "length", "estimator", "rate", "checkpoi
 COLUMNS += ["peak", "ratio", "theory", "resident", "saved", "account", "seconds"]
 
 
-def memory(
+def measure_memory(
     estimators: Sequence[str] = ("uniform-rows", "countsketch"),
     rates: Sequence[float] = (0.5, 0.1),
     layers: int = 12,
@@ -34,6 +35,7 @@ def memory(
     length: int = 128,
     device: str = "cpu",
     timed: int = 0,
+    progress: meter.Progress | None = None,
 ) -> Iterator[pd.DataFrame]:
     """The table as it grows, a row per training step of a RoBERTa-base encoder with random weights:
     AdamW, float32, batch × ``length`` tokens, ``layers`` of its 12 layers; plain, every estimator
@@ -44,89 +46,41 @@ def memory(
     and backward, ``account`` (JSON) that by operation. ``theory`` is the ratio if the sketched
     layers' inputs were held by nobody else: plain peak − Σ (input − kept bytes), without
     checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
-    Raises ImportError where transformers is not installed.
+    ``progress`` is called after every row. Raises ImportError where transformers is not installed.
     """
     compared = [Choice("plain", 1.0, Exact()), *choices(estimators, rates)]
     rows: list[tuple[Any, ...]] = []
     for batch in batches:
-        model, tokens, labels = roberta(layers, batch, length, device)
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
-        model.train()
-        step = partial(update, model, optimizer, tokens, labels)
+        task = Roberta(batch_size=batch, layers=layers, length=length)
+        training = start(task, 1, torch.device(device), seed=0)
+        model, examples = training.model, training.batch(0)
+        step = partial(training.advance, 0, examples)
         step()  # makes the optimizer's state
-        resident, plain = bench.resident(model, optimizer), 0
+        resident, plain = meter.resident(model, training.optimizer), 0
         for checkpointing in (False, True):
             if checkpointing:
-                checkpoint(model)
+                checkpoint_blocks(model)
             for choice in compared:
                 sketch_linears(model, choice.told())
-                peak = highest(step, resident, device)
+                peak = resident + meter.peak(step, device)
                 plain = plain or peak
                 theory, account = float("nan"), {}
-                if (
-                    not checkpointing
-                ):  # looking at what a checkpointed graph holds would compute it again
-                    theory = 1 - sparable(model, tokens) / plain
-                    account = saved(model(tokens, labels=labels).loss)
-                where = (device, layers, batch, length, choice.name, choice.rate, checkpointing)
+                # looking at what a checkpointed graph holds would compute it again
+                if not checkpointing:
+                    theory = 1 - count_sparable(model, examples[0]) / plain
+                    account = account_for(forward(task, model, examples, training.device))
                 held = sum(account.values()) or float("nan")
-                times = [bench_layer.seconds(step, device) for _ in range(timed)]
+                times = [meter.seconds(step, device) for _ in range(timed)]
                 took = statistics.median(times) if times else float("nan")
-                rows.append(
-                    (*where, peak, peak / plain, theory, resident, held, json.dumps(account), took)
-                )
+                about = (device, layers, batch, length, choice.name, choice.rate, checkpointing)
+                numbers = (peak, peak / plain, theory, resident, held, json.dumps(account), took)
+                rows.append((*about, *numbers))
+                if progress is not None:
+                    progress(len(rows), 2 * len(batches) * len(compared))
                 yield pd.DataFrame(rows, columns=COLUMNS)
 
 
-def update(model: Any, optimizer: torch.optim.Optimizer, tokens: Tensor, labels: Tensor) -> None:
-    """One training step; gradients go last, so that a step begins without them and its peak has
-    them.
-    """
-    model(tokens, labels=labels).loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def checkpoint(model: Any) -> None:
-    """Recompute every layer's activations in backward, by the model's own switch, whose name has
-    changed.
-    """
-    switch = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-    switch({"use_reentrant": False})
-
-
-def roberta(layers: int, batch: int, length: int, device: str) -> tuple[Any, Tensor, Tensor]:
-    """The paper's model with random weights, and a batch without padding."""
-    try:
-        from transformers import RobertaConfig, RobertaForSequenceClassification
-    except ImportError:
-        raise ImportError(
-            'bench memory needs transformers; install it by pip install "sketchvar[hf]"'
-        ) from None
-    config = RobertaConfig(
-        vocab_size=50265,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        num_hidden_layers=layers,
-        use_cache=False,
-    )
-    torch.manual_seed(0)
-    model: Any = RobertaForSequenceClassification(config)
-    model.to(device)
-    tokens = torch.randint(3, 50265, (batch, length), device=device)
-    return model, tokens, torch.randint(2, (batch,), device=device)
-
-
-def highest(step: Any, resident: int, device: str) -> int:
-    """Most bytes held at once during a step, parameters and optimizer state included."""
-    if device == "cpu":
-        return resident + bench.peak(step)
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    return torch.cuda.max_memory_allocated()
-
-
-def sparable(model: nn.Module, tokens: Tensor) -> int:
+def count_sparable(model: nn.Module, tokens: Tensor) -> int:
     """Σ over the distinct inputs of sketched layers: bytes of the input less what its estimator
     keeps, if less.
     """
@@ -147,7 +101,7 @@ def sparable(model: nn.Module, tokens: Tensor) -> int:
     return sum(spared.values())
 
 
-def saved(output: Tensor) -> dict[str, int]:
+def account_for(output: Tensor) -> dict[str, int]:
     """Bytes that the graph of ``output`` holds for backward, by the operation that holds them;
     parameters excepted.
 

@@ -14,16 +14,16 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity
 
-from sketchvar.analysis import records
+from sketchvar.analysis import meter, records
 from sketchvar.analysis.bench import kernels as bench_kernels
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
-from sketchvar.analysis.bench import probe as bench
+from sketchvar.analysis.loop import start
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.study import study
 from sketchvar.analysis.sweep.grid import Grid
 from sketchvar.analysis.sweep.run import Sweep, finish
-from sketchvar.analysis.tasks import Options, moved, named
+from sketchvar.analysis.tasks import Options, named
 from sketchvar.analysis.tasks.glue_data import first_line
 from sketchvar.analysis.truth import redraws
 from sketchvar.estimators import SketchedLinear, parse
@@ -125,7 +125,9 @@ def layers(run: Run) -> Iterator[pd.DataFrame]:
     for dtype in s.dtypes:
         for shape in s.shapes:
             for name in s.layer_estimators:
-                tables = bench_layer.layer((name,), s.rates, (shape,), s.repeats, run.device, dtype)
+                tables = bench_layer.time_layers(
+                    (name,), s.rates, (shape,), s.repeats, run.device, dtype
+                )
                 rows = done
                 for table in run.fits(f"{name}, {shape}, {dtype}", with_memory(tables, run.device)):
                     rows = pd.concat([done, table], ignore_index=True)
@@ -158,12 +160,10 @@ def memory_ratios(row: dict[Any, Any], device: str) -> tuple[float, float]:
         SketchedLinear(row["p"], row["q"], parse(row["estimator"], row["rate"]), **where),
         nn.Linear(row["p"], row["q"], **where),
     ):
-        held = sum(bench_memory.saved(module(x)).values())
+        held = sum(bench_memory.account_for(module(x)).values())
         if isinstance(module, nn.Linear) and not isinstance(module, SketchedLinear):
             held = x.nbytes  # a leaf that requires a gradient counts as a parameter there
-        numbers.append(
-            (held, bench_memory.highest(partial(bench_layer.step, module, x, y), 0, device))
-        )
+        numbers.append((held, meter.peak(partial(bench_layer.step, module, x, y), device)))
     (held, peak), (plain_held, plain_peak) = numbers
     return held / plain_held, peak / plain_peak
 
@@ -174,7 +174,7 @@ def memory(run: Run) -> Iterator[pd.DataFrame]:
     """
     s, done = run.scale, pd.DataFrame()
     for task, batch, length in s.batches:
-        tables = bench_memory.memory(
+        tables = bench_memory.measure_memory(
             s.memory_estimators,
             s.memory_rates,
             s.encoder_layers,
@@ -194,28 +194,21 @@ def probe(run: Run) -> Iterator[pd.DataFrame]:
     """Time and peak memory of the study's training step with the probe on it, by row and by
     example, over the plain.
     """
-    s, device = run.scale, torch.device(run.device)
-    task = named(s.task, s.options)
-    torch.manual_seed(0)
-    model = task.model().to(device)
-    optimizer, batch = task.optimizer(model), moved(task.batch(0, 0), device)
-
-    def plain() -> None:
-        study.forward(task, model, batch, device).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    s, lines = run.scale, []
+    training = start(named(s.task, s.options), 1, torch.device(run.device), seed=0)
+    plain = partial(training.advance, 0, training.batch(0))
 
     def probed(by_example: bool) -> None:
-        with Probe(model, by_example) as measured:
+        with Probe(training.model, by_example) as measured:
             plain()
         measured.read()
 
     plain()  # makes the optimizer's state
-    resident, lines = bench.resident(model, optimizer), []
+    resident = meter.resident(training.model, training.optimizer)
     for level in ("row", "example"):
         work = partial(probed, level == "example")
-        ratio, low, high = bench_layer.paired(plain, work, run.device, s.repeats)
-        peaks = [bench_memory.highest(step, resident, run.device) for step in (work, plain)]
+        ratio, low, high = meter.paired(plain, work, run.device, s.repeats)
+        peaks = [resident + meter.peak(step, run.device) for step in (work, plain)]
         lines.append((run.device, s.task, level, ratio, low, high, peaks[0] / peaks[1], s.repeats))
         yield pd.DataFrame(
             lines, columns=["device", "task", "level", "time", "low", "high", "memory", "repeats"]
@@ -227,7 +220,7 @@ def kernels(run: Run) -> Iterator[pd.DataFrame]:
     rate allow.
     """
     s = run.scale
-    tables = bench_kernels.kernels(
+    tables = bench_kernels.time_kernels(
         *s.matrix, s.memory_rates, s.dtypes, s.side, s.repeats, run.device
     )
     yield from run.fits("kernels", tables)

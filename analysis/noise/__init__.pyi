@@ -1,5 +1,10 @@
 from .closed import by_example, by_row, example_sq
+from .curvature import Curvature, Hessian, Kicks
+from .gauss_newton import GaussNewton
+from .horizon import loss_held, spectrum
 from .layer import Layer, pair_layer
+from .metric import Steps, steps_of
+from .objective import Objective
 from .scale import TOTAL, batch_fraction, noise_scale
 from .select import at_rate, by_unit, choose_rate
 from .spread import Loss, Spread, backward, exactly, random_kept, redraw, unchanged
@@ -8,9 +13,15 @@ from .table import COLUMNS, compare
 __all__ = [
     "COLUMNS",
     "TOTAL",
+    "Curvature",
+    "GaussNewton",
+    "Hessian",
+    "Kicks",
     "Layer",
     "Loss",
+    "Objective",
     "Spread",
+    "Steps",
     "at_rate",
     "backward",
     "batch_fraction",
@@ -21,9 +32,12 @@ __all__ = [
     "compare",
     "exactly",
     "example_sq",
+    "loss_held",
     "noise_scale",
     "pair_layer",
     "random_kept",
     "redraw",
+    "spectrum",
+    "steps_of",
     "unchanged",
 ]

@@ -52,7 +52,8 @@ def redraw(
     with random_kept(model):
         for batch in exactly(loader, draws - spread.count):
             with unchanged(model):
-                backward(model, loss, batch, spread.count)
+                where = f"draw {spread.count}; no variance can be measured there"
+                backward(loss(model, batch), where)
                 spread.add(
                     {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
                 )
@@ -77,14 +78,15 @@ def random_kept(model: nn.Module) -> AbstractContextManager[None]:
     )
 
 
-def backward(model: nn.Module, loss: Loss, batch: Any, draw: int) -> None:
-    """One forward and backward pass. Raises FloatingPointError for a loss that is not finite."""
-    value = loss(model, batch)
-    if not value.isfinite():
-        raise FloatingPointError(
-            f"the loss is {value.item()} at draw {draw}; no variance can be measured there"
-        )
-    value.backward()
+def backward(loss: Tensor, where: str) -> float:
+    """Add the gradient of ``loss`` to its model's; returns its value.
+
+    Raises FloatingPointError, naming ``where``, for a loss that is not finite.
+    """
+    loss.backward()
+    if not math.isfinite(value := loss.item()):
+        raise FloatingPointError(f"the loss is {value} at {where}")
+    return value
 
 
 def exactly(loader: Iterable[Any], draws: int) -> Iterator[Any]:

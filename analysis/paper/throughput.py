@@ -3,17 +3,19 @@ step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from statistics import median_high
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from sketchvar.analysis.bench.layer import paired, seconds
+from sketchvar.analysis import meter
+from sketchvar.analysis.loop import start
 from sketchvar.analysis.paper.recorded import MATMULS
-from sketchvar.analysis.study.study import backward, update
 from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, style
-from sketchvar.analysis.tasks import Task, moved
+from sketchvar.analysis.tasks import Task
 from sketchvar.estimators import Estimator, choices, sketch_linears
 
 COLUMNS = [
@@ -46,33 +48,25 @@ def throughput(
     """
     plain = step(task, None, device)
     plain()
-    times = sorted(seconds(plain, device) for _ in range(repeats))
-    per_second = task.batch_size / times[len(times) // 2]
-    where, lines = (name, device, torch.get_num_threads(), task.batch_size), []
+    times = [meter.seconds(plain, device) for _ in range(repeats)]
+    per_second = task.batch_size / median_high(times)
+    about, lines = (name, device, torch.get_num_threads(), task.batch_size), []
     for choice in choices(estimators, rates):
-        middle, low, high = paired(plain, step(task, choice.told(), device), device, repeats)
+        sketched = step(task, choice.told(), device)
+        middle, low, high = meter.paired(plain, sketched, device, repeats)
         ratios = (1 / middle, 1 / high, 1 / low)
-        lines.append((*where, choice.name, choice.rate, *ratios, per_second, repeats))
+        lines.append((*about, choice.name, choice.rate, *ratios, per_second, repeats))
         yield pd.DataFrame(lines, columns=COLUMNS)
 
 
-def step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], None]:
+def step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], object]:
     """One update on the task's first batch, with its linear layers under ``estimator``, or
     plain.
     """
-    where = torch.device(device)
-    torch.manual_seed(0)
-    model = task.model().to(where)
+    training = start(task, 1, torch.device(device), seed=0)
     if estimator is not None:
-        sketch_linears(model, estimator)
-    optimizer, batch = task.optimizer(model), moved(task.batch(0, 0), where)
-
-    def one() -> None:
-        backward(task, model, batch, where)
-        update(optimizer, task.learning_rate)
-        optimizer.zero_grad(set_to_none=True)
-
-    return one
+        sketch_linears(training.model, estimator)
+    return partial(training.advance, 0, training.batch(0))
 
 
 def figure(rows: pd.DataFrame) -> Figure:

@@ -2,28 +2,26 @@
 come.
 """
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
+from sketchvar.analysis.loop import layers_at, start
 from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, compare
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.tasks import Batch, Options, Task, moved, named
+from sketchvar.analysis.tasks import Options, named
 from sketchvar.estimators import Choice, empirical
 from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.seeds import fold
 
+__all__ = ["Study", "layers_at", "run"]
 DRAWS = 32  # repeated draws behind each point that is set beside a closed form
 
 
@@ -73,8 +71,7 @@ class Study:
         """The run's id: the task and a fingerprint of every field, so that equal studies have equal
         ids.
         """
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.task.replace('/', '-')}-{digest[:10]}"
+        return f"{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
 
 
 def run(
@@ -98,31 +95,25 @@ def run(
     folder.claim(study, resume)
     folder.describe(study, origin, finished=False)
 
-    torch.manual_seed(fold(study.seed, "model"))
-    model = task.model().to(device)
-    optimizer = task.optimizer(model)
-    start, rows, losses = folder.restore(model, optimizer, device)
+    training = start(task, study.steps, device, study.seed)
+    model, optimizer = training.model, training.optimizer
+    begin, rows, losses = folder.restore(model, optimizer, device)
     names = list(Probe(model).watched)
     drawn = names[len(names) // 2]
     whole = names if any(choice.needs_pair for choice in study.choices()) else []
 
-    for step in range(start, study.steps + 1):
-        torch.manual_seed(
-            fold(study.seed, "step", step)
-        )  # dropout and the like: a function of the step alone
-        batch = moved(task.batch(step, study.seed), device)
+    for step in range(begin, study.steps + 1):
         last = step == study.measure_at[-1]
         probe = None
         if step in study.measure_at:
             probe = Probe(model, pairs=whole or ([drawn] if last else []))
-        optimizer.zero_grad(set_to_none=True)
-        with probe or nullcontext():
-            loss = backward(task, model, batch, device)
-        if not math.isfinite(loss):
+        try:
+            with probe or nullcontext():
+                loss = training.gradient(step, training.batch(step))
+        except FloatingPointError as error:
             raise FloatingPointError(
-                f"the loss is {loss} at step {step}; the {len(rows)} rows measured before it are in"
-                f" {folder.rows}"
-            )
+                f"{error}; the {len(rows)} rows measured before it are in {folder.rows}"
+            ) from None
         if probe is not None:
             layers = probe.read()
             if last:
@@ -131,100 +122,20 @@ def run(
                     folder.draws,
                     repeated_draws(layers[drawn], study).assign(run=study.name, step=step),
                 )
-            table = compare(layers.values(), study.choices(), dtype=dtype_of(task))
-            rows = joined(rows, table.assign(run=study.name, step=step)[COLUMNS])
-            with in_precision(task, device):
-                scores = task.validate(model, device)
-            losses = joined(losses, pd.DataFrame([(step, loss, *scores)], columns=LOSSES))
+            table = compare(layers.values(), study.choices(), dtype=task.dtype)
+            rows = records.append_rows(rows, table.assign(run=study.name, step=step)[COLUMNS])
+            measured = pd.DataFrame([(step, loss, *training.validate())], columns=LOSSES)
+            losses = records.append_rows(losses, measured)
             records.write_rows(folder.rows, rows)
             records.write_rows(folder.losses, losses)
         if step < study.steps:
-            update(optimizer, task.rate_at(step, study.steps))
+            training.update(step)
         if probe is not None:
             folder.save(step + 1, model, optimizer)
         if progress is not None:
             progress(step, loss)
     folder.describe(study, origin, finished=True)
     return out
-
-
-def layers_at(
-    task: Task, steps: Sequence[int], device: torch.device, seed: int, layer: str | None = None
-) -> Iterator[tuple[int, dict[str, Layer]]]:
-    """Train as ``run`` does, on the same numbers, and yield at each of ``steps`` (rising) the
-    layers with X and Y kept.
-
-    All layers, or the one called ``layer``. Raises ValueError, before training, for an unknown
-    name.
-    """
-    torch.manual_seed(fold(seed, "model"))
-    model = task.model().to(device)
-    optimizer = task.optimizer(model)
-    names = [layer] if layer else list(Probe(model).watched)
-    Probe(model, pairs=names)
-    for step in range(steps[-1] + 1):
-        torch.manual_seed(fold(seed, "step", step))
-        optimizer.zero_grad(set_to_none=True)
-        probe = Probe(model, pairs=names) if step in steps else None
-        with probe or nullcontext():
-            loss = backward(task, model, moved(task.batch(step, seed), device), device)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} at step {step}; what was measured before it is kept"
-            )
-        if probe is not None:
-            yield step, {name: read for name, read in probe.read().items() if name in names}
-        update(optimizer, task.rate_at(step, max(task.steps, steps[-1])))
-
-
-def joined(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Two tables, one below the other."""
-    return pd.concat([before, new], ignore_index=True) if len(before) else new
-
-
-def update(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """One update at this learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-
-
-def backward(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> float:
-    """One forward and backward pass in the task's precision; returns the loss."""
-    loss = forward(task, model, batch, device)
-    loss.backward()
-    return loss.item()
-
-
-def forward(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    """The loss, computed in the task's precision."""
-    with in_precision(task, device):
-        return task.loss(model, batch)
-
-
-def in_precision(task: Task, device: torch.device) -> AbstractContextManager[object]:
-    """Matrix products in the task's precision."""
-    return (
-        torch.autocast(device.type, dtype_of(task))
-        if task.precision != "float32"
-        else nullcontext()
-    )
-
-
-def dtype_of(task: Task) -> torch.dtype:
-    """The dtype in which a layer of this task would keep its input."""
-    return getattr(torch, task.precision)
-
-
-def task_of(run: Path) -> Task:
-    """The task that a run trained, with its options. Raises ValueError where its run.json does not
-    say.
-    """
-    path = Folder(run).provenance
-    study = records.read_json(path).get("study", {})
-    if "task" not in study:
-        raise ValueError(f"{path} names no task; give the folder of a run, as in runs/<name>")
-    return named(study["task"], tuple((name, value) for name, value in study.get("options", ())))
 
 
 def repeated_draws(layer: Layer, study: Study) -> pd.DataFrame:

@@ -3,18 +3,17 @@ them.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
-import torch
 
-from sketchvar.analysis.bench import probe as bench
-from sketchvar.analysis.sweep.cell import Cell, checkpoint_blocks, convert
-from sketchvar.analysis.tasks import Batch, Options, moved, named
+from sketchvar.analysis import meter
+from sketchvar.analysis.loop import forward
+from sketchvar.analysis.sweep.cell import Cell, begin
+from sketchvar.analysis.tasks import Batch, Options, named
 from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.estimator import check_rate
-from sketchvar.estimators.seeds import fold
 
 MEMORY = ["estimator", "rate", "activations", "exact", "same_memory_batch"]
 
@@ -114,30 +113,14 @@ class Grid:
 
 
 def held(cell: Cell, examples: int) -> int:
-    """Bytes that the forward pass of a cell leaves for backward, on the first ``examples`` of its
-    first batch.
+    """Bytes that the forward pass of a cell, in the precision that trains, leaves for backward, on
+    the first ``examples`` of its first batch.
     """
-    task, device = cell.prepared(), torch.device(cell.device)
-    torch.manual_seed(fold(cell.seed, "model"))
-    model = task.model().to(device)
-    if cell.checkpointing:
-        checkpoint_blocks(model)
-    convert(model, cell, cell.build())
-    batch = first(moved(task.batch(0, cell.seed), device), examples)
-    task.loss(model, batch)  # the first pass makes what later ones find
-
-    def forward() -> object:
-        return task.loss(model, batch)
-
-    return bench.held(forward) if device.type == "cpu" else held_on_gpu(forward, device)
-
-
-def held_on_gpu(forward: Callable[[], object], device: torch.device) -> int:
-    before = torch.cuda.memory_allocated(device)
-    result = forward()
-    after = torch.cuda.memory_allocated(device)
-    del result
-    return after - before
+    training = begin(cell)
+    batch = first(training.batch(0), examples)
+    work = partial(forward, training.task, training.model, batch, training.device)
+    work()  # the first pass makes what later ones find
+    return meter.held(work, training.device)
 
 
 def first(batch: Batch, examples: int) -> Batch:

@@ -2,8 +2,6 @@
 file.
 """
 
-import hashlib
-import json
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
@@ -55,13 +53,12 @@ class Sweep:
 
     def activations(self, grid: Grid) -> pd.DataFrame:
         """``grid.activations()``, measured once and kept in memory-<...>.parquet."""
-        fields = {
-            k: v
-            for k, v in asdict(grid).items()
-            if k not in ("seeds", "steps", "evaluations", "fractions")
-        }
-        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-        path = self.path / f"memory-{digest[:10]}.parquet"
+        left_out = ("seeds", "steps", "evaluations", "fractions")
+        fields = {name: value for name, value in asdict(grid).items() if name not in left_out}
+        # a file of before 0.2 holds what float32 leaves, in whichever precision the task trains
+        if (precision := named(grid.task, grid.options).precision) != "float32":
+            fields["precision"] = precision
+        path = self.path / f"memory-{records.fingerprint(fields)}.parquet"
         if not path.exists():
             records.write_rows(path, grid.activations())
         return records.read_rows(path)

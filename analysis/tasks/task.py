@@ -44,6 +44,11 @@ class Task(ABC):
     metric: str = "accuracy"
 
     @property
+    def dtype(self) -> torch.dtype:
+        """In which a layer keeps its input while the task trains."""
+        return getattr(torch, self.precision)
+
+    @property
     @abstractmethod
     def population(self) -> int | None:
         """Number of training examples that an epoch draws without replacement; None where they are

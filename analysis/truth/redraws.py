@@ -2,8 +2,6 @@
 redrawn minibatches.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ from torch import Tensor, nn
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder
-from sketchvar.analysis.study.study import backward, forward, update
-from sketchvar.analysis.tasks import Batch, Options, Task, moved, named
+from sketchvar.analysis.loop import Training, forward, start
+from sketchvar.analysis.tasks import Batch, Options, moved, named
 from sketchvar.analysis.truth.rows import Seen, check, estimator_truth, truth
 from sketchvar.estimators import parse
 from sketchvar.estimators.seeds import fold
@@ -58,8 +56,7 @@ class Redraws:
     @property
     def name(self) -> str:
         """The run's id: the task and a fingerprint of every field."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"truth-{self.task.replace('/', '-')}-{digest[:10]}"
+        return f"truth-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
 
 
 def run(
@@ -73,20 +70,22 @@ def run(
     run gives. Raises ValueError for a folder that cannot be used, FloatingPointError for a loss
     that is not finite (rows so far are kept).
     """
-    folder, task, device = (
-        Folder(out),
-        named(redraws.task, redraws.options),
-        torch.device(redraws.device),
-    )
+    folder, task = Folder(out), named(redraws.task, redraws.options)
+    device = torch.device(redraws.device)
     progress = progress or (lambda stage, done: None)
+    origin = records.provenance(device) | task.provenance()
+    origin |= {"population": task.population, "batch_size": task.batch_size}
     folder.claim(redraws, resume)
     if folder.provenance.exists() and records.read_json(folder.provenance)["finished"]:
         return out
-    origin = records.provenance(device) | task.provenance()
-    origin |= {"population": task.population, "batch_size": task.batch_size}
     folder.describe(redraws, origin, finished=False)
-    seen = Seen()
-    model = restored(folder, task, seen, device) or trained(task, redraws, device, progress)
+    training, seen = start(task, redraws.steps, device, redraws.seed), Seen()
+    if folder.checkpoint.exists():
+        restore(folder, training.model, seen, device)
+    else:
+        train(training, progress)
+    model = training.model
+    del training  # the optimizer's state is not needed any more
     progress("train", redraws.steps)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -95,9 +94,8 @@ def run(
     def batches() -> Iterator[Batch]:
         for i in range(2 * seen.spread.count, 2 * redraws.draws):
             progress("draw", i)
-            torch.manual_seed(
-                fold(redraws.seed, "mask", i)
-            )  # dropout and the like: a function of the draw alone
+            # dropout and the like: a function of the draw alone
+            torch.manual_seed(fold(redraws.seed, "mask", i))
             yield moved(task.batch(redraws.steps, fold(redraws.seed, "redraw", i)), device)
 
     def keep(rows: pd.DataFrame) -> None:
@@ -111,8 +109,8 @@ def run(
     truth(model, loss, batches(), redraws.draws, task.population, keep, seen)
     progress("draw", 2 * redraws.draws)
     if redraws.estimator is not None:
-        batch = moved(task.batch(redraws.steps, redraws.seed), device)
         torch.manual_seed(fold(redraws.seed, "sketch"))
+        batch = moved(task.batch(redraws.steps, redraws.seed), device)
         rows = estimator_truth(model, loss, batch, parse(redraws.estimator), redraws.draws)
         records.write_rows(
             out / "estimator.parquet", rows.assign(run=redraws.name, step=redraws.steps)
@@ -122,19 +120,11 @@ def run(
     return out
 
 
-def trained(task: Task, redraws: Redraws, device: torch.device, progress: Progress) -> nn.Module:
-    """The model that a study of this task, seed and number of steps has at its end."""
-    torch.manual_seed(fold(redraws.seed, "model"))
-    model = task.model().to(device)
-    optimizer = task.optimizer(model)
-    for step in range(redraws.steps):
+def train(training: Training, progress: Progress) -> None:
+    """Take all steps of a training, as a study of the same task, seed and number of steps does."""
+    for step in range(training.steps):
         progress("train", step)
-        torch.manual_seed(fold(redraws.seed, "step", step))
-        optimizer.zero_grad(set_to_none=True)
-        backward(task, model, moved(task.batch(step, redraws.seed), device), device)
-        update(optimizer, task.rate_at(step, redraws.steps))
-    optimizer.zero_grad(set_to_none=True)
-    return model
+        training.advance(step)
 
 
 def save(folder: Folder, model: nn.Module, seen: Seen) -> None:
@@ -148,13 +138,8 @@ def save(folder: Folder, model: nn.Module, seen: Seen) -> None:
     records.atomically(folder.checkpoint, lambda part: torch.save(state, part))
 
 
-def restored(folder: Folder, task: Task, seen: Seen, device: torch.device) -> nn.Module | None:
-    """The frozen model of an interrupted run, ``seen`` filled with what that has seen; None for a
-    new run.
-    """
-    if not folder.checkpoint.exists():
-        return None
-    model = task.model().to(device)
+def restore(folder: Folder, model: nn.Module, seen: Seen, device: torch.device) -> None:
+    """Load the frozen model of an interrupted run, and what that has seen."""
     try:
         state = torch.load(folder.checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -166,4 +151,3 @@ def restored(folder: Folder, task: Task, seen: Seen, device: torch.device) -> nn
         raise ValueError(
             f"{folder.checkpoint} is not readable ({error}); remove it to start again"
         ) from None
-    return model

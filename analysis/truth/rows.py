@@ -55,8 +55,9 @@ def truth(
 
     def every_other() -> Iterator[Any]:
         for batch in batches:
+            where = f"draw {seen.spread.count}; no variance can be measured there"
             with noise.unchanged(model), Probe(model) as probe:
-                noise.backward(model, loss, batch, seen.spread.count)
+                noise.backward(loss(model, batch), where)
             for name, layer in probe.read().items():
                 seen.forms[name].append(closed_forms(layer, population))
             yield next(batches)
@@ -163,7 +164,7 @@ def estimator_truth(
             by_example=False,
             pairs=Probe(still).watched if estimator.traits.needs_pair else (),
         ) as probe:
-            noise.backward(still, loss, batch, 0)
+            noise.backward(loss(still, batch), "the batch that estimates are drawn on")
         layers = probe.read()
     for name in sketch_linears(still, estimator).converted:
         still.get_submodule(name).train()

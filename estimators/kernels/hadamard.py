@@ -20,6 +20,7 @@ def hadamard(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
     in the dtype of X.
     Source: Fino and Algazi 1976, https://doi.org/10.1109/TC.1976.1674569.
     """
+    x = x.detach()  # products into memory of our own have no derivative, and need none
     n, d = x.shape
     size, fast = padded(n), counter.kernels(x.device)
     if fast is not None and size >= 16 and x.dtype in fast.DTYPES:

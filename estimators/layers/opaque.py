@@ -2,6 +2,9 @@
 a draw.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -14,6 +17,22 @@ from sketchvar.estimators.seeds import fold
 
 ESTIMATORS: list[Estimator] = []  # a compiled graph names an estimator by its place here
 PROBED = (97, 194)
+SEEDS: ContextVar[Iterator[int] | None] = ContextVar("where layers take seeds from", default=None)
+
+
+@contextmanager
+def seeds_from(seeds: Iterator[int]) -> Iterator[None]:
+    """Within, layers take their seeds from here, one a call, and torch's default generator is not
+    touched: what else is random stays what it is in the plain model.
+
+    ``itertools.repeat(seed)`` gives all layers one seed, and so coherent errors: for measuring what
+    that costs, not for training.
+    """
+    token = SEEDS.set(seeds)
+    try:
+        yield
+    finally:
+        SEEDS.reset(token)
 
 
 def handle(estimator: Estimator) -> int:
@@ -32,6 +51,9 @@ def next_seed() -> int:
     torch.manual_seed, restored by checkpointing. Ranks of a process group draw differently even
     from equal generator states.
     """
+    given = SEEDS.get()
+    if given is not None:
+        return next(given)
     seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         seed = fold(seed, "rank", torch.distributed.get_rank())

@@ -7,14 +7,14 @@ import argparse
 import torch
 from torch import nn
 
+from sketchvar.analysis import meter
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
-from sketchvar.analysis.bench import probe as bench
 from sketchvar.estimators import CountSketch, sketch_linears
 
 
 def test_bench_layer():
-    *_, rows = bench_layer.layer(
+    *_, rows = bench_layer.time_layers(
         ("uniform-rows", "countsketch"), (0.5, 0.1), ((64, 16, 8), (32, 8, 16)), repeats=3
     )
     assert list(rows.columns) == bench_layer.COLUMNS and len(rows) == 2 * (4 + 2)
@@ -25,7 +25,9 @@ def test_bench_layer():
 
 
 def test_bench_memory():
-    *_, rows = bench_memory.memory(("countsketch",), (0.1,), layers=1, batches=(2, 3), length=8)
+    *_, rows = bench_memory.measure_memory(
+        ("countsketch",), (0.1,), layers=1, batches=(2, 3), length=8
+    )
     assert list(rows.columns) == bench_memory.COLUMNS and len(rows) == 8
     assert rows.ratio[0] == rows.ratio[4] == 1 and rows.saved[1] < rows.saved[0]
     assert (rows.peak > rows.resident).all()
@@ -42,14 +44,14 @@ def test_arguments():
 def test_the_account_of_saved_bytes_counts_each_memory_once_and_no_parameter():
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
     x = torch.randn(32, 8)
-    held = bench_memory.saved(model(x).sum())
+    held = bench_memory.account_for(model(x).sum())
     assert sum(held.values()) == x.nbytes + 32 * 16 * 4  # tanh's output is the second layer's input
     sketch_linears(model, CountSketch(0.25))
-    held = bench_memory.saved(model(x).sum())
+    held = bench_memory.account_for(model(x).sum())
     kept = sum(CountSketch(0.25).kept_bytes(32, p, torch.float32) for p in (8, 16))
     assert held == {"Tanh": 32 * 16 * 4, "Product": kept}
 
 
 def test_peak_sees_what_is_allocated_inside_operators():
     x = torch.randn(256, 256)
-    assert 2 * x.nbytes <= bench.peak(lambda: x @ x + 1) < 2.01 * x.nbytes
+    assert 2 * x.nbytes <= meter.peak(lambda: x @ x + 1, "cpu") < 2.01 * x.nbytes

@@ -13,7 +13,7 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.plan.plan import load_plan
-from sketchvar.analysis.study.study import Study, backward, run
+from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.tasks import TASKS
 from sketchvar.estimators import sketch_linears, spell, unsketch
 
@@ -76,7 +76,7 @@ def test_a_plan_trains_the_model_it_was_made_for(folder, capsys):
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     for step in range(20):
         optimizer.zero_grad()
-        backward(TINY, model, TINY.batch(step, 0), torch.device("cpu"))
+        TINY.loss(model, TINY.batch(step, 0)).backward()
         optimizer.step()
     assert TINY.validate(model, torch.device("cpu")).loss < before - 0.5
     assert batch[0].shape == (4, 16) and set(unsketch(model)) == set(plan)

@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_left_out(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("too large")
         yield
 
-    monkeypatch.setattr(suite_parts.bench_layer, "layer", fails)
+    monkeypatch.setattr(suite_parts.bench_layer, "time_layers", fails)
     run = Run(suite.TINY, tmp_path, "cpu", float("inf"))
     rows, state = suite.carry_out("layers", run)
     assert state == "done" and rows.empty and len(run.skipped) == len(suite.OF_LAYERS)

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
+from sketchvar.analysis.loop import start
 from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.tasks import TASKS
-from sketchvar.analysis.truth.redraws import Redraws, trained
+from sketchvar.analysis.truth.redraws import train
 from sketchvar.analysis.truth.rows import COLUMNS, bound, estimator_truth, truth
 from sketchvar.estimators import CountSketch, TopRows, UniformRows
 from sketchvar.estimators.seeds import fold, generator
@@ -162,9 +163,9 @@ def test_the_model_is_that_of_a_study(tmp_path):
     task, steps = TASKS["digits-mlp"], 4
     study = Study("digits-mlp", steps, (steps,), ("exact",), (0.5,))
     rows = records.read_rows(run(study, tmp_path / "run") / "rows.parquet")
-    model = trained(
-        task, Redraws("digits-mlp", steps, 3), torch.device("cpu"), lambda stage, done: None
-    )
+    training = start(task, steps, torch.device("cpu"), seed=0)
+    train(training, lambda stage, done: None)
+    model = training.model
     task.loss(model, task.batch(steps, 0)).backward()
     squares = [
         float(m.weight.grad.double().square().sum()) for m in model if isinstance(m, nn.Linear)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from sketchvar.estimators import SRHT, CountSketch, Rademacher, UniformRows
-from sketchvar.estimators.sampling import choose
 from sketchvar.estimators.seeds import generator
 
 CPU = torch.device("cpu")
@@ -72,26 +71,26 @@ def test_countsketch_sends_every_row_everywhere():
         assert fair(torch.bincount(places[:, row], minlength=13).double(), 1 / 13)
 
 
-def test_choose_follows_the_probabilities():
+def test_choices_follows_the_probabilities():
     pi = torch.tensor([0.0, 0.1, 0.0, 0.6, 0.3, 0.0], dtype=torch.float64)
-    counts = torch.bincount(choose(pi, 100_000, 1), minlength=6) / 100_000
+    counts = torch.bincount(generator(1).choices(pi, 100_000), minlength=6) / 100_000
     assert (counts[pi == 0] == 0).all()
     assert ((counts - pi).abs() < 4.5 * (pi * (1 - pi) / 100_000).sqrt() + 1e-15).all()
 
 
 @pytest.mark.parametrize(("u", "row"), [(0.0, 1), (0.25, 3), (1 - 2**-53, 3), (1.0, 3)])
-def test_choose_at_the_edges(u, row):
+def test_choices_at_the_edges(u, row):
     """Exactly on an edge, and at both ends, where a row of probability 0 is one rounding away."""
     pi = torch.tensor([0.0, 0.25, 0.0, 0.75, 0.0], dtype=torch.float64)
     with patch("torch.rand", return_value=torch.tensor([u], dtype=torch.float64)):
-        assert choose(pi, 1, 1).item() == row
+        assert generator(1).choices(pi, 1).item() == row
 
 
-def test_choose_takes_more_rows_than_multinomial():
+def test_choices_takes_more_rows_than_multinomial():
     n = 2**24 + 2
     pi = torch.zeros(n, dtype=torch.float64)
     pi[-1] = 1
-    assert choose(pi, 3, 1).tolist() == [n - 1] * 3
+    assert generator(1).choices(pi, 3).tolist() == [n - 1] * 3
 
 
 def test_draws_are_made_in_float32_whatever_the_data():

@@ -29,6 +29,7 @@ from sketchvar.estimators.countsketch import Buckets, grouped
 from sketchvar.estimators.kernels.hadamard import padded
 from sketchvar.estimators.orthogonal import SignedRows
 from sketchvar.estimators.sampling import ImportanceRows, Sample
+from sketchvar.estimators.seeds import Generator
 
 CPU = torch.device("cpu")
 
@@ -116,7 +117,7 @@ def sampled(estimator: ImportanceRows, x: Tensor, y: Tensor) -> Iterator[tuple[f
     for rows in product(range(x.shape[0]), repeat=estimator.k(x.shape[0])):
         probability = pi[list(rows)].prod().item()
         if probability > 0:
-            with patch("sketchvar.estimators.sampling.choose", return_value=torch.tensor(rows)):
+            with patch.object(Generator, "choices", return_value=torch.tensor(rows)):
                 kept: Compressed = estimator.compress(x, 0)
             yield probability, estimator.contract(kept, y)
 
@@ -147,7 +148,7 @@ def after_winners(
         probability = others[list(places)].prod().item()
         if probability > 0:
             drawn = torch.tensor([0] * t + list(places))
-            with patch("sketchvar.estimators.certain.choose", return_value=drawn):
+            with patch.object(Generator, "choices", return_value=drawn):
                 kept = estimator.compress(x, 0)
             yield probability, estimator.contract(kept, y)
 

@@ -1,0 +1,107 @@
+"""The effective batch: which batch of exact training ends where an estimator does, beside what was
+predicted.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import isotonic_regression
+
+EXACT = "exact"
+METHOD = ["estimator", "rate", "fraction"]
+DRAWS = 1000  # of the bootstrap
+PREDICTIONS = {"variance": "variance_ratio", "metric": "metric_ratio", "cost": "cost_ratio"}
+
+
+def best_factors(rows: pd.DataFrame) -> dict[tuple[str, float, float], float]:
+    """The learning rate factor of the least mean loss over the tuning forks, of every method."""
+    tuned = rows[rows["tuning"].astype(bool)].groupby([*METHOD, "factor"])["loss"].mean()
+    return {
+        key: float(part.droplevel(METHOD).idxmin())
+        for key, part in tuned.groupby(METHOD, sort=False)
+    }
+
+
+def effective_batches(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """A row per method, twice: at its own best learning rate (``tuned``) and at the common one.
+
+    ``loss`` is the mean over forks, ``behind`` its paired difference to exact training on the whole
+    batch, both with standard errors. ``effective`` is the fraction of the batch with which exact
+    training (its loss made to rise with 1/fraction, in which the cost of noise is linear, and drawn
+    straight between the fractions that were run) ends at that loss; from the smallest fraction to
+    1, beyond which is not ``inside``. ``low`` and ``high`` hold it with probability ``level``, by
+    ``DRAWS`` bootstrap draws of forks, the same of all methods.
+    """
+    best = best_factors(rows)
+    told = rows[~rows["tuning"].astype(bool)]
+    parts = []
+    for tuned in (True, False):
+        at = told[METHOD].apply(tuple, axis=1).map(best) if tuned else 1.0
+        losses = told[told["factor"] == at].pivot_table("loss", "fork", METHOD, sort=False)
+        parts.append(of_losses(losses, level).assign(tuned=tuned))
+    table = pd.concat(parts, ignore_index=True)
+    factors = [best[key] for key in table[METHOD].itertuples(index=False, name=None)]
+    return table.assign(factor=np.where(table["tuned"], factors, 1.0))
+
+
+def of_losses(losses: pd.DataFrame, level: float) -> pd.DataFrame:
+    """The same from losses by fork (a row each) and method (a column each)."""
+    values = losses.dropna().to_numpy()
+    values = np.minimum(values, 10 * values[np.isfinite(values)].max(initial=1.0))  # diverged
+    n, methods = len(values), list(losses.columns)
+    exact = [i for i, (name, _, _) in enumerate(methods) if name == EXACT]
+    fractions = np.array([methods[i][2] for i in exact])
+    whole = exact[int(fractions.argmax())]
+    rng = np.random.default_rng(0)
+    samples = [np.arange(n), *rng.integers(n, size=(DRAWS, n))]
+    found = np.array(
+        [read_off(values[s].mean(0)[exact], fractions, values[s].mean(0)) for s in samples]
+    )
+    ends = np.quantile(found[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    behind = values - values[:, [whole]]
+    return pd.DataFrame(methods, columns=METHOD).assign(
+        forks=n,
+        loss=values.mean(0),
+        loss_stderr=values.std(0, ddof=1) / n**0.5,
+        behind=behind.mean(0),
+        behind_stderr=behind.std(0, ddof=1) / n**0.5,
+        effective=found[0],
+        low=ends[0],
+        high=ends[1],
+        inside=(found[0] > fractions.min()) & (found[0] < fractions.max()),
+    )
+
+
+def read_off(exact: np.ndarray, fractions: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """The fraction at which exact training has each of these losses."""
+    noise = 1 / fractions
+    order = noise.argsort()
+    rising = isotonic_regression(exact[order]).x
+    # where it is level every fraction serves: the largest is taken
+    rising, first = np.unique(rising, return_index=True)
+    return 1 / np.interp(losses, rising, noise[order][first])
+
+
+def beside(effective: pd.DataFrame, costs: pd.DataFrame, horizon: float) -> pd.DataFrame:
+    """What forks of ``horizon`` steps ended at beside the three predictions of each estimator:
+    1/(1 + ratio) of variance, of the metric and of cost over that horizon.
+
+    ``off_…`` is predicted − read off, in units of the interval's half width on that side: within ±1
+    where the prediction lies in it; NaN where the loss is outside the range of the exact ones.
+    """
+    known = costs[costs["horizon"] == horizon]
+    if known.empty:
+        raise ValueError(
+            f"no cost at horizon {horizon:g}; measured were"
+            f" {', '.join(f'{h:g}' for h in sorted(set(costs['horizon'])))}"
+        )
+    table = effective[effective["estimator"] != EXACT].merge(known, on=["estimator", "rate"])
+    for name, ratio in PREDICTIONS.items():
+        table[f"by_{name}"] = 1 / (1 + table[ratio])
+        side = np.where(
+            table[f"by_{name}"] > table["effective"],
+            table["high"] - table["effective"],
+            table["effective"] - table["low"],
+        )
+        off = (table[f"by_{name}"] - table["effective"]) / np.maximum(side, 1e-9)
+        table[f"off_{name}"] = off.where(table["inside"])
+    return table

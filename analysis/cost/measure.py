@@ -1,0 +1,208 @@
+"""cost(): what the noise of an estimator costs the training of a model, beside the minibatch's
+own.
+"""
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import nn
+
+from sketchvar.analysis.cost.table import ENOUGH, by_layer, coherence, ratios
+from sketchvar.analysis.noise.cost import Choice, Price, drawn, endless
+from sketchvar.analysis.noise.curvature import Curvature, Hessian, Kicks
+from sketchvar.analysis.noise.gauss_newton import GaussNewton
+from sketchvar.analysis.noise.metric import Steps, steps_of
+from sketchvar.analysis.noise.objective import Objective
+from sketchvar.analysis.noise.spread import Loss, random_kept
+from sketchvar.analysis.probe import Probe
+from sketchvar.estimators import Estimator, choices
+from sketchvar.estimators.catalog import check_known
+from sketchvar.estimators.layers.convert import Patterns
+from sketchvar.estimators.seeds import fold
+
+CURVATURES: dict[str, type[Curvature]] = {
+    "kicks": Kicks,
+    "gauss-newton": GaussNewton,
+    "hessian": Hessian,
+}
+HORIZONS = (1, 10, 100, math.inf)
+VECTORS = 14  # numbers held per trainable weight, at most, beside a training step's own
+
+
+class Costs(NamedTuple):
+    """``table``: the three ratios of every estimator at every horizon; ``layers``: of every tensor
+    of weights, over one step; ``coherence``: how much is there because tensors err together.
+    """
+
+    table: pd.DataFrame
+    layers: pd.DataFrame
+    coherence: pd.DataFrame
+
+
+def cost(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable[Any],
+    estimators: Sequence[str | Estimator],
+    optimizer: torch.optim.Optimizer | Steps | None = None,
+    horizon: float | Sequence[float] = HORIZONS,
+    *,
+    draws: int = 8,
+    curvature: str = "kicks",
+    layers: bool = True,
+    one_seed: Sequence[str | Estimator] = (),
+    schedule: Sequence[float] = (),
+    clip: float = math.inf,
+    scaler: Any = None,
+    depth: int = 16,
+    seed: int = 0,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Costs:
+    """What noise takes from the decrease of ``loss(model, batch)``, of each estimator over that of
+    the minibatch: the *cost ratio*, beside the ratios of variances (``variance``) and of variances
+    in the optimizer's metric (``metric``).
+
+    ``batches`` is a loader or list that can be gone through again; 12 · ``draws`` are used.
+    ``estimators`` are spelled ("countsketch:0.1") or objects. ``optimizer``, after some training,
+    gives the steps; without it only the cost over one plain gradient step is known.
+
+    **Which horizon?** The cost ratio of one step says what the next step loses, in steep
+    directions; after T steps flat directions count as well, which forget nothing, and it moves
+    towards the metric ratio. Name the number of steps that are left: what noise still costs at the
+    end of them is what the final loss sees. Where that is not known 100 is a fair guess; the table
+    has all of ``horizon``. ``schedule`` gives the learning rates of the coming steps over that of
+    now.
+
+    ``draws`` are of each estimator, and four times as many of the minibatch, whose cost varies
+    most: 8 give standard errors of about 15 %; fewer than 4 give none. ``curvature`` of one step is
+    measured by "kicks" (any model), "gauss-newton" (losses of torch.nn.functional) or "hessian";
+    longer horizons by Gauss–Newton products where kicks are asked for and it can be had.
+    ``one_seed``: estimators whose coherence is also measured
+    with one seed for all layers. ``clip``: the norm to which gradients are clipped; ``scaler``: a
+    GradScaler.
+
+    The model, its gradients and torch's generators are left as they are: all is done on a copy.
+    Memory: up to ``VECTORS`` numbers per trainable weight, beside one training step.
+    Raises ValueError for what cannot be measured, FloatingPointError for values that are not
+    finite.
+    """
+    check_known("curvature", curvature, CURVATURES)
+    horizons = tuple(horizon) if isinstance(horizon, Sequence) else (1, float(horizon))
+    if draws < 1:
+        raise ValueError(f"draws must be 1 or more, got {draws}")
+    if draws < ENOUGH:
+        warnings.warn(f"{draws} draws give no standard errors; {ENOUGH} do", stacklevel=2)
+    asked = [
+        *(choice_of(each) for each in estimators),
+        *(choice_of(each)._replace(one_seed=True) for each in one_seed),
+    ]
+    if not asked:
+        raise ValueError("cost needs an estimator, got none; give one, as in countsketch:0.1")
+    with random_kept(model):
+        objective, source = Objective(model, loss, scaler), endless(batches)
+        steps = clipped(steps_for(model, optimizer, horizons, objective), objective, batches, clip)
+        batch = next(source)
+        kept = kept_bytes(objective, batch, asked)
+        way = CURVATURES[curvature](objective)
+        price = Price(
+            objective,
+            way,
+            products(way, batch) if curvature == "kicks" else way,
+            steps,
+            tuple(sorted({1.0, *map(float, horizons)})),
+            tuple(schedule),
+            depth,
+        )
+        rows, blocks = drawn(price, source, asked, draws, seed, layers, include, exclude, progress)
+    table = ratios(rows).merge(kept, on=["estimator", "rate"])
+    wanted = ["estimator", "rate", "kept_bytes", "share", "horizon"]
+    table = table[wanted + [c for c in table if c not in wanted]]
+    if not layers:
+        return Costs(table, pd.DataFrame(), pd.DataFrame())
+    return Costs(table, by_layer(blocks), coherence(rows, blocks))
+
+
+def products(kicks: Curvature, batch: Any) -> Curvature:
+    """What multiplies by the curvature where single forms are kicks: Gauss–Newton, which has no
+    negative part, where loss and model have it, else differences of gradients.
+    """
+    gauss_newton = GaussNewton(kicks.objective)
+    nothing = torch.zeros_like(kicks.objective.joined(dict(kicks.objective.parameters)))
+    try:
+        gauss_newton.product(nothing, [batch], 0)
+    except (ValueError, RuntimeError, NotImplementedError):
+        return kicks
+    return gauss_newton
+
+
+def choice_of(given: str | Estimator) -> Choice:
+    """An estimator under the name that tables give it."""
+    (found,) = choices(given)
+    return Choice(found.name, found.rate, found.told())
+
+
+def steps_for(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | Steps | None,
+    horizons: Sequence[float],
+    objective: Objective,
+) -> Steps:
+    """The steps of the optimizer, or plain ones of size 1 where a horizon needs none."""
+    if isinstance(optimizer, Steps):
+        if optimizer.rate.shape != (objective.size,):
+            raise ValueError(
+                f"rate must have {objective.size} entries, one per trainable weight, got shape"
+                f" {tuple(optimizer.rate.shape)}"
+            )
+        return optimizer
+    if optimizer is not None:
+        return steps_of(optimizer, [p for p in model.parameters() if p.requires_grad])
+    if any(horizon != 1 for horizon in horizons):
+        raise ValueError(
+            "a horizon of more than one step needs the optimizer, for the size of its steps; give"
+            " optimizer=..., or horizon=1"
+        )
+    first = next(iter(objective.parameters.values()))
+    return Steps(torch.ones(objective.size, dtype=objective.dtype, device=first.device))
+
+
+def clipped(steps: Steps, objective: Objective, batches: Iterable[Any], clip: float) -> Steps:
+    """The steps where gradients are scaled down to a norm of ``clip``: by the mean over some
+    batches.
+    """
+    if math.isinf(clip):
+        return steps
+    few = itertools.islice(batches, ENOUGH)
+    norms = [float(objective.gradient(batch, i).norm()) for i, batch in enumerate(few)]
+    scale = sum(min(1.0, clip / max(norm, 1e-30)) for norm in norms) / len(norms)
+    return replace(steps, rate=steps.rate * scale)
+
+
+def kept_bytes(objective: Objective, batch: Any, asked: Sequence[Choice]) -> pd.DataFrame:
+    """Bytes that every choice keeps of the inputs of its layers, and their share of what exact
+    training keeps of them; layers that read one input share a copy.
+    """
+    with Probe(objective.model, by_example=False) as probe:
+        objective.gradient(batch, fold(0, "kept"))
+    seen = {(layer.input_of, layer.moments.p): layer for layer in probe.read().values()}
+    lines = []
+    for name, rate, estimator, _ in asked:
+        with objective.sketched(estimator, 0) as done:
+            mine = [layer for layer in seen.values() if layer.name in done.converted]
+        whole = [layer.moments.n * layer.moments.p * layer.dtype.itemsize for layer in mine]
+        kept = [
+            min(x, estimator.kept_bytes(layer.moments.n, layer.moments.p, layer.dtype))
+            for x, layer in zip(whole, mine, strict=True)
+        ]
+        lines.append((name, rate, sum(kept), sum(kept) / max(sum(whole), 1)))
+    return pd.DataFrame(
+        lines, columns=["estimator", "rate", "kept_bytes", "share"]
+    ).drop_duplicates(["estimator", "rate"])
