@@ -27,18 +27,12 @@ def claim(
     those of ``free`` may differ. Raises ValueError for a folder that cannot be written to, that
     holds other work, the same with other options, or files that are of no work.
     """
-    check_writable(folder)
-    path = folder / file
-    if not path.exists():
-        if other := sorted(each.name for each in folder.iterdir() if each.name[0] != "."):
-            raise ValueError(
-                f"{folder} is not empty and holds no {work}, but {other[0]}; choose another --out"
-            )
+    if not open_folder(folder, work, file):
         return None
-    about = records.read_json(path)
+    about = records.read_json(folder / file)
     before, found = about.get(key), about.get("work", work)
     if found != work:
-        raise ValueError(f"{folder} holds {found}, not {work}; choose another --out")
+        raise ValueError(f"{folder} holds a {found}, not a {work}; choose another --out")
     now = json.loads(json.dumps(dict(asked)))
     if not isinstance(before, dict) or not set(before) & set(now):
         raise ValueError(
@@ -54,8 +48,10 @@ def claim(
     return about
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder, and raise ValueError where nothing can be written to it."""
+def open_folder(folder: Path, work: str, file: str) -> bool:
+    """Make a folder, and say whether work that has this file has begun there. Raises ValueError
+    where nothing can be written to it, and where it is not empty without that file.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         records.atomically(folder / "writable", lambda part: part.touch())
@@ -64,6 +60,13 @@ def check_writable(folder: Path) -> None:
         raise ValueError(
             f"cannot write to {folder} ({error.strerror}); choose another --out"
         ) from None
+    if (folder / file).exists():
+        return True
+    if other := sorted(each.name for each in folder.iterdir() if each.name[0] != "."):
+        raise ValueError(
+            f"{folder} is not empty and holds no {work}, but {other[0]}; choose another --out"
+        )
+    return False
 
 
 def record(

@@ -129,8 +129,8 @@ def record(
 
     from sketchvar.analysis import claim, records
 
-    screen.start(out, f"Measuring on {device}; rows go to {out}/{subject}.parquet")
-    with screen.progress({"measured": None}) as update:
+    begin = f"Measuring on {device}; rows go to {out}/{subject}.parquet"
+    with screen.progress(begin, {"measured": None}, out) as update:
         growing = tables(lambda done, total: update("measured", done, total=total))
         origin = records.provenance(torch.device(device))
         asked = what | {"device": device}

@@ -82,8 +82,8 @@ def main(asked: Asked, screen: Screen) -> None:
             **chosen,
         )
     out = asked.folder("frontier", comparison.what)
-    screen.start(out, f"Measuring {comparison.what} on {device}; rows go to {out}/frontier.parquet")
-    with screen.progress({"measured step": len(comparison.points)}) as update:
+    what = f"Measuring {comparison.what} on {device}; rows go to {out}/frontier.parquet"
+    with screen.progress(what, {"measured step": len(comparison.points)}, out) as update:
         run(comparison, out, lambda done, total: update("measured step", done))
     show_folder(out, screen)
 

@@ -49,7 +49,8 @@ def main(asked: Asked, screen: Screen) -> None:
     out = asked.folder("gpu-suite", name_device(device))
     # the suite is what tells whether the kernels are right and worth it
     os.environ.setdefault("SKETCHVAR_KERNELS", "on")
-    screen.start(out, f"At most {asked.minutes:g} minutes on {device}; rows go to {out}")
+    screen.folder = out
+    screen.note(f"At most {asked.minutes:g} minutes on {device}; rows go to {out}")
     suite(TINY if asked.tiny else FULL, out, device, asked.minutes, asked.parts, screen.note)
     show_folder(out, screen)
 

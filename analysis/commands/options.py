@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sketchvar.analysis.tasks import TASKS as names
+from sketchvar.analysis.tasks import TASKS
 
 EXAMPLES = "gaussian:0.1, rounding:2, centered(countsketch):0.1, gaussian:0.1+rounding:4"
 # one of each kind; whatever is spelled and has a closed form can be given
@@ -68,7 +68,9 @@ def declare(parser: argparse.ArgumentParser, asked: type, defaults: Mapping[str,
             place = places[name]
         words = dict(one.words)
         if one.flags:
-            words |= {"dest": each.name, "default": defaults.get(each.name, each.default)}
+            usual = defaults.get(each.name, each.default)
+            words |= {"dest": each.name}
+            words |= {"default": list(usual) if isinstance(usual, tuple) else usual}
         place.add_argument(*(one.flags or (each.name,)), **words)
 
 
@@ -83,9 +85,9 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text, default = action.help or "", action.default
-        if default is None or default is False or default == () or "(default: " in text:
+        if default in (None, False, []) or "(default: " in text:
             return text
-        if isinstance(default, tuple):
+        if isinstance(default, list):
             typed = (",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in default)
             return f"{text} (default: {' '.join(typed)})"
         return super()._get_help_string(action)
@@ -100,7 +102,7 @@ def task(default: str | None = "stdlib-lm", usual: str = "") -> Any:
         default=default,
         section="task",
         metavar="T",
-        help=f"what to train: {', '.join(names)}{usual}",
+        help=f"what to train: {', '.join(TASKS)}{usual}",
     )
 
 

@@ -14,7 +14,7 @@ from sketchvar.analysis.commands.command import Command, Group
 from sketchvar.analysis.commands.options import Shown, option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
-from sketchvar.analysis.commands.training import train_grid
+from sketchvar.analysis.commands.training import train_grid, train_study
 from sketchvar.analysis.paper.items import ITEMS, Item
 
 POINTS = (0, 0.01, 0.03, 0.1, 0.3, 0.6, 1)  # of a study, as fractions of its steps
@@ -103,14 +103,9 @@ class AskedMemory(FromFolders, bench.AskedMemory):
 
 def make_study(asked: AskedStudy, out: Path, screen: Screen) -> None:
     """Train and measure as ``run``, at evenly spread points unless they are given."""
-    from sketchvar.analysis.study.study import run
-
     steps = STEPS if asked.steps is None else asked.steps
     study = asked.study(steps, tuple(sorted({round(steps * part) for part in POINTS})))
-    asked.made().provenance()  # reads the data: what is wrong with it shows before training
-    screen.start(out, f"Training {study.task} for {steps} steps on {study.device}")
-    with screen.progress({"step": steps}) as update:
-        run(study, out, True, lambda step, loss: update("step", step, f"loss {loss:.3f}"))
+    train_study(study, out, screen)
 
 
 def make_sweep(asked: AskedSweep, out: Path, screen: Screen) -> None:
@@ -145,9 +140,8 @@ def make_step(
             seed=asked.seed,
             **{name: getattr(asked, name) for name in fields},
         )
-    asked.made().provenance()  # reads the data: what is wrong with it shows before training
-    screen.start(out, f"Training {asked.task} for {asked.steps} steps on {device}")
-    with screen.progress({"measured": None}) as update:
+    what = f"Training {asked.task} for {asked.steps} steps on {device}; rows go to {out}"
+    with screen.progress(what, {"measured": None}, out) as update:
         rows.make(step, out, lambda done, total: update("measured", done, total=total))
 
 

@@ -6,6 +6,7 @@ from sketchvar.analysis.commands.asked import OfStudy
 from sketchvar.analysis.commands.command import Command
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
+from sketchvar.analysis.commands.training import train_study
 
 
 @dataclass(frozen=True)
@@ -15,17 +16,8 @@ class Asked(OfStudy):
 
 def main(asked: Asked, screen: Screen) -> None:
     """Run the study, then show it."""
-    from sketchvar.analysis.study.study import run
-
     study, out = asked.study(), asked.folder("run", asked.task)
-    asked.made().provenance()  # reads the data: what is wrong with it shows before training
-    screen.start(
-        out,
-        f"Training {study.task} for {study.steps} steps on {study.device}; rows go to"
-        f" {out}/rows.parquet",
-    )
-    with screen.progress({"step": study.steps}) as update:
-        run(study, out, True, lambda step, loss: update("step", step, f"loss {loss:.3f}"))
+    train_study(study, out, screen)
     show_folder(out, screen)
 
 

@@ -32,13 +32,11 @@ def main(asked: Asked, screen: Screen) -> None:
             asked.task, asked.steps, asked.rate, asked.batches, device, asked.seed, changes
         )
     out = asked.folder("scores", asked.task)
-    asked.made().provenance()  # reads the data: what is wrong with it shows before training
-    screen.start(
-        out,
+    what = (
         f"Training {asked.task} for {asked.steps} steps on {device}; rows go to"
-        f" {out}/scores.parquet",
+        f" {out}/scores.parquet"
     )
-    with screen.progress({"step": asked.steps}) as update:
+    with screen.progress(what, {"step": asked.steps}, out) as update:
         run(predicting, out, lambda step, loss: update("step", step, f"loss {loss:.3f}"))
     show_folder(out, screen)
 

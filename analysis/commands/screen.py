@@ -31,11 +31,6 @@ class Screen:
         self.out = Console(highlight=False, markup=False, emoji=False)
         self.notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
-    def start(self, folder: Path, what: str) -> None:
-        """Say what begins, and remember where it is written: an interruption names it."""
-        self.folder = folder
-        self.note(what)
-
     def note(self, line: str) -> None:
         """Say something that is no result."""
         if not self.quiet:
@@ -70,9 +65,12 @@ class Screen:
         self.out.print()
 
     @contextmanager
-    def progress(self, stages: Mapping[str, int]) -> Iterator[Update]:
+    def progress(
+        self, what: str, stages: Mapping[str, int | None], folder: Path | None = None
+    ) -> Iterator[Update]:
         """A bar for every stage, each with its number of steps; yields what moves them:
-        ``update(stage, done, note="")``.
+        ``update(stage, done, note="")``. At the first move it says ``what`` is done; from then on
+        an interruption can say that it goes on in ``folder``.
         """
         from rich.progress import (
             BarColumn,
@@ -91,15 +89,26 @@ class Screen:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.notes, disable=self.quiet) as bar:
-            bars = {
-                name: bar.add_task(name, total=total, note="") for name, total in stages.items()
-            }
+        bar = Progress(*columns, console=self.notes, disable=self.quiet)
+        bars = {
+            name: bar.add_task(name, total=n, note="", start=False) for name, n in stages.items()
+        }
+        begun = False
 
-            def update(stage: str, done: int, note: str = "", total: int | None = None) -> None:
-                bar.update(bars[stage], completed=done, note=note, total=total)
+        def update(stage: str, done: int, note: str = "", total: int | None = None) -> None:
+            nonlocal begun
+            if not begun:
+                begun, self.folder = True, folder
+                self.note(what)
+                bar.start()
+            bar.start_task(bars[stage])
+            bar.update(bars[stage], completed=done, note=note, total=total)
 
+        try:
             yield update
+        finally:
+            if begun:
+                bar.stop()
 
     def close(self) -> None:
         """Print the JSON of what was shown."""

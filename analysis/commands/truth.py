@@ -37,18 +37,15 @@ def main(asked: Asked, screen: Screen) -> None:
 
     if not 0 < asked.level < 1:
         raise WordError(f"--level must lie between 0 and 1, got {asked.level:g}")
-    task, changes, device = asked.made(), asked.changes(), asked.pick_device()
-    steps = task.steps if asked.steps is None else asked.steps
+    changes, device = asked.changes(), asked.pick_device()
+    steps = asked.made().steps if asked.steps is None else asked.steps
     with words():
         redraws = Redraws(
             asked.task, steps, asked.draws, asked.estimator, device, asked.seed, changes
         )
     out = asked.folder("truth", asked.task)
-    task.provenance()  # reads the data: what is wrong with it shows before training
-    screen.start(
-        out, f"Training {asked.task} for {steps} steps on {device}; rows go to {out}/truth.parquet"
-    )
-    with screen.progress({"train": steps, "draw": 2 * asked.draws}) as update:
+    what = f"Training {asked.task} for {steps} steps on {device}; rows go to {out}/truth.parquet"
+    with screen.progress(what, {"train": steps, "draw": 2 * asked.draws}, out) as update:
         run(redraws, out, True, update)
     show(contents(out, level=asked.level), out, screen, out / "truth.parquet")
 

@@ -43,7 +43,7 @@ def main(asked: Asked, screen: Screen) -> int:
     torch.set_num_threads(1)  # these matrices are too small for more
     verdicts = []
     try:
-        with screen.progress({"estimator": len(estimators)}) as update:
+        with screen.progress("Drawing", {"estimator": len(estimators)}) as update:
             for verdict in verify(estimators, pairs(asked.seed), asked.seed, asked.budget):
                 verdicts.append(verdict)
                 update("estimator", len(verdicts))

@@ -32,13 +32,14 @@ Progress = Callable[[int, int], object]  # measured steps done, of how many
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which estimators to compare at equal bytes, and on what: the layers of a ``task`` at some
-    ``steps`` (all of the task's own points and all layers unless given), the ``pair`` in a file, or
-    a ``run`` that was made before.
+    """Which estimators to compare at equal bytes, and on what: the layers of a ``task`` after each
+    number of updates in ``step`` (the task's own points and all layers unless given), the ``pair``
+    in a file, or a ``run`` that was made before.
 
-    ``draws`` stand behind a variance without a closed form: None for ``DRAWS`` on one pair or layer
-    at one step, else none, which leaves such estimators out. Raises ValueError for names that are
-    not known and numbers that make no sense.
+    The training has ``steps`` updates, as its schedule has to know: the task's own, or up to the
+    last measured one. ``draws`` stand behind a variance without a closed form: ``DRAWS`` unless
+    given for one pair, or for one layer at one step; else none, which leaves such estimators out.
+    Raises ValueError for names that are not known and numbers that make no sense.
     """
 
     task: str = "stdlib-lm"
@@ -47,6 +48,7 @@ class Comparison:
     run: str | None = None
     layer: str | None = None
     step: tuple[int, ...] = ()
+    steps: int | None = None
     estimators: tuple[str, ...] = tuple(ESTIMATORS)
     budgets: tuple[float, ...] = BUDGETS
     draws: int | None = None
@@ -69,6 +71,11 @@ class Comparison:
                 "steps must be different and rising from 0, got"
                 f" {' '.join(map(str, self.step))}; change --step"
             )
+        if self.steps is not None and self.points[-1] > self.steps:
+            raise ValueError(
+                f"step {self.points[-1]} is not within a training of {self.steps} steps; change"
+                " --step or --steps"
+            )
         if self.draws is not None and (self.draws < 0 or self.draws == 1):
             raise ValueError(
                 f"--draws must be 0, or 2 or more for a standard error, got {self.draws}"
@@ -89,6 +96,11 @@ class Comparison:
     def points(self) -> tuple[int, ...]:
         """The steps of the task that are measured; step 0 alone where there is no task."""
         return (0,) if self.pair or self.run else self.step or self.made().measure_at
+
+    @property
+    def total(self) -> int:
+        """Updates of the whole training."""
+        return max(self.made().steps, self.points[-1]) if self.steps is None else self.steps
 
     @property
     def fractions(self) -> list[float]:
@@ -139,7 +151,7 @@ def measure(comparison: Comparison, done: list[int]) -> Iterator[pd.DataFrame]:
     task, one = c.made(), bool(c.layer) and len(c.points) == 1
     draws = (DRAWS if one else 0) if c.draws is None else c.draws
     left = [step for step in c.points if step not in done]
-    for step, layers in layers_at(task, left, device, c.seed, c.layer):
+    for step, layers in layers_at(task, left, device, c.seed, c.layer, c.total):
         new = [
             frontier(layer, task.dtype, c.estimators, c.fractions, draws, c.seed)
             for layer in layers.values()

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis import records
+from sketchvar.analysis.claim import open_folder
 from sketchvar.analysis.gpu.parts import PARTS, Run, Scale
 from sketchvar.analysis.sweep.grid import Grid
 from sketchvar.analysis.tasks.glue_data import first_line
@@ -120,21 +121,15 @@ def suite(
     next part runs. The same call again goes on: parts that were done are not run again. Raises
     ValueError where ``out`` holds a suite of another device.
     """
-    out.mkdir(parents=True, exist_ok=True)
     origin = records.provenance(torch.device(device))
-    before = (
-        records.read_json(out / "suite.json")
-        if (out / "suite.json").exists()
-        else {"parts": {}, **origin}
-    )
+    begun = open_folder(out, "GPU suite", "suite.json")
+    before = records.read_json(out / "suite.json") if begun else {"parts": {}, **origin}
     if before["hardware"] != origin["hardware"]:
         raise ValueError(
             f"{out} was measured on {before['hardware']}, this is {origin['hardware']}; choose"
             " another --out"
         )
-    words = (
-        f"python -m analysis gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
-    )
+    words = f"sketchvar gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
     origin["command"] = words + (
         "" if tuple(parts) == tuple(PARTS) else f" --parts {' '.join(parts)}"
     )
@@ -155,6 +150,11 @@ def suite(
         say(f"{part}: {state}, {len(rows)} rows in {monotonic() - now:.0f} s")
         left = left[1:]
     return [Result(**results[part]) for part in PARTS if part in results]
+
+
+def name_device(device: str) -> str:
+    """The name of a GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
 
 
 def carry_out(part: str, run: Run) -> tuple[pd.DataFrame, str]:

@@ -53,7 +53,9 @@ def tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
         lines = tuple({"layer": k, "estimator": v} for k, v in plan.get("layers", {}).items())
         whole = ({"choice": "this plan", **plan.get("totals", {})},)
         return (
-            Table("plan", f"Plan for {name_budget(plan)}", (text("layer"), text("estimator")), lines),
+            Table(
+                "plan", f"Plan for {name_budget(plan)}", (text("layer"), text("estimator")), lines
+            ),
             total(whole),
         )
     columns = (

@@ -1,11 +1,12 @@
 """Table: rows with the numbers as they are, and how each column is written for people."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 Row = Mapping[str, Any]
 NONE = "–"
@@ -124,12 +125,11 @@ def write_whole(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def make_table(frame: pd.DataFrame, name: str, title: str, words: Sequence[str] = ()) -> Table:
-    """A DataFrame as it is: columns of ``words`` left, numbers with three digits."""
-    columns = tuple(
-        text(column)
-        if column in words or frame[column].dtype == object
-        else values(column, column.replace("_", " "))
-        for column in map(str, frame.columns)
-    )
-    return Table(name, title, columns, list_rows(frame))
+def make_table(frame: pd.DataFrame, name: str, title: str) -> Table:
+    """Make a table of a DataFrame as it is, numbers with three digits."""
+    columns = []
+    for field in map(str, frame.columns):
+        heading = field.replace("_", " ")
+        numbers = is_numeric_dtype(frame[field]) and not is_bool_dtype(frame[field])
+        columns.append(values(field, heading) if numbers else text(field, heading))
+    return Table(name, title, tuple(columns), list_rows(frame))

@@ -1,5 +1,5 @@
-"""The command line: what it loads, what can be asked, what it writes and says, and one line with the
-remedy for every mistake.
+"""The command line: what it loads, what can be asked, what it writes and says, and one line with
+the remedy for every mistake.
 """
 
 import json

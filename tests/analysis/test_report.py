@@ -169,9 +169,7 @@ def test_a_picture_without_a_caption_is_no_crash(folder, monkeypatch):
     """What a picture is called serves as its caption."""
     contents = read_folder(folder)
     more = Picture("a_new_one", "", contents.pictures[0].draw)
-    monkeypatch.setattr(
-        page_module, "read_folder", lambda *_: replace(contents, pictures=(more,))
-    )
+    monkeypatch.setattr(page_module, "read_folder", lambda *_: replace(contents, pictures=(more,)))
     page = Page(report(folder))
     assert len(page.images) == 1 and "a new one" in report(folder)
 

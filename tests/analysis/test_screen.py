@@ -99,7 +99,7 @@ def test_json_has_no_numbers_that_json_lacks(capsys):
 def test_quiet_says_only_what_came(capsys):
     screen = Screen(quiet=True)
     screen.note("a note")
-    with screen.progress({"step": 3}) as update:
+    with screen.progress("Training", {"step": 3}) as update:
         update("step", 2)
     screen.files("Figures:", [])
     screen.say("A sentence.")
