@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sketchvar.analysis.noise import backward
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.tasks import Batch, Task, Validation, moved
+from sketchvar.analysis.tasks import Batch, Task, Validation, move
 from sketchvar.estimators.seeds import fold
 
 
@@ -34,7 +34,7 @@ class Training:
 
     def batch(self, step: int) -> Batch:
         """The minibatch of a step, on the device."""
-        return moved(self.task.batch(step, self.seed), self.device)
+        return move(self.task.batch(step, self.seed), self.device)
 
     def gradient(self, step: int, batch: Batch) -> float:
         """Add a step's gradient to the model's and return its loss.

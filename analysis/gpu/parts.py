@@ -23,7 +23,7 @@ from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.study import study
 from sketchvar.analysis.sweep.grid import Grid
 from sketchvar.analysis.sweep.run import Sweep, finish
-from sketchvar.analysis.tasks import Options, named
+from sketchvar.analysis.tasks import Options, find_task
 from sketchvar.analysis.tasks.glue_data import first_line
 from sketchvar.analysis.truth import redraws
 from sketchvar.estimators import SketchedLinear, parse
@@ -195,7 +195,7 @@ def probe(run: Run) -> Iterator[pd.DataFrame]:
     example, over the plain.
     """
     s, lines = run.scale, []
-    training = start(named(s.task, s.options), 1, torch.device(run.device), seed=0)
+    training = start(find_task(s.task, s.options), 1, torch.device(run.device), seed=0)
     plain = partial(training.advance, 0, training.batch(0))
 
     def probed(by_example: bool) -> None:
@@ -265,7 +265,7 @@ def finetune(run: Run) -> Iterator[pd.DataFrame]:
     """
     folder, cells = Sweep(run.out / "finetune"), []
     for grid in run.scale.grids:
-        named(grid.task, grid.options).batch(
+        find_task(grid.task, grid.options).batch(
             0, 0
         )  # what is missing is an error of the part, not of every cell
         exact = replace(grid.exact(grid.seeds[0]), device=run.device)

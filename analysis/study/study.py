@@ -16,7 +16,7 @@ from sketchvar.analysis.folder import LOSSES, Folder
 from sketchvar.analysis.loop import layers_at, start
 from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, compare
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.tasks import Options, named
+from sketchvar.analysis.tasks import Options, find_task
 from sketchvar.estimators import Choice, empirical
 from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.seeds import fold
@@ -46,7 +46,7 @@ class Study:
     options: Options = ()
 
     def __post_init__(self) -> None:
-        named(self.task, self.options)
+        find_task(self.task, self.options)
         self.choices()
         if not self.estimators or not self.rates:
             raise ValueError("a study needs at least one estimator and one rate, got none")
@@ -89,10 +89,10 @@ def run(
     names. Raises ValueError for a folder that cannot be used, FloatingPointError for a loss that is
     not finite (rows so far are kept).
     """
-    folder, task, device = Folder(out), named(study.task, study.options), torch.device(study.device)
-    origin = (
-        records.provenance(device) | task.provenance()
-    )  # reads the data: what is wrong with it shows first
+    folder, task = Folder(out), find_task(study.task, study.options)
+    device = torch.device(study.device)
+    task.check()
+    origin = records.provenance(device) | task.provenance()
     folder.claim(study, resume)
     folder.describe(study, origin, finished=False)
 

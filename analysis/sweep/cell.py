@@ -13,7 +13,7 @@ from torch import nn
 from sketchvar.analysis import meter, noise, records
 from sketchvar.analysis.loop import Training, checkpoint_blocks, start
 from sketchvar.analysis.probe import Probe
-from sketchvar.analysis.tasks import Batch, Options, Task, named
+from sketchvar.analysis.tasks import Batch, Options, Task, find_task
 from sketchvar.estimators import Estimator, Exact, parse, sketch_linears, unsketch
 from sketchvar.estimators.choice import Flags, choose
 
@@ -55,7 +55,7 @@ class Cell:
         """The task with the cell's options and batch. Raises ValueError for what the task does not
         have.
         """
-        return named(self.task, (*self.options, ("batch_size", self.batch)))
+        return find_task(self.task, (*self.options, ("batch_size", self.batch)))
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from sketchvar.analysis import meter
 from sketchvar.analysis.loop import forward
 from sketchvar.analysis.sweep.cell import Cell, begin
-from sketchvar.analysis.tasks import Batch, Options, named
+from sketchvar.analysis.tasks import Batch, Options, find_task
 from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.estimator import check_rate
 
@@ -47,7 +47,7 @@ class Grid:
             raise ValueError(
                 f"seeds must be different, got {' '.join(map(str, self.seeds)) or 'none'}"
             )
-        named(self.task, self.options)
+        find_task(self.task, self.options)
         for fraction in self.fractions:
             check_rate(self, fraction)
         for choice in self.choices():
@@ -61,7 +61,7 @@ class Grid:
     def exact(self, seed: int = 0) -> Cell:
         """The plain exact run of a seed."""
         points = {round(self.steps * i / self.evaluations) for i in range(self.evaluations + 1)}
-        batch = named(self.task, self.options).batch_size
+        batch = find_task(self.task, self.options).batch_size
         cell = Cell(
             self.task,
             self.options,

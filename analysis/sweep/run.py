@@ -17,7 +17,7 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.sweep.cell import COLUMNS, Cell, train
 from sketchvar.analysis.sweep.grid import Grid
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 
 BACKENDS = ("processes", "ray")
 
@@ -47,7 +47,7 @@ class Sweep:
         """Write sweep.json: the grid, and where and with what it is trained."""
         origin = (
             records.provenance(torch.device(grid.device))
-            | named(grid.task, grid.options).provenance()
+            | find_task(grid.task, grid.options).provenance()
         )
         records.write_json(self.provenance, {"grid": asdict(grid), **origin})
 
@@ -56,7 +56,7 @@ class Sweep:
         left_out = ("seeds", "steps", "evaluations", "fractions")
         fields = {name: value for name, value in asdict(grid).items() if name not in left_out}
         # a file of before 0.2 holds what float32 leaves, in whichever precision the task trains
-        if (precision := named(grid.task, grid.options).precision) != "float32":
+        if (precision := find_task(grid.task, grid.options).precision) != "float32":
             fields["precision"] = precision
         path = self.path / f"memory-{records.fingerprint(fields)}.parquet"
         if not path.exists():

@@ -19,7 +19,7 @@ from sketchvar.analysis.paper import recorded, throughput
 from sketchvar.analysis.paper.averaging import averaged, averaging
 from sketchvar.analysis.paper.probed import block
 from sketchvar.analysis.paper.variance import corrected, middle
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import CountSketch, Gaussian
 from sketchvar.estimators.seeds import generator
 
@@ -116,7 +116,7 @@ def test_blocks_and_the_middle_layer():
 
 
 def test_throughput_has_a_row_per_choice():
-    task = named("digits-mlp", (("width", 16),))
+    task = find_task("digits-mlp", (("width", 16),))
     *_, rows = throughput.throughput(
         "digits-mlp", task, ["gaussian", "rounding:2"], [0.5, 0.1], "cpu", 3
     )

@@ -151,8 +151,8 @@ def test_full_size_is_what_was_asked_for():
         and torch.bfloat16 in full.dtypes
         and len(full.batches) == 8
     )
-    from sketchvar.analysis.tasks import named
+    from sketchvar.analysis.tasks import find_task
 
     with torch.device("meta"):
-        model = named(full.task).model()
+        model = find_task(full.task).model()
     assert 123.5e6 < sum(p.numel() for p in model.parameters()) < 124.5e6
