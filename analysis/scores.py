@@ -16,7 +16,7 @@ from sketchvar.analysis import noise, records
 from sketchvar.analysis.claim import record
 from sketchvar.analysis.loop import start
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.tasks import Batch, Options, Task, named
+from sketchvar.analysis.tasks import Batch, Options, Task, find_task
 from sketchvar.estimators import (
     Estimator,
     NormRows,
@@ -56,7 +56,7 @@ class Predicting:
 
     def made(self) -> Task:
         """Make the task."""
-        return named(self.task, self.options)
+        return find_task(self.task, self.options)
 
 
 def run(

@@ -116,11 +116,11 @@ class OfTask(Shown):
 
     def made(self) -> "Task":
         """The task. Raises WordError for one that is not known."""
-        from sketchvar.analysis.tasks import named
+        from sketchvar.analysis.tasks import find_task
 
         changes = self.changes()
         with words():
-            return named(self.task, changes)
+            return find_task(self.task, changes)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sketchvar.analysis.commands.options import Shown, option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 from sketchvar.analysis.commands.training import train_grid, train_study
-from sketchvar.analysis.paper.items import ITEMS, Item
+from sketchvar.analysis.paper.items import ITEMS, Drawn, Item
 
 POINTS = (0, 0.01, 0.03, 0.1, 0.3, 0.6, 1)  # of a study, as fractions of its steps
 STEPS = 200  # of a study
@@ -163,19 +163,29 @@ WORK: dict[str, tuple[type, Callable[[Any, Path, Screen], None]]] = {
 
 def main(name: str, item: Item, asked: Any, screen: Screen) -> None:
     """Make what is missing, then show it with the item's figure."""
-    from sketchvar.analysis.report.paper import describe
+    from sketchvar.analysis.paper.folder import describe, read_rows
 
-    out = asked.folder("paper", name)
-    folders = list(asked.folders)
-    if not folders:
-        tasks = [asked.task] if getattr(asked, "task", None) else list(item.tasks) or [None]
-        for task in tasks:
-            folders.append(out / task.replace("/", "-") if task and len(tasks) > 1 else out)
-            one = replace(asked, task=task) if task else asked
-            WORK[item.work][1](one, folders[-1], screen)
-    rate = getattr(asked, "rate", None) or asked.rates[0]
-    describe(out, name, folders, getattr(asked, "layer", None), rate)
+    out, tasks = asked.folder("paper", name), list_tasks(item, asked)
+    drawn = Drawn(getattr(asked, "layer", None), getattr(asked, "rate", None) or asked.rates[0])
+    if asked.folders:
+        read_rows(name, list(asked.folders))  # what cannot be drawn shows before anything is made
+        describe(out, name, list(asked.folders), drawn)
+    elif len(tasks) > 1:
+        folders = [out / task.replace("/", "-") for task in tasks]
+        describe(out, name, folders, drawn)
+        for task, folder in zip(tasks, folders, strict=True):
+            WORK[item.work][1](replace(asked, task=task), folder, screen)
+    else:
+        WORK[item.work][1](replace(asked, task=tasks[0]) if tasks else asked, out, screen)
+        describe(out, name, [out], drawn)
     show_folder(out, screen)
+
+
+def list_tasks(item: Item, asked: Any) -> list[str]:
+    """The tasks that are trained, none where an item is about no task."""
+    if not hasattr(asked, "task"):
+        return []
+    return [asked.task] if asked.task else list(item.tasks)
 
 
 def make_command(name: str, item: Item) -> Command:

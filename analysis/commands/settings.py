@@ -1,11 +1,10 @@
 """read_settings(): fields of a task, typed as NAME=VALUE."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
-from sketchvar.analysis.tasks import TASKS, Options, Task
+from sketchvar.analysis.tasks import TASKS, Options, list_settings
 from sketchvar.estimators.catalog import check_known, suggest
 
 
@@ -17,7 +16,8 @@ def read_settings(task: str, given: Mapping[str, Any], words: Sequence[str]) -> 
     value of another type, and for a field that is given twice.
     """
     check_known("task", task, TASKS)
-    found, kinds = dict(given), list_fields(TASKS[task])
+    found = dict(given)
+    kinds = {setting.name: setting.kind for setting in list_settings(TASKS[task])}
     for name in given:
         check_field(task, name, kinds)
     for word in sorted(words):
@@ -34,12 +34,6 @@ def read_settings(task: str, given: Mapping[str, Any], words: Sequence[str]) -> 
                 f"{name} of {task} is {describe(kinds[name])}, got {value!r} in --set {word}"
             ) from None
     return tuple(found.items())
-
-
-def list_fields(task: Task) -> dict[str, Any]:
-    """The fields of a task, each with its type."""
-    kinds = get_type_hints(type(task))
-    return {field.name: kinds[field.name] for field in fields(task)}
 
 
 def check_field(task: str, name: str, kinds: Mapping[str, Any]) -> None:

@@ -15,9 +15,9 @@ def train_study(study: "Study", out: Path, screen: Screen) -> None:
     """Train and measure what is left of a study."""
     from sketchvar.analysis.folder import Folder
     from sketchvar.analysis.study.study import run
-    from sketchvar.analysis.tasks import named
+    from sketchvar.analysis.tasks import find_task
 
-    named(study.task, study.options).provenance()  # what is wrong with the data shows here
+    find_task(study.task, study.options).check()  # what is wrong with the data shows here
     Folder(out).claim(study, resume=True)
     what = (
         f"Training {study.task} for {study.steps} steps on {study.device}; rows go to"
@@ -34,10 +34,10 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
     """
     from sketchvar.analysis.sweep.results import claim_sweep, write_results
     from sketchvar.analysis.sweep.run import Sweep, sweep
-    from sketchvar.analysis.tasks import named
+    from sketchvar.analysis.tasks import find_task
 
     folder = Sweep(out)
-    named(grid.task, grid.options).provenance()  # what is wrong with the data shows here
+    find_task(grid.task, grid.options).check()  # what is wrong with the data shows here
     claim_sweep(folder, grid)
     if not list(out.glob("memory-*.parquet")):
         screen.note("Measuring the bytes that each estimator leaves for backward")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from sketchvar.analysis.loop import layers_at
 
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import claim
@@ -22,9 +21,10 @@ from sketchvar.analysis.frontier.rows import (
     frontier,
     of_run,
 )
-from sketchvar.analysis.noise.layer import pair_layer
+from sketchvar.analysis.loop import layers_at
+from sketchvar.analysis.noise.layer import Layer, pair_layer
 from sketchvar.analysis.probe import Probe
-from sketchvar.analysis.tasks import Options, Task, named
+from sketchvar.analysis.tasks import Options, Task, find_task
 from sketchvar.estimators import choices
 
 Progress = Callable[[int, int], object]  # measured steps done, of how many
@@ -85,7 +85,7 @@ class Comparison:
 
     def made(self) -> Task:
         """The task. Raises ValueError for one that is not known."""
-        return named(self.task, self.options)
+        return find_task(self.task, self.options)
 
     @property
     def what(self) -> str:
@@ -113,47 +113,65 @@ def run(comparison: Comparison, out: Path, progress: Progress | None = None) -> 
     ``out``.
 
     What was measured there before is not measured again. Raises ValueError for a folder that
-    cannot be used and for a pair or run that cannot be read.
+    cannot be used and for a pair, run or data that cannot be read.
     """
-    device, progress = torch.device(comparison.device), progress or (lambda done, total: None)
-    origin = records.provenance(device)
-    if not comparison.pair and not comparison.run:
-        origin |= comparison.made().provenance()  # reads the data: what is wrong shows first
-    tables = measure(comparison, [])
+    progress = progress or (lambda done, total: None)
+    origin = records.provenance(torch.device(comparison.device))
+    source = read_source(comparison)
+    if isinstance(source, Task):
+        origin |= source.provenance()
     claim(out, "frontier", asdict(comparison), "frontier.json", "options")
     about = {"work": "frontier", "options": asdict(comparison), **origin}
     records.write_json(out / "frontier.json", about)
     file, total = out / "frontier.parquet", len(comparison.points)
     rows = records.read_rows(file) if file.exists() else pd.DataFrame()
-    done = sorted(set(rows["step"])) if "step" in rows else [0] * bool(len(rows))
+    done = list_done(source, rows)
     progress(len(done), total)
-    if len(done) == total:
-        return out
-    tables = measure(comparison, done)
-    for i, table in enumerate(tables, start=len(done) + 1):
-        rows = records.append_rows(rows, table.assign(run=table.get("run", out.name)))
-        records.write_rows(file, rows)
-        progress(i, total)
+    if len(done) < total:
+        for i, table in enumerate(measure(comparison, source, done), start=len(done) + 1):
+            rows = records.append_rows(rows, table.assign(run=table.get("run", out.name)))
+            records.write_rows(file, rows)
+            progress(i, total)
     return out
 
 
-def measure(comparison: Comparison, done: list[int]) -> Iterator[pd.DataFrame]:
+def read_source(comparison: Comparison) -> Task | Layer | pd.DataFrame:
+    """What is compared on: the task, its data read, the layer of a pair, or the rows of a run."""
+    if comparison.pair:
+        device = torch.device(comparison.device)
+        return pair_layer(*(t.to(device) for t in read_pair(Path(comparison.pair))))
+    if comparison.run:
+        return of_run(rows_of(Path(comparison.run)), task_of(Path(comparison.run)).dtype)
+    task = comparison.made()
+    task.check()
+    return task
+
+
+def list_done(source: Task | Layer | pd.DataFrame, rows: pd.DataFrame) -> list[int]:
+    """The steps that ``rows`` has; where there is no task, step 0 stands for all."""
+    if rows.empty:
+        return []
+    return sorted(set(rows["step"])) if isinstance(source, Task) else [0]
+
+
+def measure(
+    comparison: Comparison, source: Task | Layer | pd.DataFrame, done: list[int]
+) -> Iterator[pd.DataFrame]:
     """The frontier, a table for each step that is not ``done``."""
-    c, device = comparison, torch.device(comparison.device)
-    if c.run:
-        yield of_run(rows_of(Path(c.run)), task_of(Path(c.run)).dtype)
+    c = comparison
+    if isinstance(source, pd.DataFrame):
+        yield source
         return
-    if c.pair:
-        x, y = (t.to(device) for t in read_pair(Path(c.pair)))
-        draws = DRAWS if c.draws is None else c.draws
-        yield frontier(pair_layer(x, y), x.dtype, c.estimators, c.fractions, draws, c.seed)
+    if isinstance(source, Layer):
+        draws, dtype = DRAWS if c.draws is None else c.draws, source.moments.pair[0].dtype
+        yield frontier(source, dtype, c.estimators, c.fractions, draws, c.seed)
         return
-    task, one = c.made(), bool(c.layer) and len(c.points) == 1
+    one = bool(c.layer) and len(c.points) == 1
     draws = (DRAWS if one else 0) if c.draws is None else c.draws
-    left = [step for step in c.points if step not in done]
-    for step, layers in layers_at(task, left, device, c.seed, c.layer, c.total):
+    left, device = [step for step in c.points if step not in done], torch.device(c.device)
+    for step, layers in layers_at(source, left, device, c.seed, c.layer, c.total):
         new = [
-            frontier(layer, task.dtype, c.estimators, c.fractions, draws, c.seed)
+            frontier(layer, source.dtype, c.estimators, c.fractions, draws, c.seed)
             for layer in layers.values()
         ]
         yield pd.concat([table.assign(task=c.task, step=step) for table in new], ignore_index=True)

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from sketchvar.analysis.loop import layers_at
-from sketchvar.analysis.meter import Progress
 
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import record
 from sketchvar.analysis.frontier.rows import frontier
+from sketchvar.analysis.loop import layers_at
+from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.paper import probed
 from sketchvar.analysis.paper.averaging import averaging
 from sketchvar.analysis.paper.throughput import throughput
 from sketchvar.analysis.paper.variance import middle
 from sketchvar.analysis.probe import Layer
-from sketchvar.analysis.tasks import Options, Task, named
+from sketchvar.analysis.tasks import Options, Task, find_task
 from sketchvar.estimators import choices
 
 
@@ -43,7 +43,7 @@ class Step(ABC):
 
     def made(self) -> Task:
         """Make the task."""
-        return named(self.task, self.options)
+        return find_task(self.task, self.options)
 
     def layers(self, task: Task) -> dict[str, Layer]:
         """Train up to the step, and return the layers with X and Y."""

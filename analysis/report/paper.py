@@ -1,12 +1,12 @@
 """What the paper's items say: what their rows say as they are, and the item's own figure."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from sketchvar.analysis import records
-from sketchvar.analysis.paper.items import ITEMS, Drawn, Item
+from sketchvar.analysis.paper.folder import FILE, read_item, read_rows
+from sketchvar.analysis.paper.items import ITEMS, Drawn
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
     Column,
@@ -18,61 +18,25 @@ from sketchvar.analysis.report.table import (
     write_whole,
 )
 
-FILE = "paper.json"
-
-
-def describe(out: Path, item: str, folders: list[Path], layer: str | None, rate: float) -> None:
-    """Write which item a folder is of, and in which folders its rows are."""
-    places = [
-        str(folder.relative_to(out)) if folder.is_relative_to(out) else str(folder.resolve())
-        for folder in folders
-    ]
-    about = {"item": item, "folders": places, "layer": layer, "rate": rate}
-    records.write_json(out / FILE, about | {"commit": records.commit()})
-
 
 def contents(folder: Path, rate: float | None = None) -> Contents:
     """All of an item's folder: its own picture, and all of the folders in which its rows are."""
     from sketchvar.analysis.report.kinds import KINDS
 
-    about = records.read_json(folder / FILE)
-    name, item = about["item"], ITEMS[about["item"]]
-    places = [folder / place for place in about["folders"]]
-    rows = read_rows(name, item, places)
-    drawn = Drawn(about["layer"], about["rate"] if rate is None else rate)
-    found = [
-        kind.contents(place, rate)
-        for place in places
-        for kind in [next(k for k in KINDS if k.file != FILE and k.matches(place))]
-    ]
+    name, places, drawn = read_item(folder)
+    item, rows = ITEMS[name], read_rows(name, places)
+    if rate is not None:
+        drawn = replace(drawn, rate=rate)
+    kinds = [next(k for k in KINDS if k.file != FILE and k.matches(place)) for place in places]
+    found = [kind.contents(place, rate) for kind, place in zip(kinds, places, strict=True)]
     return Contents(
         title=f"paper {name}: {item.about}",
         tables=tuple(table for one in found for table in one.tables),
         pictures=(Picture(name, item.about, lambda: item.draw(rows, drawn)),),
         sentences=(*item.say(rows), *(line for one in found for line in one.sentences)),
-        words={word: text for one in found for word, text in one.words.items()},
-        provenance=found[0].provenance if len(found) == 1 else about,
+        words={word: what for one in found for word, what in one.words.items()},
+        provenance={str(i): one.provenance for i, one in enumerate(found)},
     )
-
-
-def read_rows(name: str, item: Item, folders: list[Path]) -> pd.DataFrame:
-    """The rows of an item, with a column ``task`` where a folder says it. Raises ValueError where
-    they are of several tasks and the item draws one.
-    """
-    parts = [records.read_rows(folder / item.rows).pipe(add_task, folder) for folder in folders]
-    rows = pd.concat(parts, ignore_index=True)
-    found = list(rows["task"].unique()) if "task" in rows else []
-    if len(found) > 1 and not item.panels:
-        raise ValueError(f"paper {name} draws one task at a time; --from holds {', '.join(found)}")
-    return rows
-
-
-def add_task(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The rows with a column ``task``; a study's are told by its run.json."""
-    if "task" in rows or not (folder / "run.json").exists():
-        return rows
-    about = records.read_json(folder / "run.json")
-    return rows.assign(task=about["study"]["task"]) if "study" in about else rows
 
 
 def averaging(folder: Path, rate: float | None = None) -> Contents:
