@@ -32,7 +32,8 @@ class Asked(ToFolder, OnDevice):
 
 def main(asked: Asked, screen: Screen) -> None:
     """Run the suite, then show it."""
-    from sketchvar.analysis.gpu.suite import FULL, TINY, name_device, suite
+    from sketchvar.analysis.gpu.scale import FULL, TINY
+    from sketchvar.analysis.gpu.suite import name_device, suite
     from sketchvar.estimators.catalog import check_known
 
     device = asked.pick_device()

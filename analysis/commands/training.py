@@ -39,9 +39,12 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
     folder = Sweep(out)
     find_task(grid.task, grid.options).check()  # what is wrong with the data shows here
     claim_sweep(folder, grid)
-    if not list(out.glob("memory-*.parquet")):
-        screen.note("Measuring the bytes that each estimator leaves for backward")
-    cells = grid.cells(folder.activations(grid))
+    what = "Measuring the bytes that each estimator leaves for backward"
+    with screen.progress(what, {"estimator": None}, out) as update:
+        memory = folder.activations(
+            grid, lambda done, total: update("estimator", done, total=total)
+        )
+    cells = grid.cells(memory)
     done = folder.finished(cells)
     what = (
         f"{done} of {len(cells)} runs are there; training the others for {grid.steps} steps each on"
@@ -51,11 +54,10 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
     )
     with screen.progress(what, {"run": len(cells)}, out) as update:
         update("run", done)
-
-        def count(*_: object) -> None:
-            update("run", folder.finished(cells))
-
-        rows = sweep(cells, folder, asked.jobs, asked.backend, asked.retry, count)
+        rows = sweep(
+            cells, folder, asked.jobs, asked.backend, asked.retry,
+            lambda finished, total: update("run", finished),
+        )  # fmt: skip
     for name, error in folder.errors(cells).items():
         screen.note(f"failed: {name}: {error}; give --retry to train it again")
     if rows.empty:

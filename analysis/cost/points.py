@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training, forward, start
-from sketchvar.analysis.tasks import Batch, Options, Task, moved, named
+from sketchvar.analysis.tasks import Batch, Options, Task, find_task, move
 from sketchvar.estimators.seeds import fold
 
 Progress = Callable[[str, int], object]
@@ -34,7 +34,7 @@ class Points:
     options: Options
 
     def __post_init__(self) -> None:
-        named(self.task, self.options)
+        find_task(self.task, self.options)
         points = " ".join(map(str, self.measure_at)) or "none"
         if not self.measure_at or list(self.measure_at) != sorted(set(self.measure_at)):
             raise ValueError(
@@ -48,7 +48,7 @@ class Points:
 
     def schedule(self, step: int) -> tuple[float, ...]:
         """The learning rates of the steps that are left over that of the next; empty at the end."""
-        task = named(self.task, self.options)
+        task = find_task(self.task, self.options)
         now = task.rate_at(step, self.steps)
         return tuple(task.rate_at(s, self.steps) / (now or 1.0) for s in range(step, self.steps))
 
@@ -69,7 +69,7 @@ def fresh(training: Training, step: int, what: str) -> Iterator[Batch]:
     number = 0
     while True:
         seed = fold(training.seed, what, step, number)
-        yield moved(training.task.batch(step, seed), training.device)
+        yield move(training.task.batch(step, seed), training.device)
         number += 1
 
 
@@ -81,7 +81,7 @@ def stops(
 
     Raises FloatingPointError for a loss that is not finite.
     """
-    task, device = named(points.task, points.options), torch.device(points.device)
+    task, device = find_task(points.task, points.options), torch.device(points.device)
     training = start(task, points.steps, device, points.seed)
     begin = restore(folder, training)
     for step in range(begin, points.measure_at[-1] + 1):

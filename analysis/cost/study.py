@@ -11,7 +11,7 @@ from sketchvar.analysis.cost.measure import CURVATURES, HORIZONS, Costs, cost
 from sketchvar.analysis.cost.points import Loss, Points, Progress, fresh, known, stops, write_step
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.seeds import fold
@@ -61,7 +61,7 @@ def measure(
     a folder that cannot be used, FloatingPointError for what is not finite.
     """
     folder, device = Folder(out), torch.device(study.device)
-    task = named(study.task, study.options)
+    task = find_task(study.task, study.options)
     origin = records.provenance(device) | task.provenance()
     folder.claim(study, resume)
     folder.describe(study, origin, finished=False)

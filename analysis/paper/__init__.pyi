@@ -1,3 +1,3 @@
-from . import averaging, memory, probed, throughput, trained, variance
+from . import figures, probed_figures, trained_figures, variance
 
-__all__ = ["averaging", "memory", "probed", "throughput", "trained", "variance"]
+__all__ = ["figures", "probed_figures", "trained_figures", "variance"]

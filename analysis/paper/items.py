@@ -57,27 +57,33 @@ class Item:
 
 def draw_curves(rows: "pd.DataFrame", drawn: Drawn) -> "Figure":
     """Validation loss through training."""
-    from sketchvar.analysis.sweep.figures import curves
+    from sketchvar.analysis.plot import validation_curves
 
-    return curves(rows)
+    return validation_curves(rows)
+
+
+def draw_variance(rows: "pd.DataFrame", drawn: Drawn) -> "Figure":
+    """The paper's quantities beside the true ones, in one layer of a study."""
+    found, layer = paper.variance.choose_layer(rows, drawn.layer)
+    return paper.figures.variance(found[found["rate"] == drawn.rate], layer)
 
 
 def draw_layers(rows: "pd.DataFrame", drawn: Drawn) -> "Figure":
     """Time of layers."""
-    from sketchvar.analysis.bench.layer import figure
+    from sketchvar.analysis.plot import layer_times
 
-    return figure(rows)
+    return layer_times(rows)
 
 
 ITEMS: dict[str, Item] = {
     "score": Item(
         "final score by rate, with intervals over seeds",
-        "sweep", "summary.parquet", lambda rows, drawn: paper.trained.score(rows),
+        "sweep", "summary.parquet", lambda rows, drawn: paper.trained_figures.score(rows),
         {"estimators": ("gaussian",), "rates": (0.5, 0.2, 0.1), "fractions": ()}, panels=True,
     ),
     "matmuls": Item(
         "scores and times of different random matrices, beside the paper's",
-        "sweep", "summary.parquet", lambda rows, drawn: paper.trained.matmuls(rows),
+        "sweep", "summary.parquet", lambda rows, drawn: paper.trained_figures.matmuls(rows),
         {"estimators": MATMULS, "rates": (0.5, 0.2, 0.1), "fractions": ()},
     ),
     "curves": Item(
@@ -86,54 +92,54 @@ ITEMS: dict[str, Item] = {
     ),
     "memory": Item(
         "peak memory by batch size and rate, beside the paper's",
-        "memory", "memory.parquet", lambda rows, drawn: paper.memory.figure(rows),
+        "memory", "memory.parquet", lambda rows, drawn: paper.figures.memory(rows),
         {"estimators": ("gaussian",), "rates": (0.5, 0.2, 0.1), "batch": (8, 16, 32)},
     ),
     "throughput": Item(
         "throughput of training steps by rate, beside the paper's",
-        "throughput", "rows.parquet", lambda rows, drawn: paper.throughput.figure(rows),
+        "throughput", "rows.parquet", lambda rows, drawn: paper.figures.throughput(rows),
         {"estimators": (*MATMULS, "countsketch", "uniform-rows"), "rates": (0.5, 0.2, 0.1)},
     ),
     "variance": Item(
         "D²_SGD, D²_RMM and their ratio through training, as the paper computes them, corrected,"
         " and the bound",
         "study", "rows.parquet",
-        lambda rows, drawn: paper.variance.draw(rows, drawn.layer, drawn.rate),
+        draw_variance,
         FINE | {"batch_size": 64}, say=lambda rows: paper.variance.count_bounds(rows),
     ),
     "axis": Item(
         "compress the batch axis or the feature axis?",
-        "frontier", "rows.parquet", lambda rows, drawn: paper.probed.by_kept(rows),
+        "frontier", "rows.parquet", lambda rows, drawn: paper.probed_figures.by_kept(rows),
         {"estimators": BATCH_OR_FEATURE, "rates": (0.5, 0.25, 0.125, 0.0625), "draws": 0},
     ),
     "quantised": Item(
         "quantised activations (1, 2, 4 bits) and EXACT, at equal bytes",
-        "frontier", "rows.parquet", lambda rows, drawn: paper.probed.by_kept(rows),
+        "frontier", "rows.parquet", lambda rows, drawn: paper.probed_figures.by_kept(rows),
         {"estimators": QUANTISED, "rates": (0.25, 0.125, 0.0625, 0.03), "draws": 16},
     ),
     "scratch": Item(
         "does a step train like one on 1 / (1 + ratio) of the batch, from scratch and fine-tuning?",
-        "sweep", "predictions.parquet", lambda rows, drawn: paper.trained.predicted(rows),
+        "sweep", "predictions.parquet", lambda rows, drawn: paper.trained_figures.predicted(rows),
         tasks=("stdlib-lm", "glue/cola"), panels=True,
     ),
     "architectures": Item(
         "a vision transformer and a convolutional network",
-        "sweep", "summary.parquet", lambda rows, drawn: paper.trained.differences(rows),
+        "sweep", "summary.parquet", lambda rows, drawn: paper.trained_figures.differences(rows),
         tasks=("cifar10/vit", "cifar10/conv"), panels=True,
     ),
     "depth": Item(
         "does the ratio grow with depth?",
-        "study", "rows.parquet", lambda rows, drawn: paper.probed.by_depth(rows, drawn.rate),
+        "study", "rows.parquet", lambda rows, drawn: paper.probed_figures.by_depth(rows, drawn.rate),
         {"estimators": ("gaussian", "countsketch", "uniform-rows", "rounding:2"), "rates": (0.1,)},
     ),
     "damage": Item(
         "does the damage of a sketch depend on the depth where it is?",
-        "damage", "rows.parquet", lambda rows, drawn: paper.trained.damage(rows),
+        "damage", "rows.parquet", lambda rows, drawn: paper.trained_figures.damage(rows),
         {"estimators": ("gaussian", "uniform-rows"), "rates": (0.1,), "fractions": ()},
     ),
     "averaging": Item(
         "what does averaging several sketches buy?",
-        "averaging", "rows.parquet", lambda rows, drawn: paper.averaging.figure(rows),
+        "averaging", "rows.parquet", lambda rows, drawn: paper.figures.averaging(rows),
         {"estimators": ("gaussian", "countsketch", "uniform-rows"), "draws": 200},
     ),
     "time": Item(
@@ -143,7 +149,7 @@ ITEMS: dict[str, Item] = {
     ),
     "alpha": Item(
         "α per layer and task",
-        "study", "rows.parquet", lambda rows, drawn: paper.probed.alpha(rows),
+        "study", "rows.parquet", lambda rows, drawn: paper.probed_figures.alpha(rows),
         FINE, tasks=("stdlib-lm", "digits-mlp", "cifar10/vit"), panels=True,
     ),
 }  # fmt: skip

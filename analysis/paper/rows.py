@@ -16,9 +16,9 @@ from sketchvar.analysis.frontier.rows import frontier
 from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.paper import probed
-from sketchvar.analysis.paper.averaging import averaging
+from sketchvar.analysis.paper.averaging import average_sketches
 from sketchvar.analysis.paper.throughput import throughput
-from sketchvar.analysis.paper.variance import middle
+from sketchvar.analysis.paper.variance import find_middle
 from sketchvar.analysis.probe import Layer
 from sketchvar.analysis.tasks import Options, Task, find_task
 from sketchvar.estimators import choices
@@ -89,9 +89,9 @@ class Averaging(Step):
 
     def tables(self, task: Task, progress: Progress) -> Iterator[pd.DataFrame]:
         layers, parts = self.layers(task), []
-        layer = layers[self.layer or middle(pd.DataFrame({"layer": list(layers)}))]
+        layer = layers[self.layer or find_middle(pd.DataFrame({"layer": list(layers)}))]
         for i, name in enumerate(self.estimators, start=1):
-            rows = averaging(layer, [name], self.rate, self.counts, self.draws, self.seed)
+            rows = average_sketches(layer, [name], self.rate, self.counts, self.draws, self.seed)
             parts.append(rows)
             progress(i, len(self.estimators))
             yield pd.concat(parts)
@@ -139,7 +139,7 @@ def make(step: Step, out: Path, progress: Progress | None = None) -> Path:
 def list_blocks(task: Task) -> list[int]:
     """The numbers of a model's blocks."""
     names = [name for name, _ in task.model().named_modules()]
-    return sorted({int(b) for name in names if (b := probed.block(name)) == b})
+    return sorted({int(b) for name in names if (b := probed.find_block(name)) == b})
 
 
 def write_damage(out: Path, sweep: Path, block: int) -> None:

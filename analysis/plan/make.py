@@ -11,17 +11,17 @@ import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder, rows_of, task_of
-from sketchvar.analysis.plan.baselines import Single, Uniform, best_single, curves, singles
-from sketchvar.analysis.plan.plan import (
-    COPY,
-    Totals,
-    candidates,
-    inputs,
-    least_bytes,
-    least_noise,
-    save_plan,
-    totals,
+from sketchvar.analysis.plan.baselines import (
+    Single,
+    Uniform,
+    find_best_single,
+    list_singles,
+    trace_curves,
 )
+from sketchvar.analysis.plan.candidates import list_candidates
+from sketchvar.analysis.plan.plan import save_plan
+from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
+from sketchvar.analysis.plan.totals import COPY, Totals, sum_inputs, sum_layers
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,18 @@ def make_plan(
         raise ValueError(
             f"no step from {from_step} on was measured; the last one is {last}; change --from-step"
         )
-    table = candidates(rows, dtype, exact)
+    table = list_candidates(rows, dtype, exact)
     if budget.memory is None:
-        chosen = least_bytes(table, budget.noise or 0.0)
+        chosen = minimize_bytes(table, budget.noise or 0.0)
     else:
-        chosen = least_noise(table, budget.memory)
-    found, uniform, limit = singles(table), Uniform.of(rows, dtype, exact), budget.within()
-    best = best_single(found, **limit)
+        chosen = minimize_noise(table, budget.memory)
+    found, uniform, limit = list_singles(table), Uniform.of(rows, dtype, exact), budget.within()
+    best = find_best_single(found, **limit)
     baseline = uniform.within(**limit) if uniform else None
-    lines = [describe("this plan", totals(chosen))]
+    lines = [describe("this plan", sum_layers(chosen))]
     lines += [describe_single(f"best single: {best.estimator}", best)] if best else []
     lines += [describe_single("uniform rows", baseline)] if baseline else []
-    lines += [describe("exact", Totals(inputs(table), 1.0, 0.0))]
+    lines += [describe("exact", Totals(sum_inputs(table), 1.0, 0.0))]
     about = {
         "run": str(rows["run"].iloc[0]),
         "commit": records.commit(),
@@ -91,7 +91,7 @@ def make_plan(
         "shares_inputs": "input_of" in rows and bool(rows["input_of"].notna().all()),
         "choices": list_choices(chosen),
         "beside": lines,
-        "curves": curves(table, uniform).to_dict("records"),
+        "curves": trace_curves(table, uniform).to_dict("records"),
     }
     save_plan(out, chosen, about)
     return records.read_json(out)

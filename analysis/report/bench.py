@@ -24,14 +24,14 @@ GIGA = 1e9
 
 def layer(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``bench layer``."""
-    from sketchvar.analysis.bench.layer import figure
+    from sketchvar.analysis.bench import figures
 
     rows = records.read_rows(folder / "layer.parquet")
     caption = "Time of forward and backward over nn.Linear's, median and quartiles"
     return Contents(
         title=f"time of layers on {rows['device'].iloc[0]}",
         tables=(layer_times(rows),),
-        pictures=(Picture("layer", caption, lambda: figure(rows)),),
+        pictures=(Picture("layer", caption, lambda: figures.layer_times(rows)),),
         provenance=provenance(folder),
     )
 
@@ -62,7 +62,7 @@ def layer_times(rows: pd.DataFrame) -> Table:
 
 def memory(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``bench memory``."""
-    from sketchvar.analysis.bench.memory import figure
+    from sketchvar.analysis.bench import figures
 
     rows = records.read_rows(folder / "memory.parquet")
     tables = [peaks(rows)]
@@ -72,7 +72,7 @@ def memory(folder: Path, rate: float | None = None) -> Contents:
     return Contents(
         title=f"memory of training on {rows['device'].iloc[0]}",
         tables=tuple(tables),
-        pictures=(Picture("memory", caption, lambda: figure(rows)),),
+        pictures=(Picture("memory", caption, lambda: figures.peak_memory(rows)),),
         provenance=provenance(folder),
     )
 

@@ -39,16 +39,16 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
 
 def pictures(folder: Path) -> tuple[Picture, ...]:
     """Every figure that the folder has rows for."""
-    from sketchvar.analysis.bench.layer import figure
+    from sketchvar.analysis.bench.figures import layer_times
     from sketchvar.analysis.gpu import figures
 
     found: list[Picture] = []
     if (folder / "layers.parquet").exists():
         rows = records.read_rows(folder / "layers.parquet")
         for dtype, part in rows.groupby("dtype", sort=False):
-            for i, group in enumerate(figures.by_model(part), start=1):
+            for i, group in enumerate(figures.split_by_model(part), start=1):
                 caption = f"Time of layers in {dtype} over nn.Linear's"
-                found.append(Picture(f"layers_{dtype}_{i}", caption, partial(figure, group)))
+                found.append(Picture(f"layers_{dtype}_{i}", caption, partial(layer_times, group)))
     for name, file, draw, caption in (
         ("throughput", "memory", figures.throughput, "Examples a second against peak memory"),
         (

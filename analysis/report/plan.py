@@ -110,7 +110,7 @@ def draw_curves(plan: Mapping[str, Any]) -> "Figure":
     import pandas as pd
 
     from sketchvar.analysis.plan.figure import ratio_by_memory
-    from sketchvar.analysis.plan.plan import Totals
+    from sketchvar.analysis.plan.totals import Totals
 
     of = plan["totals"]
     chosen = Totals(of["kept_bytes"], of["fraction"], of["ratio"])

@@ -67,17 +67,17 @@ def pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...]:
         Picture(
             "curves",
             f"{task}: validation loss through training, mean and range over seeds",
-            lambda: figures.curves(rows),
+            lambda: figures.validation_curves(rows),
         ),
         Picture(
             "ratio",
             f"{task}: ratio of all layers together through training",
-            lambda: figures.ratio(rows),
+            lambda: figures.total_ratio(rows),
         ),
         Picture(
             "final",
             f"{task}: final validation loss less that of exact training, 95 % over paired seeds",
-            lambda: figures.final(table),
+            lambda: figures.final_losses(table),
         ),
     )
 

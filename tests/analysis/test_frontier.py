@@ -117,7 +117,8 @@ def test_ratios(pair, rows):
 def test_what_has_no_closed_form_is_drawn_or_left_out(pair, rows):
     x, y = pair
     drawn = rows[rows["stderr"] > 0]
-    assert set(drawn["estimator"]) == {"countsketch+rounding:4", "feature-gaussian+rounding:2"}
+    rounded = {"countsketch+rounding:4", "feature-gaussian+rounding:2"}
+    assert set(drawn["estimator"]) == {*rounded, "priority-rows"}
     row = drawn[drawn["estimator"] == "countsketch+rounding:4"].iloc[0]
     e = parse(row["estimator"], row["rate"])
     seed = fold(0, "frontier", row["estimator"])
