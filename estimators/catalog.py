@@ -18,6 +18,7 @@ from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
@@ -38,10 +39,15 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "uniform-rows": UniformRows,
     "uniform-rows-iid": partial(UniformRows, replacement=True),
     "norm-rows": NormRows,
+    "norm-rows-iid": partial(NormRows, replacement=True),
     "bernoulli-rows": BernoulliRows,
+    "priority-rows": PriorityRows,
     "winner-take-all-rows": WinnerTakeAllRows,
+    "winner-take-all-rows-iid": partial(WinnerTakeAllRows, replacement=True),
     "scored-rows": ScoredRows,
+    "scored-rows-iid": partial(ScoredRows, replacement=True),
     "optimal-rows": OptimalRows,
+    "optimal-rows-iid": partial(OptimalRows, replacement=True),
     "top-rows": TopRows,
     "feature-gaussian": partial(FeatureProjection, distribution=Gaussian),
     "feature-rademacher": partial(FeatureProjection, distribution=Rademacher),
@@ -60,7 +66,9 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
 }
 WITHOUT_RATE = {"exact", *(f"rounding:{b}" for b in BITS), "rounding-rotated:2"}
 # are told about the rows of Y in advance, so no layer can take them by name
-ORACLES = {"optimal-rows", "scored-rows"}
+ORACLES = {
+    name for name in CATALOG if name not in WITHOUT_RATE and CATALOG[name](1.0).traits.oracle
+}
 
 
 def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
@@ -84,8 +92,7 @@ def tell(estimator: Estimator, y_sq: Tensor | None) -> Estimator:
     if not estimator.traits.oracle:
         return estimator
     if y_sq is None:
-        inner = type(innermost(estimator))
-        name = next((name for name, kind in CATALOG.items() if kind is inner), inner.__name__)
+        name = find_name(innermost(estimator))
         raise ValueError(
             f"{name} is an oracle: it needs y_sq, the squared row norms of Y, in advance"
         )
@@ -96,6 +103,16 @@ def tell(estimator: Estimator, y_sq: Tensor | None) -> Estimator:
         return replace(oracle, y_sq=y_sq)
 
     return change_innermost(estimator, tell_it)
+
+
+def find_name(oracle: Any) -> str:
+    """Find the name in the catalog of an oracle that has been told nothing; else that of its
+    class.
+    """
+    made = {name: CATALOG[name](oracle.rate) for name in ORACLES}
+    kind = type(oracle)
+    same = (n for n, e in made.items() if type(e) is kind and vars(e) == vars(oracle))
+    return next(same, kind.__name__)
 
 
 def check_name(name: str) -> None:

@@ -99,8 +99,9 @@ class Then(Estimator):
     @property
     def traits(self) -> Traits:  # type: ignore[override]
         """Those of ``first``; rounding needs the pair, and rows for a closed form."""
-        closed = isinstance(self.first, KeepsRows)
-        return self.first.traits._replace(needs_pair=True, no_closed_form=not closed)
+        first = self.first.traits
+        open_ = first.no_closed_form or not isinstance(self.first, KeepsRows)
+        return first._replace(needs_pair=True, no_closed_form=open_)
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         kept = self.first.compress(x, seed)

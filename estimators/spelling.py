@@ -19,10 +19,12 @@ from torch import Tensor
 from sketchvar.estimators.catalog import CATALOG, suggest, tell
 from sketchvar.estimators.combine import Centered, Then, check_then
 from sketchvar.estimators.estimator import Estimator
+from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.quantize import StochasticRounding
 
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},
+    "grouped-rows": GroupedRows,
     "rounding": StochasticRounding,
     "rounding-rotated": partial(StochasticRounding, rotate=True),
 }

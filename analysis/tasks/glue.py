@@ -95,7 +95,7 @@ class Glue(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, labels = batch
-        return self.loss_of(logits_of(model, inputs), labels)
+        return self.loss_of(compute_logits(model, inputs), labels)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         if logits.shape[-1] == 1:
@@ -113,7 +113,7 @@ class Glue(Task):
         for start in range(0, len(order), 64):
             inputs, targets = self.encoded(held_out, order[start : start + 64])
             logits.append(
-                logits_of(model, {name: t.to(device) for name, t in inputs.items()}).cpu()
+                compute_logits(model, {name: t.to(device) for name, t in inputs.items()}).cpu()
             )
             labels.append(targets)
         model.train()
@@ -135,8 +135,8 @@ class Glue(Task):
         }
 
 
-def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
-    """The head's output (S × classes) in float32."""
+def compute_logits(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Compute the head's output (S × classes) in float32."""
     assert isinstance(inputs, dict)
     return model(**inputs).logits.float()
 

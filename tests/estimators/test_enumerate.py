@@ -133,10 +133,14 @@ CASES = {
         {
             "the paper's, for squared norms": lambda m: (m.Q - m.C) / 2,
             "the oracle's": lambda m: (m.L**2 - m.C) / 2,
-            "without replacement": lambda m: (
-                (m.x_sq.sqrt().sum() * (m.x_sq.sqrt() @ m.y_sq) - m.C) * 2 / (2 * 3)
-            ),
+            "with replacement": lambda m: NormRows(0.5, replacement=True).variance(m),
         },
+    ),
+    "norm rows iid 4 to 2": (
+        lambda x, y: NormRows(0.5, replacement=True),
+        4,
+        False,
+        {"without replacement": lambda m: NormRows(0.5).variance(m)},
     ),
     "norm rows, one zero": (
         lambda x, y: NormRows(0.75),
@@ -194,4 +198,4 @@ def test_zero_only_where_nothing_is_lost():
     m = Moments.of(x, y)
     zero = {type(e).__name__ for e in (CountSketch(1.0), SRHT(1.0), UniformRows(1.0), Rademacher(1.0), NormRows(1.0))
             if e.variance(m) == 0}  # fmt: skip
-    assert zero == {"CountSketch", "SRHT", "UniformRows"}
+    assert zero == {"CountSketch", "SRHT", "UniformRows", "NormRows"}

@@ -24,7 +24,6 @@ from sketchvar.estimators import (
     UniformRows,
     WinnerTakeAllRows,
 )
-from sketchvar.estimators.certain import descending, split
 from sketchvar.estimators.countsketch import Buckets, grouped
 from sketchvar.estimators.kernels.hadamard import padded
 from sketchvar.estimators.orthogonal import SignedRows
@@ -84,6 +83,9 @@ def outcomes(estimator: Any, x: Tensor, y: Tensor) -> Iterator[tuple[float, Tens
     """(probability, Ĝ) for every outcome. Row sketches go through ``apply``, samplers through both
     of their phases.
     """
+    if isinstance(estimator, ImportanceRows) and not estimator.replacement:
+        yield from from_groups(estimator, x, y)
+        return
     if isinstance(estimator, ImportanceRows):
         yield from sampled(estimator, x, y)
         return
@@ -92,7 +94,7 @@ def outcomes(estimator: Any, x: Tensor, y: Tensor) -> Iterator[tuple[float, Tens
             yield from coins(estimator, x, y)
             return
         case WinnerTakeAllRows():
-            yield from after_winners(estimator, x, y)
+            yield from from_groups(estimator, x, y)
             return
         case TopRows():
             yield 1.0, estimator.contract(estimator.compress(x, 0), y)
@@ -135,22 +137,39 @@ def coins(estimator: BernoulliRows, x: Tensor, y: Tensor) -> Iterator[tuple[floa
             )
 
 
-def after_winners(
-    estimator: WinnerTakeAllRows, x: Tensor, y: Tensor
-) -> Iterator[tuple[float, Tensor]]:
-    """Every tuple of places, in the order of the norms, that the slots after the winners can
-    draw.
-    """
-    norms, k = x.norm(dim=1), estimator.k(x.shape[0])
-    others, winning = split(norms[descending(norms)], k)
-    t = int(winning)
-    for places in product(range(t, x.shape[0]), repeat=k - t):
-        probability = others[list(places)].prod().item()
-        if probability > 0:
-            drawn = torch.tensor([0] * t + list(places))
-            with patch.object(Generator, "choices", return_value=drawn):
+def from_groups(estimator: Any, x: Tensor, y: Tensor) -> Iterator[tuple[float, Tensor]]:
+    """Every partition into groups and every row of positive probability of each."""
+    orders, shares = [torch.arange(0)], [torch.ones(0, 0)]
+
+    def permutation(*_) -> Tensor:
+        return orders[0]
+
+    def look(_, weights: Tensor) -> Tensor:
+        first = torch.zeros_like(weights).index_fill_(1, torch.tensor([0]), 1.0)
+        total = weights.sum(1, keepdim=True)
+        shares[0] = torch.where(total == 0, first, weights / total)
+        return torch.zeros(len(weights), dtype=torch.int64)
+
+    drawn = x.shape[0]
+    if isinstance(estimator, WinnerTakeAllRows):
+        drawn -= estimator.split(x.norm(dim=1))[1]
+    every = list(permutations(range(drawn)))
+    for order in every:
+        orders[0] = torch.tensor(order)
+        with (
+            patch.object(Generator, "permutation", permutation),
+            patch.object(Generator, "choose_columns", look),
+        ):
+            estimator.compress(x, 0)
+        for columns in product(*(row.nonzero()[:, 0].tolist() for row in shares[0])):
+            probability = shares[0][range(len(columns)), columns].prod().item()
+            chosen = torch.tensor(columns, dtype=torch.int64)
+            with (
+                patch.object(Generator, "permutation", permutation),
+                patch.object(Generator, "choose_columns", return_value=chosen),
+            ):
                 kept = estimator.compress(x, 0)
-            yield probability, estimator.contract(kept, y)
+            yield probability / len(every), estimator.contract(kept, y)
 
 
 def roundings(
