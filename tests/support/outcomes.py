@@ -16,6 +16,7 @@ from sketchvar.estimators import (
     Compressed,
     CountSketch,
     FeatureProjection,
+    GridRounding,
     Rademacher,
     SparseSign,
     StochasticRounding,
@@ -105,6 +106,9 @@ def outcomes(estimator: Any, x: Tensor, y: Tensor) -> Iterator[tuple[float, Tens
                 with patch.object(type(estimator.sketch), "draw", return_value=r):
                     yield 1 / len(every), estimator.contract(estimator.compress(x, 0), y)
             return
+        case GridRounding():
+            yield from flips(estimator, x, y)
+            return
         case StochasticRounding():
             yield from roundings(estimator, x, y)
             return
@@ -170,6 +174,26 @@ def from_groups(estimator: Any, x: Tensor, y: Tensor) -> Iterator[tuple[float, T
             ):
                 kept = estimator.compress(x, 0)
             yield probability / len(every), estimator.contract(kept, y)
+
+
+def flips(estimator: GridRounding, x: Tensor, y: Tensor) -> Iterator[tuple[float, Tensor]]:
+    """Every outcome of the coins that are not certain."""
+    seen: list[Tensor] = []
+
+    def look(_, pi: Tensor, dtype: torch.dtype) -> Tensor:
+        seen.append(pi)
+        return pi >= 1
+
+    with patch.object(Generator, "coins", look):
+        estimator.compress(x, 0)
+    pi = seen[0]
+    loose = ((pi > 0) & (pi < 1)).nonzero(as_tuple=True)
+    for ups in product((False, True), repeat=len(loose[0])):
+        up = (pi >= 1).index_put(loose, torch.tensor(ups, dtype=torch.bool))
+        with patch.object(Generator, "coins", return_value=up):
+            kept = estimator.compress(x, 0)
+        probability = torch.where(up, pi, 1 - pi)[loose].prod().item()
+        yield probability, estimator.contract(kept, y)
 
 
 def roundings(
