@@ -50,8 +50,8 @@ class Centered(Estimator):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """Those of what is inside; centring needs the pair."""
-        return self.inner.traits._replace(needs_pair=True)
+        """Those of ``inner``; the mean needs the pair and sees every row."""
+        return self.inner.traits._replace(needs_pair=True, skips_unseen=False)
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         mean = column_mean(x)
@@ -97,9 +97,11 @@ class Then(Estimator):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """Those of ``first``; rounding needs the pair, and rows for a closed form."""
+        """Those of ``first`` and of rounding, which has a closed form for rows only."""
         closed = isinstance(self.first, KeepsRows)
-        return self.first.traits._replace(needs_pair=True, no_closed_form=not closed)
+        return self.first.traits._replace(
+            needs_pair=True, basis_matters=True, no_closed_form=not closed
+        )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         kept = self.first.compress(x, seed)
