@@ -11,7 +11,7 @@ from torch import nn
 
 from sketchvar.analysis import records
 from sketchvar.analysis.noise.table import COLUMNS
-from sketchvar.analysis.tasks import Task, named
+from sketchvar.analysis.tasks import Task, find_task
 
 LOSSES = ["step", "train", "validation", "metric"]
 
@@ -123,4 +123,5 @@ def task_of(run: Path) -> Task:
     study = records.read_json(path).get("study", {})
     if "task" not in study:
         raise ValueError(f"{path} names no task; give the folder of a run, as in runs/<name>")
-    return named(study["task"], tuple((name, value) for name, value in study.get("options", ())))
+    options = tuple((name, value) for name, value in study.get("options", ()))
+    return find_task(study["task"], options)

@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from sketchvar.estimators.choice import Flags, choose
+
 PACKAGES = ("sketchvar", "torch", "numpy", "pandas")
 
 
@@ -39,13 +41,35 @@ def read_rows(path: Path) -> pd.DataFrame:
     cut short.
     """
     try:
-        return pd.read_parquet(path)
+        return add_flags(pd.read_parquet(path))
     except FileNotFoundError:
         raise ValueError(f"no file {path}; give the folder of a run, as in runs/<name>") from None
     except Exception as error:
         raise ValueError(
             f"{path} is not a readable Parquet file ({error}); remove it or restore a copy"
         ) from None
+
+
+def add_flags(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns oracle, biased and takes_rate where rows of estimators were recorded before
+    tables had them; a name that is no estimator's, as "plain", has none.
+    """
+    if "estimator" not in rows or set(Flags._fields) <= set(rows):
+        return rows
+    flags = {name: find_flags(name) for name in rows["estimator"].unique()}
+    columns = {
+        field: rows["estimator"].map({name: found[i] for name, found in flags.items()}).astype(bool)
+        for i, field in enumerate(Flags._fields)
+    }
+    return rows.assign(**columns)
+
+
+def find_flags(name: str) -> Flags:
+    """Find the flags of a name in a recorded table."""
+    try:
+        return choose(name, 1.0).flags
+    except ValueError:
+        return Flags(oracle=False, biased=False, takes_rate=False)
 
 
 def append_rows(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:

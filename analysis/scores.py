@@ -70,7 +70,6 @@ def scores(
     rows: list[tuple[Any, ...]] = []
     for step in range(steps, steps + batches):
         batch = training.batch(step)
-        model.zero_grad(set_to_none=True)
         with Probe(model) as probe, padding_left_out(batch):
             training.gradient(step, batch)
             for layer in probe.read().values():

@@ -3,7 +3,7 @@ z-score.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.tasks import TASKS
-from sketchvar.estimators import Estimator, Moments, estimate, parse
+from sketchvar.estimators import Choice, Estimator, Moments, estimate, spell
+from sketchvar.estimators.choice import Estimators, as_list, choices
 from sketchvar.estimators.seeds import fold, generator
 
 Pair = tuple[Tensor, Tensor]
@@ -94,21 +95,21 @@ def pairs(seed: int) -> dict[str, Pair]:
 
 
 def verify(
-    estimators: Mapping[str, Callable[[Tensor], Estimator]],
+    estimators: Mapping[str, Choice],
     kinds: Mapping[str, Pair],
     seed: int,
     budget: float | None = None,
     draws: int = LEAST,
 ) -> Iterator[Verdict]:
-    """The verdict on each estimator, made from the ‖yᵢ‖² of a pair (for oracles), as soon as it is
-    there.
+    """Verify each estimator (label -> choice, as from ``read``) and yield its verdict as soon as it
+    is there; oracles are told ‖yᵢ‖² of each pair.
 
     ``draws`` draws on each pair; with a ``budget`` in seconds, as many as fit an equal share of it
     by the time that a few draws of this estimator took, at least ``LEAST``: a number that is fixed
     before any result is seen.
     """
-    for name, make in estimators.items():
-        made = {kind: (make(y.square().sum(1)), x, y) for kind, (x, y) in kinds.items()}
+    for name, choice in estimators.items():
+        made = {kind: (choice.told(y.square().sum(1)), x, y) for kind, (x, y) in kinds.items()}
         if budget is not None:
             start = time.perf_counter()
             for estimator, x, y in made.values():
@@ -194,10 +195,15 @@ def bound(verdicts: Sequence[Verdict], level: float) -> tuple[float, int]:
     return float(norm.isf(level / 2 / max(count, 1))), count
 
 
-def spelled(texts: Sequence[str]) -> dict[str, Callable[[Tensor], Estimator]]:
-    """What ``verify`` takes, of spelled estimators; raises ValueError for one that cannot be
-    read.
+def read(estimators: Estimators) -> dict[str, Choice]:
+    """Read estimators as ``choices`` does, those without a rate at ``RATE``, each under the text
+    that was given.
+
+    >>> read(["countsketch", "gaussian:0.1"])["countsketch"]
+    Choice(name='countsketch', rate=0.3)
     """
-    for text in texts:
-        parse(text, RATE, torch.ones(1))
-    return {text: lambda y_sq, text=text: parse(text, RATE, y_sq) for text in texts}  # type: ignore[misc]
+    found = {}
+    for each in as_list(estimators):
+        (choice,) = choices(each, RATE)
+        found[each if isinstance(each, str) else spell(choice.estimator)] = choice
+    return found

@@ -2,6 +2,7 @@
 
 from sketchvar.estimators.catalog import CATALOG, build
 from sketchvar.estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from sketchvar.estimators.choice import Choice, choices
 from sketchvar.estimators.combine import Centered, Then
 from sketchvar.estimators.countsketch import CountSketch, SparseSign
 from sketchvar.estimators.dense import Gaussian, Rademacher
@@ -9,11 +10,13 @@ from sketchvar.estimators.empirical import Empirical, Measured, empirical
 from sketchvar.estimators.estimator import Compressed, Estimator, estimate
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
+from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsketch
 from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
 from sketchvar.estimators.layers.predicted import counting
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from sketchvar.estimators.sketch import RowSketch
@@ -24,6 +27,7 @@ __all__ = [
     "SRHT",
     "BernoulliRows",
     "Centered",
+    "Choice",
     "Compressed",
     "Conversion",
     "CountSketch",
@@ -32,11 +36,13 @@ __all__ = [
     "Exact",
     "FeatureProjection",
     "Gaussian",
+    "GroupedRows",
     "Haar",
     "Measured",
     "Moments",
     "NormRows",
     "OptimalRows",
+    "PriorityRows",
     "Rademacher",
     "RowSketch",
     "ScoredRows",
@@ -50,6 +56,7 @@ __all__ = [
     "UniformRows",
     "WinnerTakeAllRows",
     "build",
+    "choices",
     "counting",
     "empirical",
     "estimate",

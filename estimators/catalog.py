@@ -3,19 +3,22 @@ it.
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from sketchvar.estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
-from sketchvar.estimators.combine import Centered, Then
+from sketchvar.estimators.combine import Centered, Then, change_innermost, innermost
 from sketchvar.estimators.countsketch import CountSketch, SparseSign
 from sketchvar.estimators.dense import Gaussian, Rademacher
 from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
@@ -36,10 +39,15 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "uniform-rows": UniformRows,
     "uniform-rows-iid": partial(UniformRows, replacement=True),
     "norm-rows": NormRows,
+    "norm-rows-iid": partial(NormRows, replacement=True),
     "bernoulli-rows": BernoulliRows,
+    "priority-rows": PriorityRows,
     "winner-take-all-rows": WinnerTakeAllRows,
+    "winner-take-all-rows-iid": partial(WinnerTakeAllRows, replacement=True),
     "scored-rows": ScoredRows,
+    "scored-rows-iid": partial(ScoredRows, replacement=True),
     "optimal-rows": OptimalRows,
+    "optimal-rows-iid": partial(OptimalRows, replacement=True),
     "top-rows": TopRows,
     "feature-gaussian": partial(FeatureProjection, distribution=Gaussian),
     "feature-rademacher": partial(FeatureProjection, distribution=Rademacher),
@@ -57,35 +65,54 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     ),
 }
 WITHOUT_RATE = {"exact", *(f"rounding:{b}" for b in BITS), "rounding-rotated:2"}
+# are told about the rows of Y in advance, so no layer can take them by name
 ORACLES = {
-    "optimal-rows",
-    "scored-rows",
-}  # are told about the rows of Y in advance, so no layer can take them by name
+    name for name in CATALOG if name not in WITHOUT_RATE and CATALOG[name](1.0).traits.oracle
+}
 
 
 def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
-    """The estimator called ``name`` at ``rate``; an oracle takes the squared row norms ``y_sq`` of
-    Y.
+    """Build the estimator called ``name`` at ``rate``; an oracle takes the squared row norms
+    ``y_sq`` of Y.
 
     Raises ValueError for a name that is not in the catalog, a rate outside (0, 1], or an oracle
     without ``y_sq``.
     ``parse`` of ``estimators.spelling`` takes any spelling, with its own rate or bits.
     """
     check_name(name)
-    if name in WITHOUT_RATE:
-        return CATALOG[name]()
-    if name in ORACLES:
-        return CATALOG[name](rate, known_rows(name, y_sq))
-    return CATALOG[name](rate)
+    return tell(CATALOG[name]() if name in WITHOUT_RATE else CATALOG[name](rate), y_sq)
 
 
-def known_rows(name: str, y_sq: Tensor | None) -> Tensor:
-    """What the oracle ``name`` is told: ‖yᵢ‖² itself, or as the scores of ``scored-rows`` ‖yᵢ‖."""
+def tell(estimator: Estimator, y_sq: Tensor | None) -> Estimator:
+    """Tell an oracle, also one inside ``Centered`` or ``Then``, the squared row norms ``y_sq`` (n)
+    of Y; any other estimator comes back as it is.
+
+    Raises ValueError where an oracle is told nothing.
+    """
+    if not estimator.traits.oracle:
+        return estimator
     if y_sq is None:
+        name = find_name(innermost(estimator))
         raise ValueError(
             f"{name} is an oracle: it needs y_sq, the squared row norms of Y, in advance"
         )
-    return y_sq.sqrt() if name == "scored-rows" else y_sq
+
+    def tell_it(oracle: Any) -> Estimator:
+        if isinstance(oracle, ScoredRows):
+            return replace(oracle, scores=y_sq.sqrt())
+        return replace(oracle, y_sq=y_sq)
+
+    return change_innermost(estimator, tell_it)
+
+
+def find_name(oracle: Any) -> str:
+    """Find the name in the catalog of an oracle that has been told nothing; else that of its
+    class.
+    """
+    made = {name: CATALOG[name](oracle.rate) for name in ORACLES}
+    kind = type(oracle)
+    same = (n for n, e in made.items() if type(e) is kind and vars(e) == vars(oracle))
+    return next(same, kind.__name__)
 
 
 def check_name(name: str) -> None:
@@ -99,11 +126,11 @@ def check_known(kind: str, name: str, known: Collection[str]) -> None:
     """
     if name not in known:
         raise ValueError(
-            f"unknown {kind} {name!r}; {nearest(name, known)}known are {', '.join(known)}"
+            f"unknown {kind} {name!r}; {suggest(name, known)}known are {', '.join(known)}"
         )
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """A question whether the nearest was meant, or nothing where no known name is near."""
+def suggest(name: str, known: Collection[str]) -> str:
+    """Ask whether the nearest known name was meant, or say nothing where none is near."""
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     return f"did you mean {near[0]!r}? " if near else ""

@@ -1,6 +1,7 @@
 """Estimators made of estimators: Centered(inner) and Then(first, second)."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -98,10 +99,9 @@ class Then(Estimator):
     @property
     def traits(self) -> Traits:  # type: ignore[override]
         """Those of ``first`` and of rounding, which has a closed form for rows only."""
-        closed = isinstance(self.first, KeepsRows)
-        return self.first.traits._replace(
-            needs_pair=True, basis_matters=True, no_closed_form=not closed
-        )
+        first = self.first.traits
+        open_ = first.no_closed_form or not isinstance(self.first, KeepsRows)
+        return first._replace(needs_pair=True, basis_matters=True, no_closed_form=open_)
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         kept = self.first.compress(x, seed)
@@ -181,3 +181,24 @@ def refuse_biased(outer: str, inner: Estimator) -> None:
     """
     if inner.traits.biased:
         raise ValueError(f"{outer} needs an unbiased estimator inside, got {inner}")
+
+
+def innermost(estimator: Estimator) -> Estimator:
+    """Find the estimator that sees X first, inside ``Centered`` and ``Then``."""
+    match estimator:
+        case Centered():
+            return innermost(estimator.inner)
+        case Then():
+            return innermost(estimator.first)
+    return estimator
+
+
+def change_innermost(estimator: Estimator, change: Callable[[Estimator], Estimator]) -> Estimator:
+    """Rebuild an estimator with ``change`` made to its ``innermost``."""
+    match estimator:
+        case Centered():
+            return replace(estimator, inner=change_innermost(estimator.inner, change))
+        case Then():
+            first = change_innermost(estimator.first, change)
+            return replace(estimator, first=first)  # type: ignore[arg-type]  # checked by Then
+    return change(estimator)

@@ -3,13 +3,19 @@ unbiased.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sketchvar.estimators.designs import (
+    Sample,
+    chance_to_meet,
+    draw_from_groups,
+    draw_independently,
+)
 from sketchvar.estimators.estimator import (
     SEED_BYTES,
     Compressed,
@@ -58,13 +64,6 @@ class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
         return torch.full_like(norms, norms.shape[0] / max(self.k(norms.shape[0]), 1))
 
 
-class Sample(NamedTuple):
-    """Which rows are kept, and what each is multiplied by."""
-
-    rows: Int[Tensor, " k"]
-    weights: Float[Tensor, " k"]
-
-
 @dataclass(frozen=True)
 class SampledRows(KeepsRows):
     """Ĝ = Σ wᵢxᵢyᵢᵀ over rows chosen by looking at X: keeps k = max(1, round(rate · n)) rows wᵢxᵢ
@@ -74,6 +73,7 @@ class SampledRows(KeepsRows):
     """
 
     rate: float
+    least: ClassVar[int] = 1  # rows that are kept at any rate
 
     def __post_init__(self) -> None:
         check_rate(self, self.rate)
@@ -86,7 +86,7 @@ class SampledRows(KeepsRows):
 
     def k(self, n: int) -> int:
         """The number of rows kept of n."""
-        return kept_count(self.rate, n)
+        return min(n, max(self.least, kept_count(self.rate, n)))
 
     def keep(self, x: Float[Tensor, "n p"], sample: Sample, seed: int) -> Compressed:
         """What is kept of X once the rows are chosen; the weights are taken in float64 and rounded
@@ -111,11 +111,15 @@ class SampledRows(KeepsRows):
 
 @dataclass(frozen=True)
 class ImportanceRows(SampledRows):
-    """Keeps k rows drawn independently with probabilities πᵢ, each divided by kπᵢ, and their
-    numbers.
+    """Keeps k rows chosen with unequal probabilities, each with its weight, and their numbers: one
+    from each of k random groups (Rao, Hartley, Cochran), or with ``replacement``.
 
-    Unbiased wherever πᵢ > 0 for every row with xᵢyᵢᵀ ≠ 0. Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k.
+    Unbiased wherever πᵢ > 0 for every row with xᵢyᵢᵀ ≠ 0. Variance: f (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C), f =
+    (n − k)/(k(n − 1)) where k divides n, the chance that two rows share a group; f = 1/k with
+    replacement, which is never less.
     """
+
+    replacement: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -125,25 +129,33 @@ class ImportanceRows(SampledRows):
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi, k = self.probabilities(norms), self.k(norms.shape[0])
-        rows = generator(seed, pi.device).choices(pi, k)
-        return Sample(rows, 1 / (k * pi[rows]))
+        draw = draw_independently if self.replacement else draw_from_groups
+        return draw(pi, k, generator(seed, pi.device))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         products = m.x_sq * m.y_sq
         terms = torch.where(products == 0, 0.0, products / self.probabilities(m.x_sq.sqrt()))
-        return (terms.sum() - m.C).clamp(min=0) / max(self.k(m.n), 1)
+        return (terms.sum() - m.C).clamp(min=0) * self.factor(m.n)
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return 1 / (self.probabilities(norms) * max(self.k(norms.shape[0]), 1))
+        pi, n = self.probabilities(norms), norms.shape[0]
+        if self.replacement:
+            return 1 / (pi * max(self.k(n), 1))
+        return 1 + self.factor(n) * (1 / pi - 1)  # E P_g/πᵢ of the group that row i is in
+
+    def factor(self, n: int) -> float:
+        """f, what the design makes of Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C."""
+        k = self.k(n)
+        return 1 / max(k, 1) if self.replacement else chance_to_meet(n, k)
 
 
 @dataclass(frozen=True)
 class NormRows(ImportanceRows):
-    """Keeps k rows drawn with replacement, πᵢ ∝ ‖xᵢ‖: all that forward can know. A zero X falls
-    back to uniform.
+    """Keeps k rows, πᵢ ∝ ‖xᵢ‖: all that forward can know; one from each of k random groups, or with
+    ``replacement``. A zero X falls back to uniform.
 
-    Variance: (Σ‖xᵢ‖ · Σ‖xᵢ‖‖yᵢ‖² − C) / k. Bytes: k(p + 4 bytes of row number). Time: 2kpq and one
-    read of X.
+    Variance: f (Σ‖xᵢ‖ · Σ‖xᵢ‖‖yᵢ‖² − C), f as in ``ImportanceRows``: 0 at rate 1. Bytes: k(p + 4
+    bytes of row number). Time: 2kpq and one read of X.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, §4, with ‖yᵢ‖
     unknown.
     """
@@ -154,20 +166,25 @@ class NormRows(ImportanceRows):
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows(ImportanceRows):
-    """Keeps k rows drawn with replacement, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0
+    """Keeps k rows, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0
     and floor ε.
 
     ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step. The floor
     keeps the estimate unbiased whatever they are. Equal scores give ``NormRows`` with a floor;
-    all-zero scores fall back to uniform rows.
-    Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k. Bytes and time as ``NormRows``. Made with one device
+    all-zero scores fall back to uniform rows. Without scores it is an oracle that waits for the
+    true ‖yᵢ‖ (``tell``).
+    Variance: f (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C). Bytes and time as ``NormRows``. Made with one device
     synchronisation.
     Source: Katharopoulos and Fleuret 2018, https://arxiv.org/abs/1803.00942, who predict it for
     examples.
     """
 
-    scores: Float[Tensor, " n"]
+    scores: Float[Tensor, " n"] | None = None
     floor: float = 0.1
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]  # an oracle only while it waits
+        return Traits(oracle=self.scores is None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,6 +193,8 @@ class ScoredRows(ImportanceRows):
                 f"ScoredRows needs 0 < floor <= 1, got floor={self.floor}; without a floor a wrong"
                 " score biases it"
             )
+        if self.scores is None:
+            return
         if self.scores.ndim != 1 or bool((self.scores < 0).any()):
             raise ValueError(
                 f"ScoredRows needs one score >= 0 per row, got shape {tuple(self.scores.shape)}, "
@@ -192,12 +211,12 @@ class OptimalRows(ImportanceRows):
     """The oracle of ``ScoredRows``: πᵢ ∝ ‖xᵢ‖‖yᵢ‖, the least variance of any π. Needs ‖yᵢ‖² in
     advance.
 
-    ``y_sq`` (n) holds ‖yᵢ‖². Variance: (L² − C) / k when ``y_sq`` is the truth. Bytes and time as
-    ``NormRows``.
+    ``y_sq`` (n) holds ‖yᵢ‖²; without it, it waits for them (``tell``). Variance: f (L² − C) when
+    ``y_sq`` is the truth. Bytes and time as ``NormRows``.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, Lemma 4.
     """
 
-    y_sq: Float[Tensor, " n"]
+    y_sq: Float[Tensor, " n"] | None = None
     traits = Traits(oracle=True)
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -205,14 +224,19 @@ class OptimalRows(ImportanceRows):
 
 
 def for_rows(
-    estimator: object, known: Float[Tensor, " m"], norms: Float[Tensor, " n"]
+    estimator: object, known: Float[Tensor, " m"] | None, norms: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """What was ``known`` of each row in advance, in float64; ValueError unless it is of these
     rows.
     """
+    name = type(estimator).__name__
+    if known is None:
+        raise ValueError(
+            f"{name} is an oracle that has not been told of Y; give it the squared row norms of"
+            " this Y, as in tell(estimator, y.square().sum(1))"
+        )
     known = torch.as_tensor(known)
     if known.shape != norms.shape:
-        name = type(estimator).__name__
         raise ValueError(
             f"{name} was built for {known.shape[0]} rows and met {norms.shape[0]}; "
             "what it knows of the rows of one Y serves that Y only: build it again for this one"

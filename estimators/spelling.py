@@ -14,16 +14,17 @@ from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sketchvar.estimators.catalog import CATALOG, ORACLES, known_rows, nearest
+from sketchvar.estimators.catalog import CATALOG, suggest, tell
 from sketchvar.estimators.combine import Centered, Then, check_then
-from sketchvar.estimators.estimator import Estimator, Traits
+from sketchvar.estimators.estimator import Estimator
+from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.quantize import StochasticRounding
 
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},
+    "grouped-rows": GroupedRows,
     "rounding": StochasticRounding,
     "rounding-rotated": partial(StochasticRounding, rotate=True),
 }
@@ -32,19 +33,26 @@ EXAMPLES = "gaussian:0.1, rounding:2, centered(countsketch):0.1, gaussian:0.1+ro
 
 
 def parse(text: str, rate: float | None = None, y_sq: Tensor | None = None) -> Estimator:
-    """The estimator that ``text`` spells; ``rate`` serves where it names none, ``y_sq`` (‖yᵢ‖²)
+    """Parse the spelling of an estimator; ``rate`` serves where it names none, ``y_sq`` (‖yᵢ‖²)
     serves oracles.
+
+    >>> parse("centered(countsketch)", rate=0.1)
+    Centered(inner=CountSketch(rate=0.1, balanced=True))
 
     Raises ValueError, showing valid spellings and the nearest name, for what it cannot read, for a
     missing rate or ``y_sq``, and for what the estimator itself refuses (a rate outside (0, 1], bits
     other than 1, 2, 4, 8).
     """
+    return tell(parse_untold(text, rate), y_sq)
+
+
+def parse_untold(text: str, rate: float | None = None) -> Estimator:
+    """Parse as ``parse`` does, but leave an oracle without what it has to be told of Y."""
     parts = split_outside(text.strip(), "+")
-    estimator = parse_single(parts[0], text, rate, y_sq)
+    estimator = parse_single(parts[0], text, rate)
     for part in parts[1:]:
-        second = parse_single(
-            part, text, rate, y_sq
-        )  # with a rate, so that what is wrong is that it takes one
+        # a second sketch gets a rate, so that it is refused for what it is and not for lacking one
+        second = parse_single(part, text, rate)
         check_then(estimator, second)
         estimator = Then(estimator, second)  # type: ignore[arg-type]  # checked just above
     return estimator
@@ -54,95 +62,70 @@ def takes_rate(text: str) -> bool:
     """Whether the spelling leaves a rate open, which ``parse`` then has to be given."""
     single = split_outside(text.strip(), "+")[0].strip()
     if single.startswith("centered("):
-        inner, tail = inside(single, text)
+        inner, tail = split_centered(single, text)
         return not tail and takes_rate(inner)
     name, parameter, _ = split_single(single, text)
-    return not parameter and parameter_name(name) == "rate"
+    return not parameter and find_parameter(name) == "rate"
 
 
-def split_rate(text: str, rate: float) -> tuple[str, float]:
-    """Name and rate: ("gaussian", 0.1) of ``gaussian:0.1``; ``rate`` where it is left open, 1 where
-    there is none.
-    """
-    estimator: Any = parse(text, rate, torch.ones(1))
-    spelled = spell(estimator)
-    while isinstance(estimator, Centered | Then):
-        estimator = estimator.inner if isinstance(estimator, Centered) else estimator.first
-    own = getattr(estimator, "rate", None)
-    return (spelled, 1.0) if own is None else (spelled.replace(f":{own}", "", 1), own)
-
-
-def traits_of(text: str) -> Traits:
-    """What a caller has to know of the estimator that ``text`` spells, at any rate."""
-    return parse(text, 1.0, torch.ones(1)).traits
-
-
-def spell(estimator: Estimator) -> str:
-    """The canonical text of an estimator, which ``parse`` reads back; what an oracle is told of Y
-    is not in it.
+def spell(estimator: Estimator, rate: bool = True) -> str:
+    """Spell an estimator as ``parse`` reads it, with its rate or without; what an oracle is told of
+    Y is left out.
 
     Raises ValueError for an estimator that has no name in the catalog.
     """
     if isinstance(estimator, Then):
-        return f"{spell(estimator.first)}+{spell(estimator.second)}"
+        return f"{spell(estimator.first, rate)}+{spell(estimator.second)}"
     if isinstance(estimator, Centered):
-        inner = spell(estimator.inner)
-        name, _, rate = inner.partition(":")
-        return (
-            f"centered({name}):{rate}"
-            if takes_rate(name) and set(rate).isdisjoint(",+")
-            else f"centered({inner})"
-        )
+        inner = spell(estimator.inner, rate)
+        name, _, tail = inner.partition(":")
+        at_the_end = rate and takes_rate(name) and set(tail).isdisjoint(",+")
+        return f"centered({name}):{tail}" if at_the_end else f"centered({inner})"
     values = {f.name: getattr(estimator, f.name) for f in fields(estimator) if f.name not in TOLD}  # type: ignore[arg-type]
-    defaults = {f.name: f.default for f in fields(estimator) if f.default is not MISSING}  # type: ignore[arg-type]
+    defaults = find_defaults(type(estimator))
     # the name that fixes most of what is not the default
-    for name, (made, fixed) in sorted(
-        ((n, made_by(m)) for n, m in SINGLE.items()), key=lambda item: -len(item[1][1])
+    for name, (kind, fixed) in sorted(
+        ((n, split_partial(m)) for n, m in SINGLE.items()), key=lambda item: -len(item[1][1])
     ):
-        if made is type(estimator) and all(
-            values[field] == value for field, value in fixed.items()
-        ):
-            return name + spelled_fields(values, {**defaults, **fixed})
+        if kind is type(estimator) and all(values[field] == fixed[field] for field in fixed):
+            left_out = set() if rate else {"rate"}
+            shown = {field: value for field, value in values.items() if field not in left_out}
+            return name + spell_fields(shown, {**defaults, **fixed})
     raise ValueError(f"{estimator} has no spelling; the names are {', '.join(SINGLE)}")
 
 
-def parse_single(single: str, text: str, rate: float | None, y_sq: Tensor | None) -> Estimator:
+def parse_single(single: str, text: str, rate: float | None) -> Estimator:
     single = single.strip()
     if single.startswith("centered("):
-        inner, tail = inside(single, text)
-        own = number(tail, "centered", "rate", text) if tail else None
+        inner, tail = split_centered(single, text)
+        own = parse_number(tail, "centered", "rate", text) if tail else None
         if own is not None and not takes_rate(inner):
             raise ValueError(
                 f"{text!r} gives {inner!r} a rate that it does not take or has already; write"
                 f" {EXAMPLES}"
             )
-        return Centered(parse(inner, rate if own is None else own, y_sq))
+        return Centered(parse_untold(inner, rate if own is None else own))
     name, parameter, options = split_single(single, text)
-    kind = parameter_name(name)
-    if kind is None and (parameter or options):
-        raise ValueError(f"{name!r} in {text!r} takes nothing after its name; write {name}")
-    arguments: list[Any] = []
-    if kind is not None:
-        given = (
-            number(parameter, name, kind, text) if parameter else rate if kind == "rate" else None
-        )
-        if given is None:
-            raise ValueError(
-                f"{name!r} in {text!r} needs {kind}; write"
-                f" {name}:{'0.1' if kind == 'rate' else '2'}"
-            )
-        arguments.append(given)
-    if name in ORACLES:
-        arguments.append(known_rows(name, y_sq))
-    return SINGLE[name](*arguments, **parsed_fields(options, name, text))
+    kind = find_parameter(name)
+    if kind is None:
+        if parameter or options:
+            raise ValueError(f"{name!r} in {text!r} takes nothing after its name; write {name}")
+        return SINGLE[name]()
+    given = rate if kind == "rate" else None
+    if parameter:
+        given = parse_number(parameter, name, kind, text)
+    if given is None:
+        example = "0.1" if kind == "rate" else "2"
+        raise ValueError(f"{name!r} in {text!r} needs {kind}; write {name}:{example}")
+    return SINGLE[name](given, **parse_fields(options, name, text))
 
 
 def split_single(single: str, text: str) -> tuple[str, str, list[str]]:
-    """Name, rate or bits, and further fields, of a spelling without parentheses."""
+    """Split a spelling without parentheses into name, rate or bits, and further fields."""
     head, *options = single.split(",")
     name, _, parameter = (part.strip() for part in head.partition(":"))
     if name not in SINGLE:
-        hint = "only centered(...) has parentheses; " if "(" in name else nearest(name, SINGLE)
+        hint = "only centered(...) has parentheses; " if "(" in name else suggest(name, SINGLE)
         raise ValueError(
             f"unknown estimator {name!r} in {text!r}; {hint}write one as in {EXAMPLES}; "
             f"the names are {', '.join(SINGLE)}, centered(...)"
@@ -150,8 +133,8 @@ def split_single(single: str, text: str) -> tuple[str, str, list[str]]:
     return name, parameter, options
 
 
-def inside(single: str, text: str) -> tuple[str, str]:
-    """What is between the parentheses of ``centered(...)``, and the rate after them."""
+def split_centered(single: str, text: str) -> tuple[str, str]:
+    """Split ``centered(...)`` into what is between its parentheses and the rate after them."""
     depth = 0
     for i, letter in enumerate(single):
         depth += (letter == "(") - (letter == ")")
@@ -164,7 +147,7 @@ def inside(single: str, text: str) -> tuple[str, str]:
 
 
 def split_outside(text: str, mark: str) -> list[str]:
-    """``text`` split at the marks that are outside parentheses."""
+    """Split ``text`` at the marks that are outside parentheses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")
@@ -175,19 +158,25 @@ def split_outside(text: str, mark: str) -> list[str]:
     return parts
 
 
-def parameter_name(name: str) -> str | None:
-    """ "rate", "bits" or None: what follows the colon."""
-    made, _ = made_by(SINGLE[name])
-    first = [f.name for f in fields(made)][:1]
-    return first[0] if first else None
+def find_parameter(name: str) -> str | None:
+    """Find what follows the colon of a name: "rate", "bits" or None."""
+    kind, _ = split_partial(SINGLE[name])
+    return next((f.name for f in fields(kind)), None)
 
 
-def made_by(make: Callable[..., Estimator]) -> tuple[Any, dict[str, Any]]:
-    """The class that a catalog entry makes, and the fields that it fixes."""
+def find_defaults(kind: Any) -> dict[str, Any]:
+    """Find the fields of a class that have a default, but for what an oracle is told."""
+    return {
+        f.name: f.default for f in fields(kind) if f.default is not MISSING and f.name not in TOLD
+    }
+
+
+def split_partial(make: Callable[..., Estimator]) -> tuple[Any, dict[str, Any]]:
+    """Split a catalog entry into the class that it makes and the fields that it fixes."""
     return (make.func, make.keywords) if isinstance(make, partial) else (make, {})
 
 
-def number(word: str, name: str, kind: str, text: str) -> float | int:
+def parse_number(word: str, name: str, kind: str, text: str) -> float | int:
     try:
         return float(word) if kind == "rate" else int(word)
     except ValueError:
@@ -196,14 +185,13 @@ def number(word: str, name: str, kind: str, text: str) -> float | int:
         ) from None
 
 
-def parsed_fields(options: list[str], name: str, text: str) -> dict[str, Any]:
-    made, fixed = made_by(SINGLE[name])
+def parse_fields(options: list[str], name: str, text: str) -> dict[str, Any]:
+    kind, fixed = split_partial(SINGLE[name])
     known = {
-        f.name: f.default for f in fields(made) if f.default is not MISSING and f.name not in fixed
+        field: default
+        for field, default in find_defaults(kind).items()
+        if field not in fixed and not isinstance(default, bool)  # a flag has a name: -iid
     }
-    known = {
-        field: default for field, default in known.items() if not isinstance(default, bool)
-    }  # have names: -iid
     values: dict[str, Any] = {}
     for option in options:
         field, _, word = (part.strip() for part in option.partition("="))
@@ -211,14 +199,12 @@ def parsed_fields(options: list[str], name: str, text: str) -> dict[str, Any]:
             raise ValueError(
                 f"{name} in {text!r} has no field {field!r}; it has {', '.join(known) or 'none'}"
             )
-        values[field] = number(
-            word, name, "rate" if isinstance(known[field], float) else field, text
-        )
+        number = "rate" if isinstance(known[field], float) else field
+        values[field] = parse_number(word, name, number, text)
     return values
 
 
-def spelled_fields(values: dict[str, Any], defaults: dict[str, Any]) -> str:
-    parameter = [f":{value}" for field, value in values.items() if field not in defaults]
-    return "".join(
-        parameter + [f",{f}={v}" for f, v in values.items() if f in defaults and v != defaults[f]]
-    )
+def spell_fields(values: dict[str, Any], defaults: dict[str, Any]) -> str:
+    parameter = "".join(f":{value}" for field, value in values.items() if field not in defaults)
+    further = (f",{f}={v}" for f, v in values.items() if f in defaults and v != defaults[f])
+    return parameter + "".join(further)

@@ -184,6 +184,9 @@ class Branch(Generator):
     def normals(self, *shape: int) -> Tensor:
         raise TypeError("normal numbers have no end of outcomes; test by draws, as in draws=50_000")
 
+    def uniforms(self, *shape: int) -> Tensor:
+        raise TypeError("uniform numbers have no end of outcomes; test by draws")
+
     def signs(self, *shape: int) -> Tensor:
         return self.choose(equally(product((-1.0, 1.0), repeat=prod(shape)), torch.float32, shape))
 
@@ -204,6 +207,14 @@ class Branch(Generator):
         possible = pi.nonzero()[:, 0].tolist()
         rows = [torch.tensor(each) for each in product(possible, repeat=k)]
         return self.choose((pi[each].prod().item(), each) for each in rows)
+
+    def choose_columns(self, weights: Tensor) -> Tensor:
+        first = torch.eye(1, weights.shape[1], dtype=weights.dtype)
+        total = weights.sum(1, keepdim=True)
+        share = torch.where(total == 0, first, weights / total)
+        every = product(*(row.nonzero()[:, 0].tolist() for row in share))
+        columns = [torch.tensor(each, dtype=torch.int64) for each in every]
+        return self.choose((share.gather(1, c[:, None]).prod().item(), c) for c in columns)
 
     def coins(self, pi: Tensor, dtype: torch.dtype) -> Tensor:
         p, certain = pi.flatten(), ~(pi < 1).flatten()

@@ -1,10 +1,11 @@
-from . import analysis, estimators, noise
+from . import analysis, estimators, noise, plot
 from .analysis.cost import cost
 from .analysis.noise import noise_scale
 from .analysis.plan import load_plan
 from .analysis.probe import Probe, not_padding
 from .estimators.catalog import CATALOG, build
 from .estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from .estimators.choice import Choice, choices
 from .estimators.combine import Centered, Then
 from .estimators.countsketch import CountSketch, SparseSign
 from .estimators.dense import Gaussian, Rademacher
@@ -28,6 +29,7 @@ __all__ = [
     "SRHT",
     "BernoulliRows",
     "Centered",
+    "Choice",
     "Compressed",
     "Conversion",
     "CountSketch",
@@ -56,6 +58,7 @@ __all__ = [
     "WinnerTakeAllRows",
     "analysis",
     "build",
+    "choices",
     "cost",
     "counting",
     "empirical",
@@ -66,6 +69,7 @@ __all__ = [
     "noise_scale",
     "not_padding",
     "parse",
+    "plot",
     "sketch_linears",
     "spell",
     "unsketch",

@@ -7,18 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from sketchvar.analysis import meter
-from sketchvar.analysis import style as figures
-from sketchvar.analysis.noise.table import choices
-from sketchvar.estimators import SketchedLinear, parse
-from sketchvar.estimators.catalog import CATALOG, ORACLES
+from sketchvar.estimators import CATALOG, SketchedLinear, choices
 from sketchvar.estimators.spelling import EXAMPLES
 
 SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
@@ -46,8 +40,9 @@ def time_layers(
     The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
     ``progress`` is called after every row.
     """
-    names = list(estimators) or [name for name in CATALOG if name not in ORACLES | {"exact"}]
-    compared = choices(names, rates)
+    compared = choices(list(estimators) or CATALOG, rates)
+    if not estimators:
+        compared = [choice for choice in compared if not choice.oracle and choice.name != "exact"]
     rows: list[tuple[Any, ...]] = []
 
     def table() -> pd.DataFrame:
@@ -60,21 +55,23 @@ def time_layers(
         y = torch.randn(n, q, device=device, dtype=dtype)
         plain = nn.Linear(p, q, device=device, dtype=dtype)
         shape = (device, torch.get_num_threads(), str(dtype).removeprefix("torch."), n, p, q)
-        for name, rate in compared:
-            estimator = parse(name, rate)
+        for choice in compared:
+            estimator = choice.told()
             sketched = SketchedLinear(p, q, estimator, device=device, dtype=dtype)
             ratios = meter.paired(
                 partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats
             )
             kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
-            rows.append((*shape, "train", name, rate, *ratios, theory(rate), kept, repeats))
+            line = (choice.name, choice.rate, *ratios, theory(choice.rate), kept, repeats)
+            rows.append((*shape, "train", *line))
             yield table()
         for mode in ("eval", "no_grad"):
-            idle = SketchedLinear(p, q, parse(*compared[0]), device=device, dtype=dtype)
+            first = compared[0]
+            idle = SketchedLinear(p, q, first.told(), device=device, dtype=dtype)
             both = [module.train(mode == "no_grad") for module in (plain, idle)]
             with torch.set_grad_enabled(mode == "eval"):
                 ratios = meter.paired(partial(both[0], x), partial(both[1], x), device, repeats)
-            rows.append((*shape, mode, *compared[0], *ratios, 1.0, 1.0, repeats))
+            rows.append((*shape, mode, first.name, first.rate, *ratios, 1.0, 1.0, repeats))
             plain.train()
         yield table()
 
@@ -91,42 +88,6 @@ def step(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     module.zero_grad()
     x.grad = None
     module(x).backward(y)
-
-
-def figure(rows: pd.DataFrame) -> Figure:
-    """Time over nn.Linear's by estimator, one panel per shape, a colour per rate with its theory as
-    a line.
-    """
-    figures.style()
-    train = rows[rows["mode"] == "train"]
-    names = list(train.groupby("estimator")["ratio"].min().sort_values().index)
-    shapes = list(train.groupby(["rows", "p", "q"], sort=False))
-    rates = sorted(set(train["rate"]))
-    size = (figures.PAGE, 1.2 + 0.16 * len(names))
-    picture, grid = plt.subplots(
-        1, len(shapes), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for axes, (shape, group) in zip(grid[0], shapes, strict=True):
-        for rate, colour in zip(rates, sns.color_palette("colorblind"), strict=False):
-            part = group[group["rate"] == rate]
-            bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
-            places = [names.index(name) for name in part["estimator"]]
-            points = {"fmt": "o", "color": colour, "markersize": 3, "elinewidth": 0.8}
-            axes.errorbar(
-                part["ratio"], places, xerr=bars, label=f"rate {rate:g}, theory as a line", **points
-            )
-            axes.axvline(theory(rate), color=colour, linewidth=0.8)
-        axes.set(
-            title="{} × {} → {}".format(*shape),
-            xscale="log",
-            yticks=range(len(names)),
-            yticklabels=names,
-        )
-        figures.plain_ticks(axes.xaxis)
-    grid[0, 0].invert_yaxis()
-    picture.supxlabel("time of forward and backward / nn.Linear (median, quartiles)", fontsize=8)
-    figures.legend_above(picture, grid[0, 0])
-    return picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,18 +10,13 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from sketchvar.analysis import meter
-from sketchvar.analysis import style as figures
 from sketchvar.analysis.bench.roberta import Roberta
 from sketchvar.analysis.loop import checkpoint_blocks, forward, start
-from sketchvar.analysis.noise.table import choices
-from sketchvar.estimators import parse, sketch_linears
+from sketchvar.estimators import Choice, Exact, choices, sketch_linears
 from sketchvar.estimators.layers.linear import Sketched
 
 COLUMNS = ["device", "layers", "batch", "length", "estimator", "rate", "checkpointing"]
@@ -49,7 +44,7 @@ def measure_memory(
     checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
     ``progress`` is called after every row. Raises ImportError where transformers is not installed.
     """
-    compared = [("plain", 1.0), *choices(estimators, rates)]
+    compared = [Choice("plain", 1.0, Exact()), *choices(estimators, rates)]
     rows: list[tuple[Any, ...]] = []
     for batch in batches:
         task = Roberta(batch_size=batch, layers=layers, length=length)
@@ -61,8 +56,8 @@ def measure_memory(
         for checkpointing in (False, True):
             if checkpointing:
                 checkpoint_blocks(model)
-            for name, rate in compared:
-                sketch_linears(model, parse("exact" if name == "plain" else name, rate))
+            for choice in compared:
+                sketch_linears(model, choice.told())
                 peak = resident + meter.peak(step, device)
                 plain = plain or peak
                 theory, account = float("nan"), {}
@@ -73,7 +68,7 @@ def measure_memory(
                 held = sum(account.values()) or float("nan")
                 times = [meter.seconds(step, device) for _ in range(timed)]
                 took = statistics.median(times) if times else float("nan")
-                about = (device, layers, batch, length, name, rate, checkpointing)
+                about = (device, layers, batch, length, choice.name, choice.rate, checkpointing)
                 numbers = (peak, peak / plain, theory, resident, held, json.dumps(account), took)
                 rows.append((*about, *numbers))
                 if progress is not None:
@@ -132,37 +127,6 @@ def account_for(output: Tensor) -> dict[str, int]:
                     name = node.name().removesuffix("Backward0").removesuffix("Backward")
                     held[name] = held.get(name, 0) + t.untyped_storage().nbytes()
     return dict(sorted(held.items(), key=lambda item: -item[1]))
-
-
-def figure(rows: pd.DataFrame) -> Figure:
-    """Peak memory over the plain step's by choice, one panel per batch size, theory as a mark on
-    it.
-    """
-    figures.style()
-    labels = [
-        name if name == "plain" else f"{name} {r:g}"
-        for name, r in zip(rows.estimator, rows.rate, strict=True)
-    ]
-    kind = rows["checkpointing"].map({False: "activations kept", True: "activation checkpointing"})
-    rows = rows.assign(choice=labels, kind=kind)
-    batches = list(rows.groupby("batch", sort=False))
-    size = (figures.PAGE, 1.1 + 0.3 * len(set(labels)))
-    picture, grid = plt.subplots(
-        1, len(batches), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for axes, (batch, part) in zip(grid[0], batches, strict=True):
-        sns.barplot(
-            part, x="ratio", y="choice", hue="kind", ax=axes, legend=bool(axes is grid[0, 0])
-        )
-        plain = part[~part["checkpointing"]]
-        axes.plot(
-            plain["theory"], plain["choice"], "k|", markersize=10, label="theory, activations kept"
-        )
-        axes.set(title=f"batch {batch} × {part['length'].iloc[0]} tokens", xlabel="", ylabel="")
-    picture.supxlabel("peak memory / plain", fontsize=8)
-    figures.legend_above(picture, grid[0, 0])
-    grid[0, 0].get_legend().remove()
-    return picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from sketchvar.analysis import style as figures
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
 from sketchvar.analysis.bench import probe as bench
+from sketchvar.analysis.bench.figures import layer_times, peak_memory
 from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import device
 
@@ -112,7 +113,7 @@ def main_layer(arguments: argparse.Namespace) -> None:
             *(f"{r:.3f}" for r in part["ratio"]),
             f"{part['theory'].iloc[0]:.3f}",
         )
-    show(grid, bench_layer.figure(rows), arguments.out / "layer")
+    show(grid, layer_times(rows), arguments.out / "layer")
 
 
 def main_memory(arguments: argparse.Namespace) -> None:
@@ -149,7 +150,7 @@ def main_memory(arguments: argparse.Namespace) -> None:
         listed = ", ".join(f"{name} {share}" for name, share in shares.items() if share)
         account.add_row(str(r["batch"]), r["estimator"], f"{r['rate']:g}", listed)
     Console().print(account)
-    show(grid, bench_memory.figure(rows), arguments.out / "memory")
+    show(grid, peak_memory(rows), arguments.out / "memory")
 
 
 def recorded(tables: Iterator[pd.DataFrame], out: Path, name: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis import style as figures
 from sketchvar.analysis.folder import Folder, rows_of
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
-from sketchvar.analysis.noise.table import at_rate, by_unit
+from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
 from sketchvar.analysis.study import figures as pictures
 from sketchvar.analysis.study.figures import noise_scale_through_training
 
@@ -44,7 +44,7 @@ def draw(run: Path, rate: float | None = None) -> None:
     if not console.is_terminal:
         console = Console(width=120)  # a file or a pipe has no width of its own
     rows = rows_of(run)
-    rate = figures.rate_shown(rows, rate)
+    rate = choose_rate(rows, rate)
     table(rows, rate, console)
     mpl.use("agg")
     draws = records.read_rows(folder.draws) if folder.draws.exists() else None

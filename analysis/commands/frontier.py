@@ -19,21 +19,22 @@ from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import add_task, device, options_of
 from sketchvar.analysis.folder import Folder, task_of
 from sketchvar.analysis.frontier import figure as frontier_figure
-from sketchvar.analysis.frontier.best import average, best, merged, of_run
+from sketchvar.analysis.frontier.best import BASELINE, average, best, merge_lines
 from sketchvar.analysis.frontier.rows import (
-    BASELINE,
     BUDGETS,
     DRAWS,
     ESTIMATORS,
     FRACTIONS,
     frontier,
+    of_run,
 )
 from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.style import save
-from sketchvar.analysis.tasks import Task, named
-from sketchvar.estimators.spelling import EXAMPLES, split_rate
+from sketchvar.analysis.tasks import Task, find_task
+from sketchvar.estimators import choices
+from sketchvar.estimators.spelling import EXAMPLES
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -134,14 +135,13 @@ def main(arguments: argparse.Namespace) -> None:
     table = average(rows)
     show(table, a.budgets)
     mpl.use("agg")
-    picture = save(frontier_figure.frontier(merged(table)), out / "frontier")[0]
+    picture = save(frontier_figure.frontier(merge_lines(table)), out / "frontier")[0]
     print(f"\n{out / 'frontier.parquet'}\n{picture}")
 
 
 def check(a: argparse.Namespace) -> Task:
     """The task. Raises ValueError for options that make no sense, before any work."""
-    for text in a.estimators:
-        split_rate(text, 1.0)
+    choices(a.estimators, 1.0)
     if wrong := [b for b in a.budgets if not 0 < b <= 1]:
         raise ValueError(
             f"budgets are fractions of X's bytes, 0 to 1, got {wrong[0]:g}; write 0.125 for 12.5 %"
@@ -157,7 +157,7 @@ def check(a: argparse.Namespace) -> Task:
         )
     if a.draws is not None and (a.draws < 0 or a.draws == 1):
         raise ValueError(f"--draws must be 0, or 2 or more for a standard error, got {a.draws}")
-    task = named(a.task, options_of(a))
+    task = find_task(a.task, options_of(a))
     if a.layer:
         Probe(task.model(), pairs=[a.layer])  # refuses a name that it does not know
     return task

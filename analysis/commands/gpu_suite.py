@@ -6,15 +6,16 @@ import re
 from datetime import date
 from pathlib import Path
 
+import matplotlib as mpl
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import device
-from sketchvar.analysis.gpu import figures as suite_figures
 from sketchvar.analysis.gpu.parts import PARTS
-from sketchvar.analysis.gpu.suite import FULL, TINY, numbers, suite
+from sketchvar.analysis.gpu.scale import FULL, TINY
+from sketchvar.analysis.gpu.suite import draw, numbers, suite
 from sketchvar.estimators.catalog import check_known
 
 
@@ -88,7 +89,8 @@ def main(arguments: argparse.Namespace) -> None:
         for line in numbers(out).itertuples():
             table.add_row(str(line.number), str(line.bound), f"{line.measured:.3f}")
         console.print(table)
-    for path in suite_figures.draw(out):
+    mpl.use("agg")
+    for path in draw(out):
         console.print(str(path), soft_wrap=True)
 
 

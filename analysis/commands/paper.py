@@ -18,8 +18,10 @@ from sketchvar.analysis import records
 from sketchvar.analysis import style as figures
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
+from sketchvar.analysis.bench.figures import layer_times
 from sketchvar.analysis.commands import Help, bench, train
-from sketchvar.analysis.paper import averaging, memory, probed, throughput, trained, variance
+from sketchvar.analysis.paper import figures as pictures
+from sketchvar.analysis.paper import probed_figures, trained_figures, variance
 from sketchvar.analysis.paper import rows as made
 from sketchvar.analysis.sweep import figures as training_figures
 
@@ -133,8 +135,8 @@ def just(
 
 def draw_variance(rows: pd.DataFrame, a: argparse.Namespace) -> Figure:
     """The figure of one layer; says at how many points the bound holds."""
-    found = variance.corrected(rows)
-    layer = a.layer or variance.middle(found)
+    found = variance.correct(rows)
+    layer = a.layer or variance.find_middle(found)
     if layer not in set(found["layer"]):
         raise ValueError(
             f"no layer {layer!r} was measured; known are {', '.join(dict.fromkeys(found['layer']))}"
@@ -147,33 +149,33 @@ def draw_variance(rows: pd.DataFrame, a: argparse.Namespace) -> Figure:
             f"(1 + α)/α bounds the ratio at {found[column].sum()} of {len(found)} layers and steps,"
             f" {what}"
         )
-    return variance.figure(found[found["rate"] == a.rates[0]], layer)
+    return pictures.variance(found[found["rate"] == a.rates[0]], layer)
 
 
 FINE = {"estimators": ["gaussian"], "rates": [0.5]}
 ITEMS = {
     "score": Item(
         "final score by rate, with intervals over seeds",
-        train.add_options, made.make_sweep, "summary.parquet", just(trained.score),
+        train.add_options, made.make_sweep, "summary.parquet", just(trained_figures.score),
         {"estimators": ["gaussian"], "rates": [0.5, 0.2, 0.1], "fractions": []}, panels=True,
     ),
     "matmuls": Item(
         "scores and times of different random matrices, beside the paper's",
-        train.add_options, made.make_sweep, "summary.parquet", just(trained.matmuls),
+        train.add_options, made.make_sweep, "summary.parquet", just(trained_figures.matmuls),
         {"estimators": MATMULS, "rates": [0.5, 0.2, 0.1], "fractions": []},
     ),
     "curves": Item(
         "validation loss through training",
-        train.add_options, made.make_sweep, "rows.parquet", just(training_figures.curves), {"fractions": []},
+        train.add_options, made.make_sweep, "rows.parquet", just(training_figures.validation_curves), {"fractions": []},
     ),
     "memory": Item(
         "peak memory by batch size and rate, beside the paper's",
-        made.bench_options(bench_memory), made.made_by(bench.main_memory), "memory.parquet", just(memory.figure),
+        made.bench_options(bench_memory), made.made_by(bench.main_memory), "memory.parquet", just(pictures.memory),
         {"estimators": ["gaussian"], "rates": [0.5, 0.2, 0.1], "batch": [8, 16, 32]},
     ),
     "throughput": Item(
         "throughput of training steps by rate, beside the paper's",
-        made.throughput_options, made.make_throughput, "rows.parquet", just(throughput.figure),
+        made.throughput_options, made.make_throughput, "rows.parquet", just(pictures.throughput),
         {"estimators": [*MATMULS, "countsketch", "uniform-rows"], "rates": [0.5, 0.2, 0.1]},
     ),
     "variance": Item(
@@ -182,48 +184,48 @@ ITEMS = {
     ),
     "axis": Item(
         "compress the batch axis or the feature axis?",
-        made.layer_options, made.make_frontier, "rows.parquet", just(probed.by_kept),
+        made.layer_options, made.make_frontier, "rows.parquet", just(probed_figures.by_kept),
         {"estimators": BATCH_OR_FEATURE, "rates": [0.5, 0.25, 0.125, 0.0625], "draws": 0},
     ),
     "quantised": Item(
         "quantised activations (1, 2, 4 bits) and EXACT, at equal bytes",
-        made.layer_options, made.make_frontier, "rows.parquet", just(probed.by_kept),
+        made.layer_options, made.make_frontier, "rows.parquet", just(probed_figures.by_kept),
         {"estimators": QUANTISED, "rates": [0.25, 0.125, 0.0625, 0.03], "draws": 16},
     ),
     "scratch": Item(
         "does a step train like one on 1 / (1 + ratio) of the batch, from scratch and fine-tuning?",
-        train.add_options, made.make_sweep, "predictions.parquet", just(trained.predicted),
+        train.add_options, made.make_sweep, "predictions.parquet", just(trained_figures.predicted),
         tasks=("stdlib-lm", "glue/cola"), panels=True,
     ),
     "architectures": Item(
         "a vision transformer and a convolutional network",
-        train.add_options, made.make_sweep, "summary.parquet", just(trained.differences),
+        train.add_options, made.make_sweep, "summary.parquet", just(trained_figures.differences),
         tasks=("cifar10/vit", "cifar10/conv"), panels=True,
     ),
     "depth": Item(
         "does the ratio grow with depth?",
-        made.study_options, made.make_study, "rows.parquet", lambda rows, a: probed.by_depth(rows, a.rates[0]),
+        made.study_options, made.make_study, "rows.parquet", lambda rows, a: probed_figures.by_depth(rows, a.rates[0]),
         {"estimators": ["gaussian", "countsketch", "uniform-rows", "rounding:2"], "rates": [0.1]},
     ),
     "damage": Item(
         "does the damage of a sketch depend on the depth where it is?",
-        train.add_options, made.make_damage, "rows.parquet", just(trained.damage),
+        train.add_options, made.make_damage, "rows.parquet", just(trained_figures.damage),
         {"estimators": ["gaussian", "uniform-rows"], "rates": [0.1], "fractions": []},
     ),
     "averaging": Item(
         "what does averaging several sketches buy?",
-        made.averaging_options, made.make_averaging, "rows.parquet", just(averaging.figure),
+        made.averaging_options, made.make_averaging, "rows.parquet", just(pictures.averaging),
         {"estimators": ["gaussian", "countsketch", "uniform-rows"], "draws": 200},
     ),
     "time": Item(
         "what a sketched layer costs in time",
         made.bench_options(bench_layer), made.made_by(bench.main_layer), "layer.parquet",
-        just(bench_layer.figure),
+        just(layer_times),
         {"estimators": [*MATMULS, "countsketch", "uniform-rows", "rounding:2"]},
     ),
     "alpha": Item(
         "α per layer and task",
-        made.study_options, made.make_study, "rows.parquet", just(probed.alpha),
+        made.study_options, made.make_study, "rows.parquet", just(probed_figures.alpha),
         FINE, tasks=("stdlib-lm", "digits-mlp", "cifar10/vit"), panels=True,
     ),
 }  # fmt: skip

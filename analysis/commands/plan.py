@@ -14,18 +14,18 @@ from rich.table import Table
 from sketchvar.analysis import records
 from sketchvar.analysis.commands import Help
 from sketchvar.analysis.folder import Folder, rows_of, task_of
-from sketchvar.analysis.plan.baselines import Single, Uniform, best_single, curves, singles
-from sketchvar.analysis.plan.figure import ratio_by_memory
-from sketchvar.analysis.plan.plan import (
-    COPY,
-    Totals,
-    candidates,
-    inputs,
-    least_bytes,
-    least_noise,
-    save_plan,
-    totals,
+from sketchvar.analysis.plan.baselines import (
+    Single,
+    Uniform,
+    find_best_single,
+    list_singles,
+    trace_curves,
 )
+from sketchvar.analysis.plan.candidates import list_candidates
+from sketchvar.analysis.plan.figure import ratio_by_memory
+from sketchvar.analysis.plan.plan import save_plan
+from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
+from sketchvar.analysis.plan.totals import COPY, Totals, sum_inputs, sum_layers
 from sketchvar.analysis.style import save
 
 CAPTION = """\
@@ -99,11 +99,11 @@ def main(arguments: argparse.Namespace) -> None:
             f"no step from {a.from_step} on was measured; the last one is {steps[-1]}; change"
             " --from-step"
         )
-    table = candidates(rows, dtype, a.exact)
-    chosen = least_bytes(table, a.noise) if a.memory is None else least_noise(table, a.memory)
-    of, found, uniform = totals(chosen), singles(table), Uniform.of(rows, dtype, a.exact)
+    table = list_candidates(rows, dtype, a.exact)
+    chosen = minimize_bytes(table, a.noise) if a.memory is None else minimize_noise(table, a.memory)
+    of, found, uniform = sum_layers(chosen), list_singles(table), Uniform.of(rows, dtype, a.exact)
     within = {"fraction": a.memory} if a.noise is None else {"ratio": a.noise}
-    beside = best_single(found, **within), uniform.within(**within) if uniform else None
+    beside = find_best_single(found, **within), uniform.within(**within) if uniform else None
     budget = (
         f"at most {a.memory:.4g} of X's bytes"
         if a.noise is None
@@ -117,7 +117,7 @@ def main(arguments: argparse.Namespace) -> None:
     console.print(
         layers(chosen, f"Plan for {budget}, mean of {rows['step'].nunique()} measured steps")
     )
-    console.print(summary(of, *beside, inputs(table)))
+    console.print(summary(of, *beside, sum_inputs(table)))
     about = {
         "run": str(rows["run"].iloc[0]),
         "commit": records.commit(),
@@ -125,7 +125,7 @@ def main(arguments: argparse.Namespace) -> None:
     }
     save_plan(out, chosen, {**about, "budget": {"memory": a.memory, "noise": a.noise}})
     mpl.use("agg")
-    picture = save(ratio_by_memory(curves(table, uniform), of), out.with_suffix(""))[0]
+    picture = save(ratio_by_memory(trace_curves(table, uniform), of), out.with_suffix(""))[0]
     console.print(f"\n{out}\n{picture}", soft_wrap=True, highlight=False)
 
 

@@ -17,9 +17,10 @@ from rich.progress import (
 
 from sketchvar.analysis.commands import Help, figures
 from sketchvar.analysis.study.study import Study, run
-from sketchvar.analysis.tasks import TASKS, Options, named
-from sketchvar.estimators.catalog import CATALOG, check_known
-from sketchvar.estimators.spelling import EXAMPLES, traits_of
+from sketchvar.analysis.tasks import TASKS, Options, find_task
+from sketchvar.estimators import CATALOG, choices
+from sketchvar.estimators.catalog import check_known
+from sketchvar.estimators.spelling import EXAMPLES
 
 # one of each kind; whatever is spelled and has a closed form can be given
 ESTIMATORS = [
@@ -31,7 +32,7 @@ ESTIMATORS = [
     "norm-rows",
     "optimal-rows",
 ]
-KNOWN = ", ".join(name for name in CATALOG if not traits_of(name).no_closed_form)
+KNOWN = ", ".join(choice.name for choice in choices(CATALOG, 1.0) if not choice.no_closed_form)
 RATES = [0.5, 0.2, 0.1, 0.05]
 
 
@@ -173,7 +174,7 @@ def followed(arguments: argparse.Namespace) -> Path:
     if arguments.resume and arguments.out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
     options = options_of(arguments)
-    task = named(arguments.task, options)
+    task = find_task(arguments.task, options)
     steps = task.steps if arguments.steps is None else arguments.steps
     study = Study(
         task=arguments.task,

@@ -16,7 +16,7 @@ from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import add_task, device, options_of
 from sketchvar.analysis.scores import scores
 from sketchvar.analysis.study import figures as pictures
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Train and compare; print a table, write the rows, draw the figure."""
     a = arguments
     options, where = options_of(a), device(a.device)
-    task = named(a.task, options)
+    task = find_task(a.task, options)
     a.out.mkdir(parents=True, exist_ok=True)
     with Progress(console=Console(stderr=True)) as bar:
         shown = bar.add_task("train", total=a.steps)

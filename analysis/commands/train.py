@@ -28,7 +28,7 @@ from sketchvar.analysis.sweep.grid import Grid
 from sketchvar.analysis.sweep.outcome import summary
 from sketchvar.analysis.sweep.prediction import predictions
 from sketchvar.analysis.sweep.run import BACKENDS, Sweep, sweep
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 
 ESTIMATORS = ["gaussian", "countsketch", "centered(countsketch)", "uniform-rows", "rounding:2"]
 
@@ -142,7 +142,7 @@ def grid_of(arguments: argparse.Namespace) -> Grid:
         estimators=tuple(a.estimators),
         rates=tuple(a.rates),
         seeds=tuple(a.seeds),
-        steps=getattr(a, "steps", None) or named(a.task, options).steps,
+        steps=getattr(a, "steps", None) or find_task(a.task, options).steps,
         evaluations=a.evaluations,
         fractions=tuple(a.fractions),
         layers=a.layers,
@@ -184,7 +184,10 @@ def trained(
     try:
         with Progress(*columns, console=console) as bar:
             shown = bar.add_task("train", total=len(cells), completed=folder.finished(cells))
-            rows = sweep(cells, folder, a.jobs, a.backend, a.retry, lambda: bar.advance(shown))
+            rows = sweep(
+                cells, folder, a.jobs, a.backend, a.retry,
+                lambda done, total: bar.update(shown, completed=done),
+            )  # fmt: skip
     except KeyboardInterrupt:
         again = f"the same options and --out {folder.path}"
         raise ValueError(f"interrupted; finished runs are kept, go on with {again}") from None

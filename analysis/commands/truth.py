@@ -23,7 +23,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis import style as figures
 from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import add_task, device, options_of
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 from sketchvar.analysis.truth.figure import closed_forms_and_truth
 from sketchvar.analysis.truth.redraws import Redraws, run
 from sketchvar.analysis.truth.rows import bound
@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace) -> None:
     if not 0 < a.level < 1:
         raise ValueError(f"--level must lie between 0 and 1, got {a.level:g}")
     options = options_of(a)
-    steps = named(a.task, options).steps if a.steps is None else a.steps
+    steps = find_task(a.task, options).steps if a.steps is None else a.steps
     redraws = Redraws(a.task, steps, a.draws, a.estimator, device(a.device), a.seed, options)
     out = (
         a.out

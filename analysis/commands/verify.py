@@ -9,7 +9,7 @@ from rich.progress import track
 from rich.table import Table
 
 from sketchvar.analysis.commands import Help
-from sketchvar.analysis.verify import LEVEL, Verdict, bound, pairs, spelled, verify
+from sketchvar.analysis.verify import LEVEL, Verdict, bound, pairs, read, verify
 from sketchvar.estimators.catalog import CATALOG
 from sketchvar.estimators.spelling import EXAMPLES
 
@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--level is a probability, got {a.level:g}; write 0.001")
     if not a.budget >= 0:
         raise ValueError(f"--budget is in seconds, got {a.budget:g}")
-    estimators = spelled(list(dict.fromkeys(a.estimators)))
+    estimators = read(a.estimators)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # these matrices are too small for more
     verdicts: list[Verdict] = []

@@ -83,7 +83,7 @@ def read_off(exact: np.ndarray, fractions: np.ndarray, losses: np.ndarray) -> np
 
 def beside(effective: pd.DataFrame, costs: pd.DataFrame, horizon: float) -> pd.DataFrame:
     """What forks of ``horizon`` steps ended at beside the three predictions of each estimator:
-    1/(1 + ratio) of variance, of the metric and of cost over that horizon.
+    1/(1 + ratio) of variance, of the metric and of cost over that horizon; NaN of exact ones.
 
     ``off_…`` is predicted − read off, in units of the interval's half width on that side: within ±1
     where the prediction lies in it; NaN where the loss is outside the range of the exact ones.
@@ -94,7 +94,8 @@ def beside(effective: pd.DataFrame, costs: pd.DataFrame, horizon: float) -> pd.D
             f"no cost at horizon {horizon:g}; measured were"
             f" {', '.join(f'{h:g}' for h in sorted(set(costs['horizon'])))}"
         )
-    table = effective[effective["estimator"] != EXACT].merge(known, on=["estimator", "rate"])
+    known = known[known["estimator"] != EXACT]
+    table = effective.merge(known, "left", on=["estimator", "rate"])
     for name, ratio in PREDICTIONS.items():
         table[f"by_{name}"] = 1 / (1 + table[ratio])
         side = np.where(

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from sketchvar.analysis.cost.effective import EXACT, best_factors, effective_batches
-from sketchvar.analysis.cost.measure import choice_of
 from sketchvar.analysis.cost.state import Fork, Method, State
 from sketchvar.analysis.noise.cost import endless
 from sketchvar.analysis.noise.spread import Loss
-from sketchvar.estimators import Estimator
+from sketchvar.estimators import choices
+from sketchvar.estimators.choice import Estimators
 from sketchvar.estimators.layers.convert import Patterns
 
 FRACTIONS = (1.0, 0.5, 0.25, 0.125)
@@ -39,7 +39,7 @@ def forks(
     model: nn.Module,
     loss: Loss,
     batches: Iterable[Any],
-    estimators: Sequence[str | Estimator],
+    estimators: Estimators,
     optimizer: torch.optim.Optimizer,
     *,
     steps: int = 16,
@@ -74,23 +74,14 @@ def forks(
     run at a time, on the joblib backend that is active. Raises ValueError for numbers that make no
     sense.
     """
-    if steps < 1 or count < 2 or tuning < 1:
-        raise ValueError(
-            "forks need 1 step, 2 of each method and 1 to tune by, or more, got"
-            f" steps={steps}, count={count}, tuning={tuning}"
-        )
-    if 1.0 not in fractions or 1.0 not in factors or min(*fractions, *factors) <= 0:
-        raise ValueError(
-            "fractions and factors are positive and hold 1, the whole batch at the rate that it"
-            f" has, got {fractions} and {factors}"
-        )
+    check_numbers(steps, count, tuning, fractions, factors)
     source = endless(batches)
     held_out = list(itertools.islice(source, 8)) if evaluation is None else list(evaluation)
     numbers = [(True, i) for i in range(tuning)] + [(False, i) for i in range(count)]
     given = {number: list(itertools.islice(source, steps)) for number in numbers}
     state = State(model, optimizer, loss, given, held_out, schedule, clip, seed, include, exclude)
     methods = [Method(EXACT, 1.0, fraction, None) for fraction in sorted(fractions)[::-1]]
-    methods += [Method(c.name, c.rate, 1.0, c.estimator) for c in map(choice_of, estimators)]
+    methods += [Method(c.name, c.rate, 1.0, c.told()) for c in choices(estimators)]
     rows = Rows(state, steps, jobs, known, keep, progress)
     rows.add([Fork(m, f, True, i) for m in methods for f in factors for i in range(tuning)])
     for _ in range(WIDER):
@@ -109,6 +100,22 @@ def forks(
         ]
     )
     return Forks(rows.table, effective_batches(rows.table))
+
+
+def check_numbers(
+    steps: int, count: int, tuning: int, fractions: Sequence[float], factors: Sequence[float]
+) -> None:
+    """Raise ValueError for numbers of forks that say nothing."""
+    if steps < 1 or count < 2 or tuning < 1:
+        raise ValueError(
+            "forks need 1 step, 2 of each method and 1 to tune by, or more, got"
+            f" {steps} steps, {count} and {tuning}"
+        )
+    if 1.0 not in fractions or 1.0 not in factors or min(*fractions, *factors) <= 0:
+        raise ValueError(
+            "fractions and factors are positive and hold 1, the whole batch at the rate that it"
+            f" has, got {fractions} and {factors}"
+        )
 
 
 def next_factor(best: float, tried: set[float], factors: Sequence[float]) -> list[float]:
@@ -156,8 +163,11 @@ class Rows:
     def add(self, wanted: Sequence[Fork]) -> None:
         """Run those of these forks that are not known."""
         left = [fork for fork in wanted if fork.key not in self.found]
-        work = joblib.Parallel(n_jobs=self.jobs, return_as="generator")
-        losses = work(joblib.delayed(self.state.run)(fork) for fork in left)
+        backend, _ = joblib.parallel.get_active_backend()
+        streams = {"return_as": "generator"} if backend.supports_return_generator else {}
+        losses = joblib.Parallel(n_jobs=self.jobs, **streams)(
+            joblib.delayed(self.state.run)(fork) for fork in left
+        )
         for done, (fork, loss) in enumerate(zip(left, losses, strict=True), 1):
             self.found[fork.key] = loss
             if self.keep is not None:

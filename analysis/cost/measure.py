@@ -14,18 +14,18 @@ import torch
 from torch import nn
 
 from sketchvar.analysis.cost.table import ENOUGH, by_layer, coherence, ratios
-from sketchvar.analysis.noise.cost import Choice, Price, drawn, endless
+from sketchvar.analysis.noise.cost import Price, Sketched, drawn, endless
 from sketchvar.analysis.noise.curvature import Curvature, Hessian, Kicks
 from sketchvar.analysis.noise.gauss_newton import GaussNewton
 from sketchvar.analysis.noise.metric import Steps, steps_of
 from sketchvar.analysis.noise.objective import Objective
 from sketchvar.analysis.noise.spread import Loss, random_kept
 from sketchvar.analysis.probe import Probe
-from sketchvar.estimators import Estimator, parse, spell
+from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import check_known
+from sketchvar.estimators.choice import Estimators
 from sketchvar.estimators.layers.convert import Patterns
 from sketchvar.estimators.seeds import fold
-from sketchvar.estimators.spelling import split_rate
 
 CURVATURES: dict[str, type[Curvature]] = {
     "kicks": Kicks,
@@ -37,8 +37,9 @@ VECTORS = 14  # numbers held per trainable weight, at most, beside a training st
 
 
 class Costs(NamedTuple):
-    """``table``: the three ratios of every estimator at every horizon; ``layers``: of every tensor
-    of weights, over one step; ``coherence``: how much is there because tensors err together.
+    """``table``: the three ratios of every estimator at every horizon; ``layers``: of every linear
+    layer, over one step, where that was asked for; ``coherence``: how much of each noise's cost is
+    there because tensors of weights err together.
     """
 
     table: pd.DataFrame
@@ -50,14 +51,14 @@ def cost(
     model: nn.Module,
     loss: Loss,
     batches: Iterable[Any],
-    estimators: Sequence[str | Estimator],
+    estimators: Estimators,
     optimizer: torch.optim.Optimizer | Steps | None = None,
     horizon: float | Sequence[float] = HORIZONS,
     *,
     draws: int = 8,
     curvature: str = "kicks",
-    layers: bool = True,
-    one_seed: Sequence[str | Estimator] = (),
+    layers: bool = False,
+    one_seed: Estimators = (),
     schedule: Sequence[float] = (),
     clip: float = math.inf,
     scaler: Any = None,
@@ -86,6 +87,7 @@ def cost(
     most: 8 give standard errors of about 15 %; fewer than 4 give none. ``curvature`` of one step is
     measured by "kicks" (any model), "gauss-newton" (losses of torch.nn.functional) or "hessian";
     longer horizons by Gauss–Newton products where kicks are asked for and it can be had.
+    ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
     ``one_seed``: estimators whose coherence is also measured
     with one seed for all layers. ``clip``: the norm to which gradients are clipped; ``scaler``: a
     GradScaler.
@@ -101,17 +103,19 @@ def cost(
         raise ValueError(f"draws must be 1 or more, got {draws}")
     if draws < ENOUGH:
         warnings.warn(f"{draws} draws give no standard errors; {ENOUGH} do", stacklevel=2)
-    choices = [
-        *(choice_of(each) for each in estimators),
-        *(choice_of(each)._replace(one_seed=True) for each in one_seed),
+    asked = [
+        *(Sketched(choice) for choice in choices(estimators)),
+        *(Sketched(choice, one_seed=True) for choice in choices(one_seed)),
     ]
-    if not choices:
+    for each in asked:
+        each.choice.told()  # oracles cannot be used by a layer
+    if not asked:
         raise ValueError("cost needs an estimator, got none; give one, as in countsketch:0.1")
     with random_kept(model):
         objective, source = Objective(model, loss, scaler), endless(batches)
         steps = clipped(steps_for(model, optimizer, horizons, objective), objective, batches, clip)
         batch = next(source)
-        kept = kept_bytes(objective, batch, choices)
+        kept = kept_bytes(objective, batch, asked)
         way = CURVATURES[curvature](objective)
         price = Price(
             objective,
@@ -122,15 +126,11 @@ def cost(
             tuple(schedule),
             depth,
         )
-        rows, blocks = drawn(
-            price, source, choices, draws, seed, layers, include, exclude, progress
-        )
+        rows, parts = drawn(price, source, asked, draws, seed, layers, include, exclude, progress)
     table = ratios(rows).merge(kept, on=["estimator", "rate"])
     wanted = ["estimator", "rate", "kept_bytes", "share", "horizon"]
     table = table[wanted + [c for c in table if c not in wanted]]
-    if not layers:
-        return Costs(table, pd.DataFrame(), pd.DataFrame())
-    return Costs(table, by_layer(blocks), coherence(rows, blocks))
+    return Costs(table, by_layer(parts), coherence(rows))
 
 
 def products(kicks: Curvature, batch: Any) -> Curvature:
@@ -144,17 +144,6 @@ def products(kicks: Curvature, batch: Any) -> Curvature:
     except (ValueError, RuntimeError, NotImplementedError):
         return kicks
     return gauss_newton
-
-
-def choice_of(given: str | Estimator) -> Choice:
-    """An estimator under the name that tables give it."""
-    if isinstance(given, str):
-        given = parse(given)
-    try:
-        name, rate = split_rate(spell(given), 1.0)
-    except ValueError:  # somebody's own: it has no spelling
-        name, rate = str(given), 1.0
-    return Choice(name, rate, given)
 
 
 def steps_for(
@@ -194,7 +183,7 @@ def clipped(steps: Steps, objective: Objective, batches: Iterable[Any], clip: fl
     return replace(steps, rate=steps.rate * scale)
 
 
-def kept_bytes(objective: Objective, batch: Any, choices: Sequence[Choice]) -> pd.DataFrame:
+def kept_bytes(objective: Objective, batch: Any, asked: Sequence[Sketched]) -> pd.DataFrame:
     """Bytes that every choice keeps of the inputs of its layers, and their share of what exact
     training keeps of them; layers that read one input share a copy.
     """
@@ -202,7 +191,8 @@ def kept_bytes(objective: Objective, batch: Any, choices: Sequence[Choice]) -> p
         objective.gradient(batch, fold(0, "kept"))
     seen = {(layer.input_of, layer.moments.p): layer for layer in probe.read().values()}
     lines = []
-    for name, rate, estimator, _ in choices:
+    for choice in dict.fromkeys(each.choice for each in asked):
+        estimator = choice.told()
         with objective.sketched(estimator, 0) as done:
             mine = [layer for layer in seen.values() if layer.name in done.converted]
         whole = [layer.moments.n * layer.moments.p * layer.dtype.itemsize for layer in mine]
@@ -210,7 +200,5 @@ def kept_bytes(objective: Objective, batch: Any, choices: Sequence[Choice]) -> p
             min(x, estimator.kept_bytes(layer.moments.n, layer.moments.p, layer.dtype))
             for x, layer in zip(whole, mine, strict=True)
         ]
-        lines.append((name, rate, sum(kept), sum(kept) / max(sum(whole), 1)))
-    return pd.DataFrame(
-        lines, columns=["estimator", "rate", "kept_bytes", "share"]
-    ).drop_duplicates(["estimator", "rate"])
+        lines.append((choice.name, choice.rate, sum(kept), sum(kept) / max(sum(whole), 1)))
+    return pd.DataFrame(lines, columns=["estimator", "rate", "kept_bytes", "share"])

@@ -15,6 +15,9 @@ def ratios(draws: pd.DataFrame) -> pd.DataFrame:
     standard errors: a row per estimator, rate and horizon. NaN errors for fewer than ``ENOUGH``
     draws.
 
+    ``negative`` and ``unstable`` are the shares of the noise, in the metric, along directions in
+    which the loss curves down, or so steeply up that steps would diverge; NaN for one step.
+
     Ratios of means. Numerator and denominator are drawn on some of the same batches, which makes
     their ratio a little more certain than is said.
     """
@@ -27,49 +30,46 @@ def ratios(draws: pd.DataFrame) -> pd.DataFrame:
                 lines.append(
                     {"estimator": name, "rate": rate, "horizon": horizon}
                     | over(each, minibatch)
-                    | {"draws": len(each), "negative": each["negative"].mean()}
+                    | {"draws": len(each)}
+                    | {odd: each[odd].mean() for odd in ("negative", "unstable")}
                 )
     return pd.DataFrame(lines)
 
 
-def by_layer(blocks: pd.DataFrame) -> pd.DataFrame:
-    """The same of every tensor of weights by itself, over one step: by its own diagonal block of
-    the curvature. ``cost`` and ``minibatch_cost`` are in units of the loss.
+def by_layer(layers: pd.DataFrame) -> pd.DataFrame:
+    """The same of every linear layer by itself, over one step: its own noise over the minibatch's
+    in its weight. ``cost`` and ``minibatch_cost`` are in units of the loss.
     """
-    own = blocks[blocks["seeds"] == "own"]
+    own = layers[(layers["seeds"] == "own") & (layers["noise"] != LINEAR)]
     lines = []
     for layer, part in own.groupby("layer", sort=False):
         minibatch = part[part["noise"] == MINIBATCH]
         for (name, rate), each in part.groupby(["noise", "rate"], sort=False):
-            if name not in (MINIBATCH, LINEAR) and each["variance"].any():
+            if name != MINIBATCH:
                 cost, error = mean(each["cost"])
                 lines.append(
                     {"layer": layer, "estimator": name, "rate": rate}
                     | over(each, minibatch)
                     | {"cost": cost, "cost_stderr": error}
-                    | {"minibatch_cost": mean(minibatch["cost"])[0]}
+                    | {"minibatch_cost": mean(minibatch["cost"])[0], "draws": len(each)}
                 )
     return pd.DataFrame(lines)
 
 
-def coherence(draws: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
+def coherence(draws: pd.DataFrame) -> pd.DataFrame:
     """How much of each noise's one-step cost is there because tensors of weights err together: a
     row per noise and kind of seeds, the minibatch's and that of its linear weights among them.
 
-    ``coherence`` = 1 − ``apart``/``cost``, ``apart`` the cost where each tensor errs for itself, as
-    it does if its noise is another minibatch's. ``variance`` and ``cost`` are over the minibatch's.
+    ``coherence`` = 1 − ``apart``/``cost``, paired by draw; the ratios are to the minibatch's.
     """
-    one = draws[draws["horizon"] == 1].set_index([*KEYS, "draw"])
-    apart = blocks.groupby([*KEYS, "draw"], sort=False)["cost"].sum().rename("apart")
-    both = pd.concat([one, apart], axis=1, join="inner").reset_index()
-    minibatch = one.xs(MINIBATCH, level="noise")
+    one = draws[draws["horizon"] == 1]
+    minibatch = one[one["noise"] == MINIBATCH]
     lines = []
-    for key, each in both.groupby(KEYS, sort=False):
+    for key, each in one[one["apart"].notna()].groupby(KEYS, sort=False):
         left, error = quotient(each["apart"], each["cost"], paired=True)
-        values = over(each, minibatch)
         lines.append(
             dict(zip(KEYS, key, strict=True))
-            | {name: values[name] for name in values if not name.startswith("metric")}
+            | over(each, minibatch)
             | {"coherence": 1 - left, "coherence_stderr": error, "draws": len(each)}
         )
     return pd.DataFrame(lines)

@@ -14,19 +14,20 @@ from sketchvar.analysis.probe import Layer
 from sketchvar.estimators import (
     CATALOG,
     Centered,
+    Choice,
     Estimator,
     FeatureProjection,
     StochasticRounding,
     Then,
     UniformRows,
+    choices,
     empirical,
-    parse,
 )
-from sketchvar.estimators.catalog import ORACLES
+from sketchvar.estimators.choice import Estimators, Flags, as_list, choose
 from sketchvar.estimators.quantize import BITS
 from sketchvar.estimators.sampling import SampledRows
 from sketchvar.estimators.seeds import fold
-from sketchvar.estimators.spelling import split_rate, takes_rate
+from sketchvar.estimators.spelling import takes_rate
 
 COLUMNS = [
     "layer",
@@ -50,9 +51,7 @@ COLUMNS += [
     "minibatch_example",
     "ratio",
 ]
-COLUMNS += ["oracle", "biased"]
-FAMILIES = ("sampled rows", "row sketches", "features", "rounding")
-BASELINE = "uniform-rows"  # the same as a smaller batch
+COLUMNS += Flags._fields
 MORE = [f"rounding-rotated:{bits}" for bits in (1, 4, 8)] + [
     f"centered(rounding:{bits})" for bits in BITS
 ]
@@ -68,13 +67,13 @@ STEPS = 10_000  # the finest rate that is tried is one in so many
 def frontier(
     layer: Layer,
     dtype: torch.dtype,
-    estimators: Sequence[str] = ESTIMATORS,
+    estimators: Estimators = ESTIMATORS,
     fractions: Sequence[float] = FRACTIONS,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per estimator and fraction of X's bytes (one whose size is its own, as rounding: one
-    row), ``COLUMNS``.
+    """Compare estimators at equal bytes on one layer: a row per estimator and fraction of X's bytes
+    (one whose size is its own, as rounding or ``gaussian:0.1``: one row), ``COLUMNS``.
 
     At each fraction (``budget``) an estimator has the largest rate whose kept bytes, in ``dtype``
     and with all indices, scales and the seed, fit it; the row is missing where none does. ``ratio``
@@ -88,22 +87,21 @@ def frontier(
     if layer.example_sq is not None:
         example = noise.by_example(layer.example_sq, m.C)
     lines = []
-    for text in estimators:
-        for budget in fractions if takes_rate(text) else (float("nan"),):
-            rate = fitting_rate(text, budget, m.n, m.p, dtype)
-            if rate is None:
+    for choice, fits in read(estimators):
+        for budget in fractions if fits else (float("nan"),):
+            rate = find_rate(choice, budget, m.n, m.p, dtype) if fits else choice.rate
+            if rate is None or (choice.no_closed_form and not draws):
                 continue
-            name, rate = split_rate(text, rate)
-            e = parse(text, rate, m.y_sq)
-            if e.traits.no_closed_form and not draws:
-                continue
+            e = (choice.at(rate) if fits else choice).told(m.y_sq)
             stderr = bias_sq = torch.zeros(())
-            if e.traits.no_closed_form:
-                measured = empirical(e, *m.pair, draws, fold(seed, "frontier", name)).variance
+            if choice.no_closed_form:
+                measured = empirical(
+                    e, *m.pair, draws, fold(seed, "frontier", choice.name)
+                ).variance
                 variance, stderr = measured.value, measured.stderr
             else:
                 variance = e.variance(m)
-            if e.traits.biased:
+            if choice.biased:
                 bias_sq = e.bias_sq(m)  # type: ignore[attr-defined]  # what is biased has one
             kept = e.kept_bytes(m.n, m.p, dtype)
             numbers = torch.stack(
@@ -113,44 +111,57 @@ def frontier(
                 ]
             )
             size = [kept, kept / (m.n * m.p * dtype.itemsize)]
-            what = [
-                layer.name,
-                m.p,
-                m.q,
-                m.n,
-                layer.examples,
-                family(e),
-                line(name),
-                name,
-                rate,
-                budget,
-            ]
-            lines.append([*what, *size, *numbers.tolist(), is_oracle(name), e.traits.biased])
+            where = [layer.name, m.p, m.q, m.n, layer.examples]
+            what = [find_family(e), find_line(choice.name), choice.name, rate, budget]
+            lines.append([*where, *what, *size, *numbers.tolist(), *choice.flags])
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-@cache
-def fitting_rate(text: str, fraction: float, n: int, p: int, dtype: torch.dtype) -> float | None:
-    """The largest rate, in steps of 1 / ``STEPS``, that keeps at most ``fraction`` of X's bytes; 1
-    without a rate.
+def of_run(rows: pd.DataFrame, dtype: torch.dtype) -> pd.DataFrame:
+    """Take the rows of a run (``rows.parquet``, trained in ``dtype``) for a frontier's: rates for
+    budgets.
     """
-    if not takes_rate(text):
-        return 1.0
+    rows = rows[rows["estimator"] != "exact"]
+    names = rows["estimator"].unique()
+    families = {name: find_family(choose(name, 1.0).estimator) for name in names}
+    return rows.assign(
+        family=rows["estimator"].map(families),
+        line=rows["estimator"].map(find_line),
+        budget=rows["rate"].where(rows["takes_rate"]),
+        fraction=rows["kept_bytes"] / (rows["rows"] * rows["p"] * dtype.itemsize),
+        stderr=0.0,
+    )
+
+
+def read(estimators: Estimators) -> list[tuple[Choice, bool]]:
+    """Read estimators, each with whether its rate is left open, to be fitted to a budget."""
+    return [
+        (choice, isinstance(each, str) and takes_rate(each))
+        for each in as_list(estimators)
+        for choice in choices(each, 1.0)
+    ]
+
+
+@cache
+def find_rate(choice: Choice, fraction: float, n: int, p: int, dtype: torch.dtype) -> float | None:
+    """Find the largest rate, in steps of 1 / ``STEPS``, that keeps at most ``fraction`` of X's
+    bytes; None where none does.
+    """
     low, high = 0, STEPS
     while low < high:
         middle = (low + high + 1) // 2
-        kept = parse(text, middle / STEPS, torch.ones(1)).kept_bytes(n, p, dtype)
+        kept = choice.at(middle / STEPS).estimator.kept_bytes(n, p, dtype)
         low, high = (
             (middle, high) if kept <= fraction * n * p * dtype.itemsize else (low, middle - 1)
         )
     return low / STEPS or None
 
 
-def family(e: Estimator) -> str:
-    """Which of ``FAMILIES`` an estimator is of: what it does to X, not how."""
+def find_family(e: Estimator) -> str:
+    """Find which of ``FAMILIES`` an estimator is of: what it does to X, not how."""
     match e:
         case Centered():
-            return family(e.inner)
+            return find_family(e.inner)
         case StochasticRounding() | Then():
             return "rounding"
         case FeatureProjection():
@@ -160,11 +171,8 @@ def family(e: Estimator) -> str:
     return "row sketches"
 
 
-def line(name: str) -> str:
-    """The name of an estimator whose bits are what varies along its line, without them."""
+def find_line(name: str) -> str:
+    """Find the line of a picture that an estimator is on: its name, but without the bits where they
+    are what varies along it.
+    """
     return re.sub(r"^((centered\()?rounding[a-z-]*):\d", r"\1", name)
-
-
-def is_oracle(name: str) -> bool:
-    """Whether the estimator is told about Y here, which no layer can know."""
-    return any(oracle in name for oracle in ORACLES)

@@ -9,88 +9,16 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from sketchvar.analysis import records
-from sketchvar.analysis.gpu.parts import PARTS, Run, Scale
-from sketchvar.analysis.sweep.grid import Grid
+from sketchvar.analysis.bench.figures import layer_times
+from sketchvar.analysis.gpu import figures
+from sketchvar.analysis.gpu.parts import PARTS
+from sketchvar.analysis.gpu.run import Run
+from sketchvar.analysis.gpu.scale import TINY, Scale
+from sketchvar.analysis.style import save
 from sketchvar.analysis.tasks.glue_data import first_line
-from sketchvar.estimators.catalog import CATALOG, ORACLES
-from sketchvar.estimators.spelling import traits_of
-
-WITH_CLOSED_FORM = tuple(name for name in CATALOG if not traits_of(name).no_closed_form)
-# Haar orthonormalises an n × k matrix for every step, which no layer can afford
-FIRST = (
-    "countsketch",
-    "uniform-rows",
-    "gaussian",
-    "rademacher",
-    "rounding:4",
-    "rounding:2",
-    "norm-rows",
-)
-OF_LAYERS = (*FIRST, *(name for name in CATALOG if name not in ORACLES | {"exact", "haar", *FIRST}))
-TRAINED = ("gaussian", "countsketch", "centered(countsketch)", "uniform-rows", "rounding:2")
-FULL = Scale(
-    task="stdlib-lm-gpt2",
-    options=(),
-    steps=300,
-    measure_at=(0, 10, 30, 100, 300),
-    draws=64,
-    estimators=WITH_CLOSED_FORM,
-    rates=(0.5, 0.2, 0.1, 0.05),
-    layer_estimators=OF_LAYERS,
-    shapes=(
-        (16384, 4096, 4096), (16384, 4096, 11008), (16384, 11008, 4096),  # Llama-7B
-        (16384, 768, 2304), (16384, 768, 3072), (16384, 3072, 768),  # GPT-2
-        (8192, 768, 768), (8192, 768, 3072), (8192, 3072, 768),  # RoBERTa-base
-    ),
-    dtypes=(torch.bfloat16, torch.float32),
-    repeats=15,
-    encoder_layers=12,
-    # the paper's batch sizes; tokens are those of the longest of the first thousand training
-    # examples (word pieces of MiniLM's vocabulary), but for QQP and QNLI, where they are inferred
-    # from the paper's own peaks
-    batches=(
-        ("CoLA", 256, 33), ("MRPC", 128, 89), ("QQP", 32, 277), ("SST-2", 256, 56),
-        ("STS-B", 64, 49), ("WNLI", 128, 108), ("RTE", 32, 250), ("QNLI", 16, 446),
-    ),
-    memory_estimators=("gaussian", "countsketch", "uniform-rows", "rounding:2"),
-    memory_rates=(0.5, 0.2, 0.1),
-    matrix=(16384, 4096),
-    side=8192,
-    grids=tuple(
-        Grid(f"glue/{task}", (("pretrained", "minilm"),), TRAINED, (0.5, 0.1), (seed,), 1000)
-        for seed in range(5)
-        for task in ("cola", "mrpc", "rte", "sst-2")
-    ),
-)  # fmt: skip
-TINY = Scale(
-    task="stdlib-lm",
-    options=(
-        ("width", 16),
-        ("depth", 1),
-        ("heads", 2),
-        ("length", 8),
-        ("batch_size", 4),
-        ("precision", "bfloat16"),
-    ),
-    steps=2,
-    measure_at=(0, 2),
-    draws=3,
-    estimators=WITH_CLOSED_FORM,
-    rates=(0.5,),
-    layer_estimators=OF_LAYERS,
-    shapes=((64, 16, 24),),
-    dtypes=(torch.float32,),
-    repeats=2,
-    encoder_layers=1,
-    batches=(("CoLA", 2, 8),),
-    memory_estimators=("countsketch", "rounding:2"),
-    memory_rates=(0.5,),
-    matrix=(128, 64),
-    side=64,
-    grids=(Grid("digits-mlp", (("batch_size", 8),), ("countsketch",), (0.5,), (0,), 2, 1),),
-)
 
 
 class Result(NamedTuple):
@@ -211,6 +139,20 @@ def numbers(out: Path) -> pd.DataFrame:
             time = rows.loc[rows["level"] == level, "time"]
             lines.append((f"probe by {level}, time / plain step", bound, time.max()))
     return pd.DataFrame(lines, columns=["number", "bound", "measured"])
+
+
+def draw(out: Path) -> list[Path]:
+    """Draw every figure that the folder has rows for, beside them; the paths of the PNGs."""
+    found: dict[str, Figure] = {}
+    if (rows := read(out / "layers.parquet")) is not None:
+        for dtype, part in rows.groupby("dtype", sort=False):
+            for i, group in enumerate(figures.split_by_model(part), start=1):
+                found[f"layers_{dtype}_{i}"] = layer_times(group)
+    if (rows := read(out / "memory.parquet")) is not None:
+        found["throughput"] = figures.throughput(rows)
+    if (rows := read(out / "kernels.parquet")) is not None:
+        found["kernels"] = figures.kernels(rows)
+    return [save(figure, out / name)[0] for name, figure in found.items()]
 
 
 def read(path: Path) -> pd.DataFrame | None:

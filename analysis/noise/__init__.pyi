@@ -6,8 +6,9 @@ from .layer import Layer, pair_layer
 from .metric import Steps, steps_of
 from .objective import Objective
 from .scale import TOTAL, batch_fraction, noise_scale
+from .select import at_rate, by_unit, choose_rate
 from .spread import Loss, Spread, backward, exactly, random_kept, redraw, unchanged
-from .table import COLUMNS, at_rate, by_unit, compare
+from .table import COLUMNS, compare
 
 __all__ = [
     "COLUMNS",
@@ -27,6 +28,7 @@ __all__ = [
     "by_example",
     "by_row",
     "by_unit",
+    "choose_rate",
     "compare",
     "exactly",
     "example_sq",

@@ -76,9 +76,12 @@ def limit(x: Numbers, momentum: float, nesterov: bool) -> Numbers:
     system = np.stack([np.stack(row, -1) for row in rows], -2)
     noise = np.stack([s * s, s * t, t * t], -1)[..., None]
     held = 0.5 * x * np.linalg.solve(system, noise)[..., 0, 0]
-    steps = np.stack([np.stack([a, b], -1), np.stack([c, d], -1)], -2)
-    stable = np.abs(np.linalg.eigvals(steps)).max(-1) < 1
-    return np.where(stable, held, np.inf)
+    return np.where(x < stable_until(momentum, nesterov), held, np.inf)
+
+
+def stable_until(momentum: float, nesterov: bool = False) -> float:
+    """The curvature x = ηh from which on steps diverge: there an eigenvalue of A is −1."""
+    return 2 * (1 + momentum) / ((1 - momentum) * (1 + 2 * momentum * nesterov))
 
 
 def spectrum(

@@ -15,7 +15,7 @@ from sketchvar.analysis.commands import bench, run, train
 from sketchvar.analysis.frontier.rows import frontier
 from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.paper import averaging, probed, throughput, variance
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 
 Options = Callable[[argparse.ArgumentParser], None]
 Maker = Callable[[argparse.Namespace, Path], None]  # fills a folder
@@ -38,7 +38,7 @@ def make_frontier(a: argparse.Namespace, out: Path) -> None:
     """The frontier of every layer of a trained step: variance by closed form, or by draws where
     there is none.
     """
-    task, device = named(a.task, run.options_of(a)), torch.device(run.device(a.device))
+    task, device = find_task(a.task, run.options_of(a)), torch.device(run.device(a.device))
     steps = [100] if a.steps is None else [a.steps]
     out.mkdir(parents=True, exist_ok=True)
     records.write_json(out / "run.json", records.provenance(device) | task.provenance())
@@ -57,7 +57,7 @@ def make_sweep(a: argparse.Namespace, out: Path) -> None:
 
 def make_averaging(a: argparse.Namespace, out: Path) -> None:
     """Draws on the pair of one layer of a trained step."""
-    task, device = named(a.task, run.options_of(a)), torch.device(run.device(a.device))
+    task, device = find_task(a.task, run.options_of(a)), torch.device(run.device(a.device))
     steps = 100 if a.steps is None else a.steps
     if max(a.counts) * a.rate > 1:
         raise ValueError(
@@ -67,14 +67,14 @@ def make_averaging(a: argparse.Namespace, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     records.write_json(out / "run.json", records.provenance(device) | task.provenance())
     for _, layers in layers_at(task, [steps], device, a.seed):
-        layer = layers[a.layer or variance.middle(pd.DataFrame({"layer": list(layers)}))]
-        rows = averaging.averaging(layer, a.estimators, a.rate, a.counts, a.draws, a.seed)
+        layer = layers[a.layer or variance.find_middle(pd.DataFrame({"layer": list(layers)}))]
+        rows = averaging.average_sketches(layer, a.estimators, a.rate, a.counts, a.draws, a.seed)
         records.write_rows(out / "rows.parquet", rows)
 
 
 def make_throughput(a: argparse.Namespace, out: Path) -> None:
     """Training steps, timed in pairs."""
-    task = named(a.task, run.options_of(a))
+    task = find_task(a.task, run.options_of(a))
     bench.recorded(
         throughput.throughput(a.task, task, a.estimators, a.rates, run.device(a.device), a.repeats),
         out,
@@ -84,9 +84,8 @@ def make_throughput(a: argparse.Namespace, out: Path) -> None:
 
 def make_damage(a: argparse.Namespace, out: Path) -> None:
     """A sweep for every block, with the other blocks exact."""
-    blocks = sorted(
-        {probed.block(name) for name, _ in named(a.task, run.options_of(a)).model().named_modules()}
-    )
+    model = find_task(a.task, run.options_of(a)).model()
+    blocks = sorted({probed.find_block(name) for name, _ in model.named_modules()})
     tables = []
     for block in (int(b) for b in blocks if b == b):
         train.main(argparse.Namespace(**vars(a) | {"out": out / "sweep", "layers": f"*.{block}.*"}))

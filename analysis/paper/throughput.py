@@ -6,18 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import median_high
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from sketchvar.analysis import meter
 from sketchvar.analysis.loop import start
-from sketchvar.analysis.noise.table import choices
-from sketchvar.analysis.paper.recorded import MATMULS
-from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, style
 from sketchvar.analysis.tasks import Task
-from sketchvar.estimators import Estimator, build, sketch_linears
+from sketchvar.estimators import Estimator, choices, sketch_linears
 
 COLUMNS = [
     "task",
@@ -52,10 +47,11 @@ def throughput(
     times = [meter.seconds(plain, device) for _ in range(repeats)]
     per_second = task.batch_size / median_high(times)
     about, lines = (name, device, torch.get_num_threads(), task.batch_size), []
-    for estimator, rate in choices(estimators, rates):
-        sketched = step(task, build(estimator, rate), device)
+    for choice in choices(estimators, rates):
+        sketched = step(task, choice.told(), device)
         middle, low, high = meter.paired(plain, sketched, device, repeats)
-        lines.append((*about, estimator, rate, 1 / middle, 1 / high, 1 / low, per_second, repeats))
+        ratios = (1 / middle, 1 / high, 1 / low)
+        lines.append((*about, choice.name, choice.rate, *ratios, per_second, repeats))
         yield pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -67,33 +63,3 @@ def step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], o
     if estimator is not None:
         sketch_linears(training.model, estimator)
     return partial(training.advance, 0, training.batch(0))
-
-
-def figure(rows: pd.DataFrame) -> Figure:
-    """Throughput over the plain step's by rate, median and quartiles; the paper's, from its
-    training times, hollow.
-    """
-    style()
-    figure, axes = plt.subplots(figsize=(COLUMN * 1.3, 3), layout="constrained")
-    for name, (colour, marker) in look(list(dict.fromkeys(rows["estimator"]))).items():
-        part = rows[rows["estimator"] == name].sort_values("rate")
-        bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
-        axes.errorbar(
-            part["rate"],
-            part["ratio"],
-            bars,
-            fmt=f"{marker}-",
-            color=colour,
-            label=name,
-            linewidth=1,
-        )
-        theirs = MATMULS[MATMULS["estimator"] == name]
-        ratio = MATMULS["seconds"].iloc[0] / theirs["seconds"]
-        label = "hollow: the paper's, RoBERTa-base on its GPU" if name == "gaussian" else None
-        axes.plot(theirs["rate"], ratio, marker, color=colour, markerfacecolor="none", label=label)
-    axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
-    text = f"throughput / plain step's ({rows['plain'].iloc[0]:.3g} examples/s)"
-    axes.set(xscale="log", xlabel="rate (fraction of X that is kept)", ylabel=text)
-    plain_ticks(axes.xaxis)
-    legend_above(figure, axes)
-    return figure

@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,14 +14,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis import records
 from sketchvar.analysis.noise.layer import Layer
-from sketchvar.analysis.noise.table import COLUMNS, check_choices, compared
+from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, tabulate
 from sketchvar.analysis.probe.coverage import coverage
 from sketchvar.analysis.probe.observer import Observer
 from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.scalars import write_scalars
 from sketchvar.analysis.probe.units import Examples
 from sketchvar.analysis.probe.watch import NOT_FINITE, layers
-from sketchvar.estimators.spelling import traits_of
+from sketchvar.estimators import spell
+from sketchvar.estimators.choice import Estimators, Rates, as_list
 
 
 class Probe:
@@ -72,8 +73,8 @@ class Probe:
         by_example: bool = True,
         pairs: Collection[str] = (),
         *,
-        estimators: Sequence[str] = (),
-        rates: Sequence[float] = (),
+        estimators: Estimators = (),
+        rates: Rates = (),
         every: int = 1,
         first: int = 0,
         examples: Examples = 0,
@@ -85,7 +86,8 @@ class Probe:
     ) -> None:
         self.ranks = Ranks.of(model, group)
         self.model = unwrapped(model)
-        whole = [name for name in estimators if traits_of(name).needs_pair]
+        self.choices = choose_comparable(estimators, rates)
+        whole = [choice for choice in self.choices if choice.needs_pair]
         self.observer = Observer(
             self.model, by_example, pairs, examples, scaler, every_pair=bool(whole)
         )
@@ -101,15 +103,14 @@ class Probe:
             )
         if whole and self.ranks.size > 1:
             raise ValueError(
-                f"{whole[0]} needs X and Y themselves, and this model trains on several processes;"
+                f"{spell(whole[0].estimator)} needs X and Y themselves, and this model trains on several processes;"
                 " leave it out"
             )
         if every < 1:
             raise ValueError(f"every must be 1 or more, got {every}")
-        if bool(estimators) != bool(rates):
-            raise ValueError("a table needs both estimators= and rates=; give both, or neither")
-        check_choices(self, estimators, rates)
-        self.estimators, self.rates, self.every, self.number = estimators, rates, every, first
+        if as_list(rates) and not self.choices:
+            raise ValueError("rates= needs estimators=, as in estimators=['countsketch']")
+        self.every, self.number = every, first
         self.run, self.writer, self.out = run, writer, None if out is None else Path(out)
         if self.out is not None:
             if self.out.is_file():
@@ -162,7 +163,7 @@ class Probe:
                 name for name, watch in self.watched.items() if watch.problem == NOT_FINITE
             )
             self.observer.over = True
-            if self.estimators:
+            if self.choices:
                 self._tabulate(found)
                 self.observer.forget_pairs()
         self.number += 1
@@ -217,10 +218,7 @@ class Probe:
             self.attached = True
 
     def _tabulate(self, found: dict[str, Layer]) -> None:
-        rows = [
-            (self.run, self.number, *row)
-            for row in compared(found.values(), self.estimators, self.rates)
-        ]
+        rows = [(self.run, self.number, *row) for row in tabulate(found.values(), self.choices)]
         self._rows += rows
         if not rows or not self.ranks.first or (self.out is None and self.writer is None):
             return

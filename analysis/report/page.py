@@ -15,14 +15,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sketchvar.analysis import records
-from sketchvar.analysis import style as figures
 from sketchvar.analysis.folder import Folder, rows_of
-from sketchvar.analysis.frontier.rows import is_oracle
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
-from sketchvar.analysis.noise.table import at_rate, by_unit
+from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
 from sketchvar.analysis.study import figures as pictures
 from sketchvar.analysis.study.figures import noise_scale_through_training
-from sketchvar.estimators.spelling import traits_of
 
 PAGE = Template("""\
 <!DOCTYPE html>
@@ -78,7 +75,7 @@ def report(run: Path, rate: float | None = None) -> str:
     Raises ValueError for a folder without rows and for a rate that was not measured.
     """
     folder, rows = Folder(run), rows_of(run)
-    rate = figures.rate_shown(rows, rate)
+    rate = choose_rate(rows, rate)
     about = records.read_json(folder.provenance) if folder.provenance.exists() else {}
     draws = records.read_rows(folder.draws) if folder.draws.exists() else None
     drawn = pictures.of_run(rows, draws, by_unit(rows), rate)
@@ -112,23 +109,21 @@ def over_layers(last: pd.DataFrame) -> pd.DataFrame:
     together leave of a batch, with a remark: of the rows of one step.
     """
     keys = ["estimator", "rate"]
+    marks = last.drop_duplicates("estimator").set_index("estimator")[["oracle", "biased"]]
     ratios = last.groupby(keys, sort=False)["ratio"].agg(median="median", least="min", most="max")
     found = batch_fraction(last)
     total = found[found["layer"] == TOTAL].set_index(keys)
     ratios["all layers"], ratios["effective batch"] = total["ratio"], total["fraction"]
-    return ratios.reset_index().assign(remark=lambda lines: lines["estimator"].map(remark))
-
-
-def remark(name: str) -> str:
-    """What keeps an estimator from being compared with others as it is."""
-    biased = traits_of(name).biased
-    return (
-        "oracle: told about Y"
-        if is_oracle(name)
-        else "biased: its mean squared error"
-        if biased
-        else ""
+    return ratios.reset_index().assign(
+        remark=lambda lines: [remark(*marks.loc[name]) for name in lines["estimator"]]
     )
+
+
+def remark(oracle: bool, biased: bool) -> str:
+    """What keeps an estimator from being compared with others as it is."""
+    if oracle:
+        return "oracle: told about Y"
+    return "biased: its mean squared error" if biased else ""
 
 
 def by_layer(last: pd.DataFrame, rate: float) -> pd.DataFrame:

@@ -14,12 +14,12 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
 from sketchvar.analysis.loop import layers_at, start
-from sketchvar.analysis.noise.table import COLUMNS, check_choices, choices, compare, for_layer
+from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, compare
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.tasks import Options, named
-from sketchvar.estimators import empirical
+from sketchvar.analysis.tasks import Options, find_task
+from sketchvar.estimators import Choice, empirical
+from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.seeds import fold
-from sketchvar.estimators.spelling import traits_of
 
 __all__ = ["Study", "layers_at", "run"]
 DRAWS = 32  # repeated draws behind each point that is set beside a closed form
@@ -45,8 +45,8 @@ class Study:
     options: Options = ()
 
     def __post_init__(self) -> None:
-        named(self.task, self.options)
-        check_choices(self, self.estimators, self.rates)
+        find_task(self.task, self.options)
+        self.choices()
         if not self.estimators or not self.rates:
             raise ValueError("a study needs at least one estimator and one rate, got none")
         if self.steps < 0:
@@ -61,6 +61,10 @@ class Study:
                 f"measure points must lie within 0..{self.steps}, got {points}; change --measure-at"
                 " or --steps"
             )
+
+    def choices(self) -> list[Choice]:
+        """Every estimator at every rate."""
+        return choose_comparable(self.estimators, self.rates)
 
     @property
     def name(self) -> str:
@@ -84,10 +88,10 @@ def run(
     names. Raises ValueError for a folder that cannot be used, FloatingPointError for a loss that is
     not finite (rows so far are kept).
     """
-    folder, task, device = Folder(out), named(study.task, study.options), torch.device(study.device)
-    origin = (
-        records.provenance(device) | task.provenance()
-    )  # reads the data: what is wrong with it shows first
+    folder, task = Folder(out), find_task(study.task, study.options)
+    device = torch.device(study.device)
+    task.check()
+    origin = records.provenance(device) | task.provenance()
     folder.claim(study, resume)
     folder.describe(study, origin, finished=False)
 
@@ -96,7 +100,7 @@ def run(
     begin, rows, losses = folder.restore(model, optimizer, device)
     names = list(Probe(model).watched)
     drawn = names[len(names) // 2]
-    whole = names if any(traits_of(name).needs_pair for name in study.estimators) else []
+    whole = names if any(choice.needs_pair for choice in study.choices()) else []
 
     for step in range(begin, study.steps + 1):
         last = step == study.measure_at[-1]
@@ -116,9 +120,9 @@ def run(
                 records.write_rows(folder.coverage, probe.coverage())
                 records.write_rows(
                     folder.draws,
-                    repeated_draws(layers[drawn], study).assign(run=study.name, step=step),
+                    draw_repeatedly(layers[drawn], study).assign(run=study.name, step=step),
                 )
-            table = compare(layers.values(), study.estimators, study.rates, task.dtype)
+            table = compare(layers.values(), study.choices(), dtype=task.dtype)
             rows = records.append_rows(rows, table.assign(run=study.name, step=step)[COLUMNS])
             measured = pd.DataFrame([(step, loss, *training.validate())], columns=LOSSES)
             losses = records.append_rows(losses, measured)
@@ -134,27 +138,17 @@ def run(
     return out
 
 
-def repeated_draws(layer: Layer, study: Study) -> pd.DataFrame:
-    """Closed form and ``DRAWS`` repeated draws of the variance on one layer's own pair, for every
+def draw_repeatedly(layer: Layer, study: Study) -> pd.DataFrame:
+    """Draw the variance on one layer's own pair ``DRAWS`` times, beside the closed form, for every
     choice.
     """
     x, y = layer.moments.pair
     lines: list[tuple[Any, ...]] = []
-    for name, rate in choices(study.estimators, study.rates):
-        estimator = for_layer(name, rate, layer)
-        measured = empirical(estimator, x, y, DRAWS, fold(study.seed, "draws", name)).variance
-        closed = estimator.variance(layer.moments)
-        lines.append(
-            (
-                layer.name,
-                name,
-                rate,
-                float(closed),
-                float(measured.value),
-                float(measured.stderr),
-                DRAWS,
-            )
-        )
-    return pd.DataFrame(
-        lines, columns=["layer", "estimator", "rate", "variance", "measured", "stderr", "draws"]
-    )
+    for choice in study.choices():
+        estimator, seed = choice.told(layer.moments.y_sq), fold(study.seed, "draws", choice.name)
+        measured = empirical(estimator, x, y, DRAWS, seed).variance
+        numbers = map(float, (estimator.variance(layer.moments), measured.value, measured.stderr))
+        what = (layer.name, choice.name, choice.rate)
+        lines.append((*what, *numbers, DRAWS, *choice.flags))
+    columns = ["layer", "estimator", "rate", "variance", "measured", "stderr", "draws"]
+    return pd.DataFrame(lines, columns=[*columns, *Flags._fields])

@@ -13,12 +13,13 @@ from torch import nn
 from sketchvar.analysis import meter, noise, records
 from sketchvar.analysis.loop import Training, checkpoint_blocks, start
 from sketchvar.analysis.probe import Probe
-from sketchvar.analysis.tasks import Batch, Options, Task, named
+from sketchvar.analysis.tasks import Batch, Options, Task, find_task
 from sketchvar.estimators import Estimator, Exact, parse, sketch_linears, unsketch
+from sketchvar.estimators.choice import Flags, choose
 
 MEASURED = ["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"]
 COLUMNS = ["cell", "task", "estimator", "rate", "batch", "checkpointing", "layers", "seed"]
-COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch"]
+COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch", *Flags._fields]
 TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to the last digit
 
 
@@ -47,14 +48,14 @@ class Cell:
     threads: int = 1
 
     def build(self) -> Estimator:
-        """The estimator. Raises ValueError for a spelling that cannot be read."""
+        """Make the estimator. Raises ValueError for a spelling that cannot be read."""
         return parse(self.estimator, self.rate)
 
-    def prepared(self) -> Task:
-        """The task with the cell's options and batch. Raises ValueError for what the task does not
+    def make_task(self) -> Task:
+        """Make the task with the cell's options and batch. Raises ValueError for what it does not
         have.
         """
-        return named(self.task, (*self.options, ("batch_size", self.batch)))
+        return find_task(self.task, (*self.options, ("batch_size", self.batch)))
 
     @property
     def name(self) -> str:
@@ -97,12 +98,13 @@ def train(cell: Cell) -> pd.DataFrame:
     fields = {
         name: getattr(cell, name) for name in COLUMNS if hasattr(cell, name) and name not in kept
     }
-    return rows.assign(cell=cell.name, peak=peak, **fields, **kept)[COLUMNS]
+    flags = choose(cell.estimator, cell.rate).flags._asdict()
+    return rows.assign(cell=cell.name, peak=peak, **fields, **kept, **flags)[COLUMNS]
 
 
 def begin(cell: Cell) -> Training:
     """Build the model that a cell trains, its layers sketched and its blocks checkpointed."""
-    training = start(cell.prepared(), cell.steps, torch.device(cell.device), cell.seed)
+    training = start(cell.make_task(), cell.steps, torch.device(cell.device), cell.seed)
     if cell.checkpointing:
         checkpoint_blocks(training.model)
     convert(training.model, cell)
@@ -118,7 +120,7 @@ def follow(cell: Cell, training: Training) -> tuple[list[tuple[float, ...]], int
     for step in range(cell.steps + 1):
         batch = training.batch(step)
         if step in cell.evaluate_at:
-            ratios = added_noise(training, step, batch, cell)
+            ratios = measure_noise(training, step, batch, cell)
             lines.append((step, sum(losses) / len(losses), *training.validate(), *ratios, seconds))
             losses.clear()
         if step == cell.steps:
@@ -148,7 +150,7 @@ def convert(model: nn.Module, cell: Cell) -> None:
             )
 
 
-def added_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tuple[float, float]:
+def measure_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tuple[float, float]:
     """Total and median ratio of the estimator's variance to the minibatch's, at the exact gradient
     of this batch.
     """

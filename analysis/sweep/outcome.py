@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+FLAGS = ["oracle", "biased", "takes_rate"]
 METHOD = [
     "estimator",
     "rate",
@@ -71,6 +72,7 @@ def summary(rows: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
             {"task": rows["task"].iloc[0]}
             | dict(zip(METHOD, method, strict=True))
             | {"seeds": len(runs), "same_memory_batch": batch}
+            | {flag: runs[flag].iloc[0] for flag in FLAGS if flag in runs}
         )
         for value in ("metric", "validation"):
             line |= named(value, interval(runs[value]))

@@ -5,6 +5,7 @@ scratch.
 import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from sketchvar.analysis.tasks.cifar10_data import images
 from sketchvar.analysis.tasks.task import Batch, Task, Validation, accuracy, epoch_places
+from sketchvar.analysis.tasks.transformer import Block
 from sketchvar.estimators.seeds import fold, generator
 
 
@@ -25,9 +27,9 @@ class Cifar10(Task):
     measure_at: tuple[int, ...] = (0, 10, 100, 300, 1000)
     batch_size: int = 64
     learning_rate: float = 1e-3
-    data_dir: str = ""
-    width: int = 96
-    depth: int = 4
+    data_dir: Annotated[str, "a directory of images; empty: SKETCHVAR_DATASETS or the hub"] = ""
+    width: Annotated[int, "numbers that stand for a patch, or channels"] = 96
+    depth: Annotated[int, "blocks"] = 4
 
     @property
     def population(self) -> int:
@@ -37,7 +39,7 @@ class Cifar10(Task):
         pixels, labels = images("train", self.data_dir)
         places = epoch_places(self.population, self.batch_size, step, seed)
         flips = torch.rand(len(places), generator=generator(fold(seed, "flips", step))) < 0.5
-        chosen = normal(pixels[places])
+        chosen = normalise(pixels[places])
         return torch.where(flips[:, None, None, None], chosen.flip(-1), chosen), labels[places]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -49,7 +51,7 @@ class Cifar10(Task):
         pixels, labels = images("test", self.data_dir)
         model.eval()
         logits = torch.cat(
-            [model(normal(part).to(device)).float().cpu() for part in pixels.split(250)]
+            [model(normalise(part).to(device)).float().cpu() for part in pixels.split(250)]
         )
         model.train()
         return Validation(float(F.cross_entropy(logits, labels)), accuracy(logits, labels))
@@ -64,7 +66,7 @@ class Cifar10(Task):
 class CifarViT(Cifar10):
     """A pre-norm transformer over 64 patches of 4 × 4 pixels, averaged over patches."""
 
-    heads: int = 4
+    heads: Annotated[int, "of attention; they divide the width"] = 4
 
     def model(self) -> nn.Module:
         return ViT(self.width, self.depth, self.heads)
@@ -90,7 +92,8 @@ class ViT(nn.Module):
         super().__init__()
         self.patches = nn.Linear(48, width)
         self.places = nn.Parameter(0.02 * torch.randn(64, width))
-        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
+        blocks = (Block(width, heads, causal=False, bias=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(blocks)
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -98,26 +101,6 @@ class ViT(nn.Module):
         for block in self.blocks:
             h = block(h)
         return self.head(self.norm(h).mean(1))
-
-
-class Block(nn.Module):
-    """Self-attention, then a GELU network four times as wide, each added to its input."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, h: Tensor) -> Tensor:
-        x = self.norm1(h)
-        q, k, v = (
-            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for f in (self.query, self.key, self.value)
-        )
-        h = h + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return h + self.down(F.gelu(self.up(self.norm2(h))))
 
 
 class ConvNet(nn.Module):
@@ -146,8 +129,8 @@ class ConvNet(nn.Module):
         return self.head(h.mean((2, 3)))
 
 
-def normal(pixels: Tensor) -> Tensor:
-    """Bytes (S × 3 × 32 × 32) to floats of mean 0 and variance 1, by CIFAR-10's own mean and
+def normalise(pixels: Tensor) -> Tensor:
+    """Turn bytes (S × 3 × 32 × 32) into floats of mean 0 and variance 1, by CIFAR-10's own mean and
     deviation.
     """
     return (pixels.float() / 255 - 0.473) / 0.251

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import torch
 from sklearn.datasets import load_digits
@@ -23,7 +24,7 @@ class DigitsMLP(Task):
     measure_at: tuple[int, ...] = (0, 10, 50, 100, 200)
     batch_size: int = 100
     learning_rate: float = 1e-3
-    width: int = 128
+    width: Annotated[int, "numbers in a hidden layer"] = 128
 
     @property
     def population(self) -> int:

@@ -4,6 +4,7 @@ defaults.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from sklearn.metrics import f1_score, matthews_corrcoef
@@ -55,12 +56,13 @@ class Glue(Task):
     https://arxiv.org/abs/1907.11692, which the paper took.
     """
 
-    glue: str = "cola"
-    pretrained: str = "roberta-base"
-    data_dir: str = ""
-    length: int = 128
+    glue: Annotated[str, "which task of GLUE"] = "cola"
+    pretrained: Annotated[str, "a directory, minilm, or a name on the hub"] = "roberta-base"
+    data_dir: Annotated[str, "a directory of GLUE's files; empty: SKETCHVAR_DATASETS or hub"] = ""
+    length: Annotated[int, "most tokens of an example"] = 128
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_known("GLUE task", self.glue, SOURCES)
 
     @property
@@ -93,7 +95,7 @@ class Glue(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, labels = batch
-        return self.loss_of(logits_of(model, inputs), labels)
+        return self.loss_of(compute_logits(model, inputs), labels)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         if logits.shape[-1] == 1:
@@ -111,7 +113,7 @@ class Glue(Task):
         for start in range(0, len(order), 64):
             inputs, targets = self.encoded(held_out, order[start : start + 64])
             logits.append(
-                logits_of(model, {name: t.to(device) for name, t in inputs.items()}).cpu()
+                compute_logits(model, {name: t.to(device) for name, t in inputs.items()}).cpu()
             )
             labels.append(targets)
         model.train()
@@ -129,19 +131,20 @@ class Glue(Task):
             "train_sha256": train.sha256,
             "dev_examples": len(dev.labels),
             "dev_sha256": dev.sha256,
+            "tokens": len(tokenizer(self.pretrained)),
         }
 
 
-def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
-    """The head's output (S × classes) in float32."""
+def compute_logits(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Compute the head's output (S × classes) in float32."""
     assert isinstance(inputs, dict)
     return model(**inputs).logits.float()
 
 
-def settings(
+def make_glue(
     glue: str, size: int, batch_size: int, learning_rate: float, metric: str = "accuracy"
 ) -> Glue:
-    """A task as the paper trains it: ten epochs, AdamW, 6 % warm-up, then straight down to 0."""
+    """Make a task as the paper trains it: ten epochs, AdamW, 6 % warm-up, then straight to 0."""
     steps = 10 * (size // batch_size)
     points = sorted({0, *(round(steps * f) for f in (0.01, 0.03, 0.1, 0.3, 1))})
     return Glue(
@@ -155,20 +158,3 @@ def settings(
         metric=metric,
         glue=glue,
     )
-
-
-# training examples as published, batch and learning rate as in the paper
-GLUE: dict[str, Task] = {
-    f"glue/{task.glue}": task
-    for task in (
-        settings("cola", 8551, 16, 1e-5, "Matthews"),
-        settings("mrpc", 3668, 16, 1e-5, "mean of F1 and accuracy"),
-        settings("rte", 2490, 16, 2e-5),
-        settings("sst-2", 67349, 32, 2e-5),
-        settings("sts-b", 5749, 16, 1e-5, "mean of Pearson and Spearman"),
-        settings("qnli", 104743, 16, 1e-5),
-        settings("qqp", 363846, 32, 1e-5, "mean of F1 and accuracy"),
-        settings("mnli", 392702, 16, 1e-5),
-        settings("wnli", 635, 32, 1e-5),
-    )
-}

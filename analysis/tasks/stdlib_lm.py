@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sketchvar.analysis.tasks.task import Batch, Task, Validation, accuracy
+from sketchvar.analysis.tasks.transformer import Block
 from sketchvar.estimators.seeds import fold, generator
 
 HELD_OUT = 10  # one file in so many is for validation
@@ -38,11 +40,11 @@ class StdlibLM(Task):
     measure_at: tuple[int, ...] = (0, 10, 30, 100, 200, 300)
     batch_size: int = 32
     learning_rate: float = 2e-3
-    width: int = 192
-    depth: int = 4
-    heads: int = 6
-    length: int = 64
-    vocabulary: int = BYTES
+    width: Annotated[int, "numbers that stand for a token"] = 192
+    depth: Annotated[int, "blocks"] = 4
+    heads: Annotated[int, "of attention; they divide the width"] = 6
+    length: Annotated[int, "tokens of an example"] = 64
+    vocabulary: Annotated[int, "kinds of tokens: 256 bytes, and words beyond"] = BYTES
 
     @property
     def population(self) -> None:
@@ -95,7 +97,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.bytes = nn.Embedding(vocabulary, width)
         self.places = nn.Embedding(length, width)
-        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
+        blocks = (Block(width, heads, causal=True, bias=False) for _ in range(depth))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
         for module in self.modules():
@@ -109,29 +112,6 @@ class Transformer(nn.Module):
         for block in self.blocks:
             h = block(h)
         return self.head(self.norm(h))
-
-
-class Block(nn.Module):
-    """Causal self-attention, then a GELU network four times as wide, each added to its input."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
-        self.out = nn.Linear(width, width, bias=False)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, h: Tensor) -> Tensor:
-        x = self.norm1(h)
-        q, k, v = (
-            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for f in (self.query, self.key, self.value)
-        )
-        h = h + self.out(
-            F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
-        )
-        return h + self.down(F.gelu(self.up(self.norm2(h))))
 
 
 @cache

@@ -1,14 +1,16 @@
 """Task (abstract): what a study trains: a model, its examples, its loss and its metric."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from inspect import get_annotations
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from sketchvar.estimators.seeds import fold, generator
 
+PRECISIONS = ("float32", "bfloat16")
 Inputs = Tensor | dict[str, Tensor]
 Batch = tuple[Inputs, Tensor]  # inputs and targets; the first dimension counts examples
 
@@ -29,19 +31,32 @@ class Task(ABC):
     way.
     """
 
-    steps: int
-    measure_at: tuple[int, ...]
-    batch_size: int
-    learning_rate: float
-    precision: str = "float32"
-    betas: tuple[float, float] = (0.9, 0.95)
-    epsilon: float = 1e-8
-    weight_decay: float = 0.1
-    warmup: float | None = (
-        # fraction of the steps over which the rate rises, before it falls to 0; None: constant
-        None
+    steps: Annotated[int, "updates of a whole training"]
+    measure_at: Annotated[tuple[int, ...], "after how many updates a study measures"]
+    batch_size: Annotated[int, "examples in a batch"]
+    learning_rate: Annotated[float, "of AdamW; where it changes, the highest"]
+    precision: Annotated[str, "of matrix products, float32 or bfloat16; weights are float32"] = (
+        "float32"
     )
-    metric: str = "accuracy"
+    betas: Annotated[tuple[float, float], "of AdamW's moving averages"] = (0.9, 0.95)
+    epsilon: Annotated[float, "of AdamW"] = 1e-8
+    weight_decay: Annotated[float, "of AdamW"] = 0.1
+    warmup: Annotated[
+        float | None,
+        "fraction of the updates in which the learning rate rises before it falls to 0;"
+        " None: it is constant",
+    ] = None
+    metric: Annotated[str, "what of the held-out examples is reported beside the loss"] = "accuracy"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate:g}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,6 +92,16 @@ class Task(ABC):
     def provenance(self) -> dict[str, object]:
         """What the data is, so that a reader can tell whether two runs saw the same."""
 
+    def check(self) -> None:
+        """Read the data, so that what is missing shows before any work.
+
+        Raises ValueError, with the remedy, for what cannot be read, and for a batch that is larger
+        than the data.
+        """
+        self.provenance()
+        if self.population is not None:
+            check_batch(self.batch_size, self.population)
+
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             model.parameters(),
@@ -84,8 +109,8 @@ class Task(ABC):
             self.betas,
             self.epsilon,
             weight_decay=self.weight_decay,
-            fused=True,
-        )  # fused: on a CPU a fifth of the time
+            fused=True,  # on a CPU a fifth of the time
+        )
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate of the update after ``step`` of ``steps``: constant, or up and then down in
@@ -99,24 +124,50 @@ class Task(ABC):
         )
 
 
+class Setting(NamedTuple):
+    """A field of a task that can be changed: its name, type, value, and what it is."""
+
+    name: str
+    kind: Any
+    value: Any
+    about: str
+
+
+def list_settings(task: Task) -> list[Setting]:
+    """List the fields of a task, each with what its first declaration says of it."""
+    about: dict[str, str] = {}
+    for kind in reversed(type(task).__mro__):
+        for name, hint in get_annotations(kind).items():
+            if get_origin(hint) is Annotated:
+                about[name] = get_args(hint)[1]
+    kinds = get_type_hints(type(task))
+    names = [field.name for field in fields(task)]
+    return [Setting(name, kinds[name], getattr(task, name), about.get(name, "")) for name in names]
+
+
+def check_batch(batch_size: int, population: int) -> None:
+    """Raise ValueError for a batch larger than the population."""
+    if batch_size > population:
+        raise ValueError(
+            f"a batch of {batch_size} cannot be drawn from {population} examples; choose a"
+            " smaller one"
+        )
+
+
 def epoch_places(population: int, batch_size: int, step: int, seed: int) -> Tensor:
     """Which examples a step draws: every epoch goes through a permutation of its own, without its
     incomplete batch.
 
     Raises ValueError for a batch larger than the population.
     """
-    if batch_size > population:
-        raise ValueError(
-            f"a batch of {batch_size} cannot be drawn from {population} examples; choose a"
-            " smaller one"
-        )
+    check_batch(batch_size, population)
     epoch, place = divmod(step, population // batch_size)
     order = torch.randperm(population, generator=generator(fold(seed, "epoch", epoch)))
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-def moved(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
+def move(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch to a device."""
     inputs, targets = batch
     if isinstance(inputs, dict):
         return {name: t.to(device) for name, t in inputs.items()}, targets.to(device)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training, forward, start
-from sketchvar.analysis.tasks import Batch, Options, moved, named
+from sketchvar.analysis.tasks import Batch, Options, find_task, move
 from sketchvar.analysis.truth.rows import Seen, check, estimator_truth, truth
 from sketchvar.estimators import parse
 from sketchvar.estimators.seeds import fold
@@ -40,7 +40,7 @@ class Redraws:
     options: Options = ()
 
     def __post_init__(self) -> None:
-        if (size := named(self.task, self.options).batch_size) < 2:
+        if (size := find_task(self.task, self.options).batch_size) < 2:
             raise ValueError(
                 f"--batch-size must be 2 or more, for a variance over examples, got {size}"
             )
@@ -70,9 +70,10 @@ def run(
     run gives. Raises ValueError for a folder that cannot be used, FloatingPointError for a loss
     that is not finite (rows so far are kept).
     """
-    folder, task = Folder(out), named(redraws.task, redraws.options)
+    folder, task = Folder(out), find_task(redraws.task, redraws.options)
     device = torch.device(redraws.device)
     progress = progress or (lambda stage, done: None)
+    task.check()
     origin = records.provenance(device) | task.provenance()
     origin |= {"population": task.population, "batch_size": task.batch_size}
     folder.claim(redraws, resume)
@@ -96,7 +97,7 @@ def run(
             progress("draw", i)
             # dropout and the like: a function of the draw alone
             torch.manual_seed(fold(redraws.seed, "mask", i))
-            yield moved(task.batch(redraws.steps, fold(redraws.seed, "redraw", i)), device)
+            yield move(task.batch(redraws.steps, fold(redraws.seed, "redraw", i)), device)
 
     def keep(rows: pd.DataFrame) -> None:
         if seen.spread.count % EVERY == 0 or seen.spread.count == redraws.draws:
@@ -110,7 +111,7 @@ def run(
     progress("draw", 2 * redraws.draws)
     if redraws.estimator is not None:
         torch.manual_seed(fold(redraws.seed, "sketch"))
-        batch = moved(task.batch(redraws.steps, redraws.seed), device)
+        batch = move(task.batch(redraws.steps, redraws.seed), device)
         rows = estimator_truth(model, loss, batch, parse(redraws.estimator), redraws.draws)
         records.write_rows(
             out / "estimator.parquet", rows.assign(run=redraws.name, step=redraws.steps)

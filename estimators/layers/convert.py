@@ -2,7 +2,7 @@
 and back.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -11,6 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.layers.linear import Sketched, base_of, sketched_class
+from sketchvar.estimators.layers.reads import reads_weight
 
 Patterns = str | Iterable[str] | None
 
@@ -42,12 +43,13 @@ def sketch_linears(
     """Let the linear layers of ``model`` take their weight gradient from ``estimator``, in place;
     say what was done.
 
-    ``estimator`` is one for all layers, or a mapping of layer names or patterns (first match) to
-    estimators. Patterns are those of ``fnmatch`` ("encoder.*.query") on names in
-    ``model.named_modules()``. Handled are nn.Linear, nn.Conv2d without groups, Hugging Face's
-    Conv1D, and their subclasses that inherit ``forward``. A layer changes its class and nothing
-    else: its parameters, hooks, mode and place stay, so that ties and optimizer states do too. A
-    layer that is sketched already takes the new estimator.
+    ``estimator`` is one for all layers, or a mapping of layer names or patterns to estimators: a
+    layer's own name comes first, then the first pattern that matches. Patterns are those of
+    ``fnmatch`` ("encoder.*.query") on names in ``model.named_modules()``; what names a layer is no
+    pattern, whatever brackets it has. Handled are nn.Linear, nn.Conv2d without groups, Hugging
+    Face's Conv1D, and their subclasses that inherit ``forward``. A layer changes its class and
+    nothing else: its parameters, hooks, mode and place stay, so that ties and optimizer states do
+    too. A layer that is sketched already takes the new estimator.
 
     Raises TypeError for what is not an Estimator, ValueError for a pattern that names no layer (a
     misspelling would otherwise train the plain layer, silently). Nothing is changed where it
@@ -72,26 +74,38 @@ def sketch_linears(
         *(chosen if isinstance(estimator, Mapping) else ()),
     ]
     for pattern in named:
-        if not any(fnmatchcase(name, pattern) for name in layers):
+        if not select(pattern, layers):
             raise ValueError(
                 f"{pattern!r} matches no layer of the model; its layers are {', '.join(layers)}"
             )
+    given: dict[str, Estimator] = {}
+    for pattern, each in sorted(chosen.items(), key=lambda item: item[0] not in layers):
+        for name in select(pattern, layers):
+            given.setdefault(name, each)
+    inside = {name for pattern in included for name in select(pattern, layers)}
+    outside = {name for pattern in excluded for name in select(pattern, layers)}
     done, skipped = {}, {}
     for name, layer in layers.items():
-        match = next((p for p in chosen if fnmatchcase(name, p)), None)
         if why := obstacle(model, name, layer):
             skipped[name] = why
-        elif not any(fnmatchcase(name, p) for p in included):
+        elif name not in inside:
             skipped[name] = "not in include"
-        elif any(fnmatchcase(name, p) for p in excluded):
+        elif name in outside:
             skipped[name] = "in exclude"
-        elif match is None:
+        elif name not in given:
             skipped[name] = "no estimator was given for it"
         else:
-            done[name] = chosen[match]
+            done[name] = given[name]
     for name, each in done.items():
         convert(layers[name], each)
     return Conversion(done, skipped)
+
+
+def select(pattern: str, names: Collection[str]) -> list[str]:
+    """The names that a pattern means: itself where it is one of them, else those that match it."""
+    if pattern in names:
+        return [pattern]
+    return [name for name in names if fnmatchcase(name, pattern)]
 
 
 def unsketch(model: nn.Module) -> list[str]:
@@ -118,13 +132,26 @@ def convert(layer: nn.Module, estimator: Estimator) -> None:
 def obstacle(model: nn.Module, name: str, layer: nn.Module) -> str | None:
     """Why a layer that owns a matrix cannot be sketched; None where it can."""
     kind = type(layer).__name__
-    parent = model.get_submodule(name.rpartition(".")[0])
+    parts = name.split(".")
+    parents = [model.get_submodule(".".join(parts[:i])) for i in range(len(parts) if name else 0)]
     if isinstance(layer, Sketched):
         return None
     if isinstance(layer, nn.MultiheadAttention):
         return "nn.MultiheadAttention multiplies by its in_proj_weight itself"
-    if isinstance(parent, nn.MultiheadAttention):
+    if any(isinstance(p, nn.MultiheadAttention) for p in parents):
         return "nn.MultiheadAttention reads its weight and never calls it"
+    if any(isinstance(getattr(p, "base_layer", None), nn.MultiheadAttention) for p in parents):
+        return "an adapter of nn.MultiheadAttention, whose weight is read and which is never called"
+    if "forward" in vars(layer):
+        return (
+            "its forward was replaced on the instance, as accelerate's hooks do (device_map,"
+            " offload): nobody would call the sketched one; convert first"
+        )
+    for i, parent in enumerate(parents):
+        if reads_weight(parent, ".".join(parts[i:])):
+            return f"{type(parent).__name__} reads its weight itself and never calls it"
+    if any(p.is_complex() for p in layer.parameters(recurse=False)):
+        return "its weight is complex"
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin) and layer.has_uninitialized_params():
         return "its shape is not known before the first batch; run one, then convert"
     if is_parametrized(layer):

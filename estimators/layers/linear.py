@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.layers.forms import Conv1DForm, Form, LinearForm, conv2d_form
-from sketchvar.estimators.layers.opaque import handle
+from sketchvar.estimators.layers.opaque import number
 from sketchvar.estimators.layers.predicted import row_scores, scored, updated, with_scores
 from sketchvar.estimators.layers.product import product
 
@@ -39,6 +39,8 @@ class Sketched(nn.Module):
     estimator: Estimator
     position_sq: Tensor  # running mean of ‖y‖² per position, where the estimator is ScoredRows
     _learned: bool
+    _handle: int  # the estimator's number in compiled graphs, and the equal one that has it
+    _numbered: Estimator
 
     def sketch(self, estimator: Estimator) -> None:
         """Use this estimator from the next forward on. Raises TypeError for anything that is not an
@@ -57,14 +59,15 @@ class Sketched(nn.Module):
         self.forget_scores()
         start = scored(estimator)
         if start is not None:
-            scores = start.scores if start.scores.numel() else torch.ones(1)
+            given = start.scores
+            scores = torch.ones(1) if given is None or not given.numel() else given
             weight: Any = self.weight
             self.register_buffer(
                 "position_sq", scores.to(weight.device, torch.float32).square(), persistent=False
             )
             self._learned = False
         self.estimator = estimator
-        self._handle = handle(estimator)
+        self._handle, self._numbered = number(estimator)
 
     def restore(self) -> None:
         """Become the plain layer again. Raises ValueError where something else has changed the
@@ -76,7 +79,7 @@ class Sketched(nn.Module):
                 " changed its class (a parametrization, fully_shard)"
             )
         self.forget_scores()
-        del self.estimator, self._handle
+        del self.estimator, self._handle, self._numbered
         self.__class__ = self.plain  # type: ignore[assignment]
 
     def estimated(self, form: Form, x: Tensor) -> Tensor:
@@ -112,7 +115,7 @@ class Sketched(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._handle = handle(self.estimator)  # numbers differ between processes
+        self._handle, self._numbered = number(self.estimator)  # they differ between processes
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (

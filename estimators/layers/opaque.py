@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -15,7 +17,12 @@ from torch.utils._python_dispatch import _disable_current_modes
 from sketchvar.estimators.estimator import Compressed, Estimator, kept_count
 from sketchvar.estimators.seeds import fold
 
-ESTIMATORS: list[Estimator] = []  # a compiled graph names an estimator by its place here
+# A compiled graph names an estimator by its number here. Numbers are never given again; estimators
+# live while a layer has them, or for good once a graph names them.
+ESTIMATORS: WeakValueDictionary[int, Estimator] = WeakValueDictionary()
+NUMBERS: WeakKeyDictionary[Estimator, int] = WeakKeyDictionary()
+NAMED: dict[int, Estimator] = {}
+NEXT = count()
 PROBED = (97, 194)
 SEEDS: ContextVar[Iterator[int] | None] = ContextVar("where layers take seeds from", default=None)
 
@@ -35,15 +42,20 @@ def seeds_from(seeds: Iterator[int]) -> Iterator[None]:
         SEEDS.reset(token)
 
 
-def handle(estimator: Estimator) -> int:
-    """The number of an estimator in this process; equal estimators have one number. It is never
-    forgotten.
-    """
-    for number, known in enumerate(ESTIMATORS):
-        if known is estimator or known == estimator:
-            return number
-    ESTIMATORS.append(estimator)
-    return len(ESTIMATORS) - 1
+def number(estimator: Estimator) -> tuple[int, Estimator]:
+    """The number of an estimator in this process, and the equal one that has it: hold that one."""
+    if estimator not in NUMBERS:
+        NUMBERS[estimator] = place = next(NEXT)
+        ESTIMATORS[place] = estimator
+    place = NUMBERS[estimator]
+    return place, ESTIMATORS[place]
+
+
+def numbered(handle: int) -> Estimator:
+    """The estimator of a number that a compiled graph names; it is not forgotten any more."""
+    if handle not in NAMED:
+        NAMED[handle] = ESTIMATORS[handle]
+    return NAMED[handle]
 
 
 def next_seed() -> int:
@@ -62,7 +74,7 @@ def next_seed() -> int:
 
 @torch.library.custom_op("sketchvar::compress", mutates_args=())
 def compress(x: Tensor, handle: int) -> list[Tensor]:
-    """``next_seed()`` and the payload of ``ESTIMATORS[handle].compress`` with it.
+    """``next_seed()`` and the payload of the numbered estimator's ``compress`` with it.
 
     One operator does both, so that a compiler which moves it to the backward pass cannot part a
     seed from its payload.
@@ -70,13 +82,13 @@ def compress(x: Tensor, handle: int) -> list[Tensor]:
     compressed copy.
     """
     seed = next_seed()
-    return [torch.tensor(seed, device="cpu"), *ESTIMATORS[handle].compress(x, seed).tensors]
+    return [torch.tensor(seed, device="cpu"), *numbered(handle).compress(x, seed).tensors]
 
 
 @compress.register_fake
 def _(x: Tensor, handle: int) -> list[Tensor]:
     n, p = x.shape
-    known = {"n": n, "k": kept_count(rate_of(ESTIMATORS[handle]), n)}
+    known = {"n": n, "k": kept_count(rate_of(numbered(handle)), n)}
 
     def size(dimension: int | str) -> Any:
         if isinstance(dimension, int):
@@ -103,7 +115,7 @@ def payload_form(
     A compiler that knows the shapes as functions of n compiles once for every n; drawing
     symbolically would not.
     """
-    estimator = ESTIMATORS[handle]
+    estimator = numbered(handle)
     with _disable_current_modes():
         few, many = (estimator.compress(torch.ones(n, p, dtype=dtype), 0).tensors for n in PROBED)
     kept = tuple(kept_count(rate_of(estimator), n) for n in PROBED)
@@ -132,15 +144,15 @@ def row_bytes(handle: int, p: int, dtype: torch.dtype) -> float:
     """What the estimator keeps per row of a large X: a constant, where its ``kept_bytes`` would
     have to be traced.
     """
-    return ESTIMATORS[handle].kept_bytes(2**16, p, dtype) / 2**16
+    return numbered(handle).kept_bytes(2**16, p, dtype) / 2**16
 
 
 @torch.library.custom_op("sketchvar::contract", mutates_args=())
 def contract(payload: list[Tensor], y: Tensor, seed: Tensor, handle: int, n: int, p: int) -> Tensor:
-    """``ESTIMATORS[handle].contract``, laid out in memory as its transpose is: the layout of a
-    layer's weight.
+    """The numbered estimator's ``contract``, laid out in memory as its transpose is: the layout of
+    a layer's weight.
     """
-    g = ESTIMATORS[handle].contract(Compressed(int(seed), (n, p), tuple(payload)), y)
+    g = numbered(handle).contract(Compressed(int(seed), (n, p), tuple(payload)), y)
     return g.T.contiguous().T
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sketchvar.estimators.estimator import Compressed, Estimator
 from sketchvar.estimators.layers import opaque
+from sketchvar.estimators.layers.fixed import is_checkpointed, pack, unpack
 from sketchvar.estimators.layers.forms import Form
 from sketchvar.estimators.layers.sharing import shared
 
@@ -36,12 +39,14 @@ def product(
     stands for the estimator inside a compiled graph; ``observe`` is shown Y (n × q) in backward.
     Draws one seed from torch's default generator, whether or not it is needed, so that the stream
     is the same under checkpointing, where the first pass runs without gradients. Keeps X itself, as
-    the plain layer does, where no gradient flows to the weight or the estimator would keep no less
-    than the input.
+    the plain layer does, where no gradient flows to the weight, the estimator would keep no less
+    than the input, or the input is not ``is_plain``.
     """
+    compiling = torch.compiler.is_compiling()
+    if not (compiling or is_plain(x)):
+        return form.run(x, weight, bias)
     dtype = product_dtype(x)
     n, p = form.size(x, weight)
-    compiling = torch.compiler.is_compiling()
     needed = (
         n * opaque.row_bytes(handle, p, dtype) if compiling else estimator.kept_bytes(n, p, dtype)
     )
@@ -61,7 +66,24 @@ def product(
             kept = [seed, *estimator.compress(form.rows(x.to(dtype)), int(seed)).tensors]
         else:
             kept = shared(layer, form, estimator, x, dtype, seed)
-    return Product.apply(x, weight, bias, form, estimator, handle, observe, *kept)
+        dtypes = None
+        if not compiling and estimator.traits.varying_size and is_checkpointed():
+            dtypes = [t.dtype for t in kept[1:]]
+            kept = [kept[0], *pack(kept[1:], n * (p * dtype.itemsize + 16))]
+    return Product.apply(x, weight, bias, form, estimator, handle, observe, dtypes, *kept)
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether a custom Function can take ``x``: a strided tensor of numbers, outside of the
+    transforms of torch.func and of forward mode, which the plain product alone can follow.
+    """
+    return (
+        x.layout is torch.strided
+        and not x.is_nested
+        and not is_traceable_wrapper_subclass(x)
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -73,20 +95,29 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 class Product(torch.autograd.Function):
-    """Saves the weight, the seed and the payload; the input is not needed again."""
+    """Saves the weight, the seed and the payload; the input is not needed again.
+
+    ``dtypes`` are those of a payload that was packed, None of one that was not.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x, weight, bias, form, estimator, handle, observe, *kept):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x, weight, bias, form, estimator, handle, observe, dtypes, *kept):  # type: ignore[no-untyped-def]
         ctx.form, ctx.estimator, ctx.handle, ctx.observe = form, estimator, handle, observe
+        ctx.dtypes = dtypes
         ctx.x_shape, ctx.x_dtype, ctx.size = x.shape, x.dtype, form.size(x, weight)
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(weight, *kept)
-        return form.run(x, weight, bias)
+        return not_view(form.run(x, weight, bias))
 
     @staticmethod
     def backward(ctx: Any, gradient):  # type: ignore[no-untyped-def]
         weight, seed, *payload = ctx.saved_tensors
+        saved = len(payload)
+        if ctx.dtypes is not None:
+            payload = unpack(*payload, ctx.dtypes)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        if needs_weight and not torch.compiler.is_compiling():  # not in a pass for other gradients
+            needs_weight = torch._C._will_engine_execute_node(ctx.next_functions[1][0])
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             for_x = for_weight = for_bias = None
             y = ctx.form.gradient_rows(gradient)
@@ -106,7 +137,16 @@ class Product(torch.autograd.Function):
                 ).to(ctx.x_dtype)
         if torch.is_grad_enabled():  # create_graph=True
             for_x, for_weight, for_bias = Refuse.apply(gradient, for_x, for_weight, for_bias)
-        return for_x, for_weight, for_bias, *[None] * (5 + len(payload))
+        return for_x, for_weight, for_bias, *[None] * (6 + saved)
+
+
+def not_view(out: Tensor) -> Tensor:
+    """The same tensor, of which autograd does not know that it is a view: it forbids writing in
+    place to a view that a custom Function returns.
+    """
+    if torch.compiler.is_compiling() or out._is_view():
+        return torch.ops.aten._unsafe_view(out, out.shape)
+    return out
 
 
 class Refuse(torch.autograd.Function):

@@ -10,6 +10,7 @@ from torch import nn
 from sketchvar.analysis import meter
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
+from sketchvar.analysis.bench.figures import layer_times, peak_memory
 from sketchvar.estimators import CountSketch, sketch_linears
 
 
@@ -21,7 +22,7 @@ def test_bench_layer():
     train = rows[rows["mode"] == "train"]
     assert (train.low <= train.ratio).all() and (train.ratio <= train.high).all()
     assert set(train.theory) == {5 / 6, 4.2 / 6}
-    assert len(bench_layer.figure(rows).axes) == 2
+    assert len(layer_times(rows).axes) == 2
 
 
 def test_bench_memory():
@@ -31,7 +32,7 @@ def test_bench_memory():
     assert list(rows.columns) == bench_memory.COLUMNS and len(rows) == 8
     assert rows.ratio[0] == rows.ratio[4] == 1 and rows.saved[1] < rows.saved[0]
     assert (rows.peak > rows.resident).all()
-    assert bench_memory.figure(rows).axes
+    assert peak_memory(rows).axes
 
 
 def test_arguments():

@@ -6,18 +6,17 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from sketchvar.analysis.cost import cost
-from sketchvar.analysis.noise.cost import Choice, Price, drawn, endless
+from sketchvar.analysis.noise.cost import Price, Sketched, drawn, endless
 from sketchvar.analysis.noise.curvature import Hessian
 from sketchvar.analysis.noise.metric import Steps
 from sketchvar.analysis.noise.objective import Objective
-from sketchvar.estimators import CountSketch, UniformRows
+from sketchvar.estimators import Choice, CountSketch, UniformRows
 
 BOUND = 4.5  # standard errors; 7 of 10⁶ right formulas are outside
 P, Q, N = 3, 2, 4
@@ -55,10 +54,10 @@ def quadratic():
     sizes = torch.linspace(0.1, 0.6, P * Q, dtype=torch.float64)
     way = Hessian(objective)
     price = Price(objective, way, way, Steps(sizes, 0.5), (1.0, 5.0, math.inf), depth=P * Q)
-    choice = Choice("uniform-rows", 0.5, UniformRows(0.5))
+    choice = Sketched(Choice.of(UniformRows(0.5)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sketchvar.analysis.noise.cost.OFTEN", 1)
-        rows, blocks = drawn(price, endless([a, b, c]), [choice], 50, seed=1)
+        rows, layers = drawn(price, endless([a, b, c]), [choice], 50, seed=1, layers=True)
     H = 2 / (N * Q) * torch.kron(torch.eye(Q, dtype=torch.float64), c[0].T @ c[0])
     pairs = [(x, 2 / (N * Q) * (x @ model.weight.detach().T - y)) for x, y in (a, b)]
     exact = [weights(x.T @ y) for x, y in pairs]
@@ -67,7 +66,7 @@ def quadratic():
         weights(2 * x[list(kept)].T @ y[list(kept)]) - exact[0]
         for kept in itertools.combinations(range(N), N // 2)
     ]
-    return rows, blocks, H, sizes, (exact[0] - exact[1]) / 2**0.5, outcomes
+    return rows, layers, H, sizes, (exact[0] - exact[1]) / 2**0.5, outcomes
 
 
 def covariance_cost(H, sizes, noise, steps, beta=0.5):
@@ -103,11 +102,13 @@ def test_costs_are_those_of_every_outcome(quadratic, horizon, steps):
         assert abs(sketched[column].mean() - 2 * truth) > BOUND * error  # must fail
 
 
-def test_blocks_add_up_where_there_is_one(quadratic):
-    rows, blocks, *_ = quadratic
-    one = rows[rows["horizon"] == 1].set_index(["noise", "draw"])["cost"]
-    apart = blocks.set_index(["noise", "draw"])["cost"]
-    np.testing.assert_allclose(apart, one[apart.index], rtol=1e-8)
+def test_the_only_layer_has_all_of_the_cost(quadratic):
+    rows, layers, *_ = quadratic
+    one = rows[rows["horizon"] == 1].set_index(["noise", "draw"])
+    alone = layers.set_index(["noise", "draw"])
+    for column in ("variance", "metric", "cost"):
+        np.testing.assert_allclose(alone[column], one.loc[alone.index, column], rtol=1e-8)
+    np.testing.assert_allclose(one["apart"], one["cost"], rtol=1e-8)
 
 
 def deep(seed: int = 0) -> nn.Module:
@@ -116,27 +117,20 @@ def deep(seed: int = 0) -> nn.Module:
 
 
 def test_random_signs_leave_the_diagonal_blocks():
-    """Mean over signs, against the blocks of the whole Hessian."""
+    """Mean over signs, against the blocks one by one."""
     model, batch = deep(), data(0)
     objective = Objective(model, squared)
     way = Hessian(objective)
     price = Price(objective, way, way, Steps(torch.full((objective.size,), 0.3).double()))
     noise = objective.gradient(data(1), 0)
-    each = pd.DataFrame([price.blocks(noise, [batch], seed) for seed in range(300)])
-    total = pd.Series(0.0, range(300))
-    truth_total = 0.0
-    for name, place in objective.blocks.items():
-        found = pd.Series([cost for *_, cost in each[name]])
-        total += found
-        alone = torch.zeros_like(noise)
-        alone[place] = 0.3 * noise[place]
-        truth = 0.5 * way.form(alone, [batch], 0)
-        truth_total += truth
-        assert abs(found.mean() - truth) < BOUND * found.std() / 300**0.5
-    error = total.std() / 300**0.5
-    assert abs(total.mean() - truth_total) < BOUND * error
+    before = noise.clone()
+    found = torch.tensor([price.apart(noise, [batch], seed) for seed in range(300)])
+    assert torch.equal(noise, before)
+    truth = sum(price.layer(noise, place, [batch], 0)[2] for place in objective.blocks.values())
+    error = found.std() / 300**0.5
+    assert abs(found.mean() - truth) < BOUND * error
     together = 0.5 * way.form(0.3 * noise, [batch], 0)
-    assert abs(total.mean() - together) > BOUND * error  # must fail: coherent
+    assert abs(found.mean() - together) > BOUND * error  # must fail: coherent
 
 
 def test_an_estimators_noise_is_in_its_weights_alone_and_unbiased():
@@ -173,13 +167,12 @@ def test_one_seed_makes_layers_err_together(as_often):
         objective = Objective(Twice(), squared)
         way = Hessian(objective)
         price = Price(objective, way, way, Steps(torch.ones(objective.size, dtype=torch.float64)))
-        choice = Choice("uniform-rows", 0.25, UniformRows(0.25), one)
-        found, blocks = drawn(price, endless([data(i, 8) for i in range(3)]), [choice], 60)
-        mine = found[found["noise"] == "uniform-rows"]
-        rows[one] = mine["cost"].mean(), blocks[blocks["noise"] == "uniform-rows"]["cost"].sum()
+        choice = Sketched(Choice.of(UniformRows(0.25)), one)
+        found, _ = drawn(price, endless([data(i, 8) for i in range(3)]), [choice], 60)
+        rows[one] = found[found["noise"] == "uniform-rows"][["cost", "apart"]].mean()
     # the two errors are equal: their square is 4, where it would be 2; apart they cost the same
-    assert rows[True][0] / rows[False][0] == pytest.approx(2, rel=0.35)
-    assert rows[True][1] / rows[False][1] == pytest.approx(1, rel=0.35)
+    assert rows[True]["cost"] / rows[False]["cost"] == pytest.approx(2, rel=0.35)
+    assert rows[True]["apart"] / rows[False]["apart"] == pytest.approx(1, rel=0.35)
 
 
 def trained(steps: int = 20):
@@ -204,6 +197,7 @@ def test_the_public_function():
         optimizer,
         horizon=(1, 10, math.inf),
         draws=4,
+        layers=True,
         one_seed=["uniform-rows:0.25"],
         seed=3,
     )
@@ -213,7 +207,7 @@ def test_the_public_function():
     assert list(table) == (
         ["estimator", "rate", "kept_bytes", "share", "horizon"]
         + [f"{n}_ratio{e}" for n in ("variance", "metric", "cost") for e in ("", "_stderr")]
-        + ["draws", "negative"]
+        + ["draws", "negative", "unstable"]
     )
     assert len(table) == 9 and set(table["horizon"]) == {1, 10, math.inf}
     exact = table[table["estimator"] == "exact"]
@@ -222,11 +216,9 @@ def test_the_public_function():
     assert (rows["share"] < 0.5).all() and (rows["cost_ratio_stderr"] > 0).all()
     last = table[np.isinf(table["horizon"]) & (table["estimator"] != "exact")]
     assert (last["cost_ratio"] / last["metric_ratio"] - 1).abs().max() < 0.6
-    assert set(found.layers["layer"]) == {"0.weight", "2.weight"}
+    assert set(found.layers["layer"]) == {"0", "2"}
     assert set(found.coherence["seeds"]) == {"own", "one"}
-    again = cost(
-        model, squared, batches, ["uniform-rows:0.25"], optimizer, 1, draws=4, layers=False, seed=3
-    )
+    again = cost(model, squared, batches, ["uniform-rows:0.25"], optimizer, 1, draws=4, seed=3)
     assert again.layers.empty and set(again.table["horizon"]) == {1}
     names = ["variance_ratio", "metric_ratio"]  # the same seed, the same numbers
     assert again.table.iloc[0][names].equals(rows.iloc[0][names])
@@ -283,6 +275,15 @@ def test_what_is_clipped_or_scaled():
         scaler=Scaler(),
     ).table
     np.testing.assert_allclose(scaled["cost_ratio"], plain["cost_ratio"], rtol=1e-3)
+
+
+def test_steps_that_would_diverge_are_counted_at_the_edge():
+    """A learning rate of ten times the stable one: the cost stays finite, and the share is told."""
+    model, _, batches = trained()
+    wild = torch.optim.SGD(model.parameters(), 30.0)
+    rows = cost(model, squared, batches, ["uniform-rows:0.25"], wild, (1, 50, math.inf), draws=4)
+    table = rows.table
+    assert np.isfinite(table["cost_ratio"]).all() and (table["unstable"].dropna() > 0.2).all()
 
 
 def test_few_draws_have_no_error_bar():

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sketchvar.analysis.noise.curvature import Hessian, Kicks
 from sketchvar.analysis.noise.gauss_newton import GaussNewton
 from sketchvar.analysis.noise.objective import Objective
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import CountSketch, UniformRows, sketch_linears
 
 WAYS = [Kicks, Hessian, GaussNewton]
@@ -138,7 +138,7 @@ def test_a_kick_that_breaks_the_loss_is_halved():
 @pytest.mark.parametrize("name", ["stdlib-lm", "cifar10/vit"])
 def test_gauss_newton_and_kicks_of_tasks(name):
     """In float32 and through attention."""
-    task = named(name, (("width", 16), ("depth", 1), ("heads", 2), ("batch_size", 4)))
+    task = find_task(name, (("width", 16), ("depth", 1), ("heads", 2), ("batch_size", 4)))
     torch.manual_seed(0)
     objective = Objective(task.model(), task.loss)
     batch = [task.batch(0, 0)]

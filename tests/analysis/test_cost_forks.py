@@ -75,7 +75,6 @@ def test_and_their_cost_ratio_says_so_at_every_horizon(forked):
         optimizer,
         horizon=(1, 8, math.inf),
         draws=24,
-        layers=False,
         depth=6,
     ).table
     for ratio in ("variance_ratio", "metric_ratio", "cost_ratio"):
@@ -83,7 +82,7 @@ def test_and_their_cost_ratio_says_so_at_every_horizon(forked):
         assert (off < 4 * table[f"{ratio}_stderr"]).all()
         assert (table[f"{ratio}_stderr"] < 0.2 * 3).all()
     both = beside(forked.table, table, 8)
-    assert (both["off_cost"].abs() < 2).all()
+    assert (both["off_cost"].dropna().abs() < 2).all() and both["off_cost"].notna().any()
     with pytest.raises(ValueError, match=r"no cost at horizon 7; measured were 1, 8, inf"):
         beside(forked.table, table, 7)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sketchvar.analysis.noise.horizon import loss_held, spectrum
+from sketchvar.analysis.noise.horizon import loss_held, spectrum, stable_until, step_matrix
 
 CURVATURES = np.array([0.02, 0.3, 1.0, 1.9])
 
@@ -60,6 +60,10 @@ def test_what_is_flat_negative_or_unstable():
     assert np.isinf(loss_held(np.array([2.1, 39.0]), math.inf, 0.0)).all()
     assert list(np.isinf(loss_held(np.array([2.1, 39.0]), math.inf, 0.9))) == [False, True]
     assert np.isfinite(loss_held(np.array([2.1]), 10)).all()
+    for beta, nesterov in ((0.0, False), (0.9, False), (0.9, True)):
+        edge = stable_until(beta, nesterov)
+        (a, b), (c, d), _ = step_matrix(np.float64(edge), beta, nesterov)
+        assert np.abs(np.linalg.eigvals([[a, b], [c, d]])).max() == pytest.approx(1)
     for wrong in (0, 1.5, math.nan):
         with pytest.raises(ValueError, match="a horizon is"):
             loss_held(flat, wrong)

@@ -12,19 +12,25 @@ import torch
 
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.frontier import figure as frontier_figure
-from sketchvar.analysis.frontier.best import average, best, envelope, merged
-from sketchvar.analysis.frontier.rows import (
+from sketchvar.analysis.frontier.best import (
     BASELINE,
+    FAMILIES,
+    average,
+    best,
+    envelope,
+    merge_lines,
+)
+from sketchvar.analysis.frontier.rows import (
     COLUMNS,
     ESTIMATORS,
-    FAMILIES,
     FRACTIONS,
     STEPS,
-    fitting_rate,
+    find_rate,
     frontier,
 )
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.estimators import CATALOG, Moments, UniformRows, estimate, parse
+from sketchvar.estimators.choice import choose
 from sketchvar.estimators.seeds import fold
 from sketchvar.estimators.spelling import takes_rate
 
@@ -52,7 +58,9 @@ def test_everything_in_the_catalog_is_there_at_every_budget_it_fits(pair, rows):
         if not takes_rate(name):
             assert len(part) == 1 and part["rate"].iloc[0] == 1 and part["budget"].isna().all()
             continue
-        assert set(part["budget"]) == {b for b in FRACTIONS if fitting_rate(name, b, 64, 32, F32)}
+        assert set(part["budget"]) == {
+            b for b in FRACTIONS if find_rate(choose(name, 1.0), b, 64, 32, F32)
+        }
         assert (part["fraction"] <= part["budget"]).all()
     assert set(rows["family"]) == set(FAMILIES)
 
@@ -63,7 +71,7 @@ def test_the_largest_rate_that_fits(name, dtype):
     n, p = 640, 48
     for fraction in (0.6, 0.2, 0.05, 0.001):
         room = fraction * n * p * dtype.itemsize
-        rate = fitting_rate(name, fraction, n, p, dtype)
+        rate = find_rate(choose(name, 1.0), fraction, n, p, dtype)
         if rate is None:
             assert parse(name, 1 / STEPS, torch.ones(1)).kept_bytes(n, p, dtype) > room
         else:
@@ -109,7 +117,8 @@ def test_ratios(pair, rows):
 def test_what_has_no_closed_form_is_drawn_or_left_out(pair, rows):
     x, y = pair
     drawn = rows[rows["stderr"] > 0]
-    assert set(drawn["estimator"]) == {"countsketch+rounding:4", "feature-gaussian+rounding:2"}
+    rounded = {"countsketch+rounding:4", "feature-gaussian+rounding:2"}
+    assert set(drawn["estimator"]) == {*rounded, "priority-rows"}
     row = drawn[drawn["estimator"] == "countsketch+rounding:4"].iloc[0]
     e = parse(row["estimator"], row["rate"])
     seed = fold(0, "frontier", row["estimator"])
@@ -164,7 +173,9 @@ def lines(*values):
     )
     table = table.assign(fraction=table["kept_bytes"] / 100, stderr=0.0, minibatch_example=1.0)
     return table.assign(
-        oracle=table["estimator"] == "optimal-rows", biased=table["estimator"] == "top-rows"
+        oracle=table["estimator"] == "optimal-rows",
+        biased=table["estimator"] == "top-rows",
+        takes_rate=table["budget"].notna(),
     )
 
 
@@ -203,12 +214,16 @@ def test_lines_that_coincide_become_one_and_the_baseline_stays_alone():
         ("a", n, b, 50, r)
         for n, pair in zip(names, ratios, strict=True)
         for b, r in zip((0.5, 0.2), pair)
-    ]  # noqa: B905
-    assert list(dict.fromkeys(merged(lines(*made))["line"])) == ["haar, srht", "gaussian", BASELINE]
+    ]
+    assert list(dict.fromkeys(merge_lines(lines(*made))["line"])) == [
+        "haar, srht",
+        "gaussian",
+        BASELINE,
+    ]
 
 
 def test_figure(rows):
-    figure = frontier_figure.frontier(merged(average(rows)))
+    figure = frontier_figure.frontier(merge_lines(average(rows)))
     assert "minibatch variance" in figure.get_supylabel() and "bytes kept" in figure.get_supxlabel()
     assert len(figure.axes) == len(FAMILIES)
     drawn = set()
@@ -236,7 +251,7 @@ def test_figure(rows):
 
 def test_figure_of_nothing_but_rounding(pair):
     rows = frontier(pair_layer(*pair), F32, ["rounding:2", "rounding:4", "exact"])
-    assert len(frontier_figure.frontier(merged(average(rows))).axes) == len(FAMILIES)
+    assert len(frontier_figure.frontier(merge_lines(average(rows))).axes) == len(FAMILIES)
 
 
 QUICK = ["frontier", "--task", "digits-mlp", "--step", "0", "2"]

@@ -12,7 +12,7 @@ from sketchvar.analysis.loop import layers_at, start
 from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.sweep.cell import Cell, train
 from sketchvar.analysis.sweep.grid import Grid
-from sketchvar.analysis.tasks import TASKS, named
+from sketchvar.analysis.tasks import TASKS, find_task
 from sketchvar.analysis.tasks.task import Task, Validation
 from sketchvar.analysis.truth import redraws
 from sketchvar.estimators.seeds import fold
@@ -192,7 +192,7 @@ def test_the_smaller_batch_holds_as_much_in_the_precision_that_trains():
 def test_a_layer_keeps_its_input_in_the_dtype_that_the_task_names():
     for precision in ("float32", "bfloat16"):
         options = (("width", 16), ("batch_size", 8), ("precision", precision))
-        task = named("digits-mlp", options)
+        task = find_task("digits-mlp", options)
         ((_, layers),) = layers_at(task, [0], CPU, 0)
         assert task.dtype == getattr(torch, precision)
         # the first layer's X is the data themselves; the second one's is what the first has made

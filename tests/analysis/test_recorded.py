@@ -1,6 +1,7 @@
 """data/README.md says what the recorded files say: each number of its claims, computed again."""
 
 import re
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,16 @@ from scipy.stats import ttest_rel
 from support.claims import NUMBERS, memory, noise, paper, training
 from support.recorded import DATA, METHOD, Finals, holm, plus_one
 
+from sketchvar.analysis.__main__ import parser
+
 assert noise and training and memory and paper  # they fill NUMBERS
 TEXT = (DATA / "README.md").read_text()
 CONCLUSION, _, TABLES = TEXT.partition("## Claims")
+COMMANDS = [  # that made what is recorded
+    shlex.split(words.replace("\\\n", ""))
+    for file in DATA.rglob("README.md")
+    for words in re.findall(r"^(?: {4})?sketchvar ((?:.*\\\n)*.*)$", file.read_text(), re.MULTILINE)
+]
 NUMBER = r"\d+(?:\.\d+)?"
 
 
@@ -39,6 +47,11 @@ def test_the_conclusion_has_no_number_that_no_claim_has():
     half_a_page = CONCLUSION.partition("## Conclusion")[2]
     known = set(re.findall(NUMBER, TABLES))
     assert half_a_page and set(re.findall(NUMBER, half_a_page)) <= known
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_command_that_made_it_is_still_spelled_so(words):
+    assert parser().parse_known_args(words)[1] == []
 
 
 # the arithmetic of the intervals

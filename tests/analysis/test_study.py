@@ -16,7 +16,8 @@ import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
-from sketchvar.analysis.noise.table import COLUMNS, at_rate, by_unit
+from sketchvar.analysis.noise.select import at_rate, by_unit
+from sketchvar.analysis.noise.table import COLUMNS
 from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.tasks import TASKS
 from sketchvar.estimators import CountSketch

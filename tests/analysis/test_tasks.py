@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from sketchvar.analysis.study.study import Study, run
-from sketchvar.analysis.tasks import TASKS, named, stdlib_lm
+from sketchvar.analysis.tasks import TASKS, find_task, list_settings, stdlib_lm
 from sketchvar.analysis.tasks.cifar10_data import RECORD, images
 from sketchvar.analysis.tasks.encoder import classifier, tokenizer
 from sketchvar.analysis.tasks.glue import METRICS
 from sketchvar.analysis.tasks.glue_data import SOURCES, examples
-from sketchvar.analysis.tasks.task import epoch_places, moved
+from sketchvar.analysis.tasks.task import epoch_places, move
 
 transformers = pytest.importorskip("transformers")
 DATASETS = Path(os.environ.get("SKETCHVAR_DATASETS", "absent"))
@@ -97,7 +97,7 @@ def cola(tmp_path) -> Path:
 
 
 def small(encoder: Path, data: Path, **more):
-    return named(
+    return find_task(
         "glue/cola",
         (("pretrained", str(encoder)), ("data_dir", str(data)), ("batch_size", 4), *more.items()),
     )
@@ -152,8 +152,8 @@ def test_scores_are_learned_as_numbers(encoder, tmp_path):
     for name in ("train", "dev"):
         (tmp_path / f"{name}.tsv").write_text(LINES["sts-b"][0] + "\n1\tA dog.\tA cat.\t1.0\n")
     options = (("pretrained", str(encoder)), ("data_dir", str(tmp_path)), ("batch_size", 2))
-    task = named("glue/sts-b", options)
-    model, batch = task.model(), moved(task.batch(0, 0), torch.device("cpu"))
+    task = find_task("glue/sts-b", options)
+    model, batch = task.model(), move(task.batch(0, 0), torch.device("cpu"))
     logits = model(**batch[0]).logits
     assert logits.shape == (2, 1)
     torch.testing.assert_close(
@@ -279,10 +279,10 @@ def test_code_that_comes_with_a_model_is_never_run(encoder, tmp_path):
 def test_without_a_network_the_option_that_reads_a_directory_is_named():
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "SKETCHVAR_DATASETS": ""}
     script = """
-from sketchvar.analysis.tasks import named
+from sketchvar.analysis.tasks import find_task
 for task, option in (("glue/rte", "data"), ("cifar10/vit", "data"), ("glue/rte", "model")):
     try:
-        named(task).population if option == "data" else named(task).model()
+        find_task(task).population if option == "data" else find_task(task).model()
     except ValueError as error:
         print(error)
 """
@@ -298,11 +298,11 @@ for task, option in (("glue/rte", "data"), ("cifar10/vit", "data"), ("glue/rte",
 
 def test_a_task_that_is_not_of_glue_and_an_option_that_a_task_does_not_have():
     with pytest.raises(ValueError, match=r"unknown task 'glue/colla'; did you mean 'glue/cola'\?"):
-        named("glue/colla")
+        find_task("glue/colla")
     with pytest.raises(ValueError, match=r"unknown GLUE task 'ax'; .*known are cola"):
         replace(TASKS["glue/cola"], glue="ax")
     with pytest.raises(ValueError, match=r"digits-mlp takes no pretrained; it has batch_size"):
-        named("digits-mlp", (("pretrained", "minilm"),))
+        find_task("digits-mlp", (("pretrained", "minilm"),))
 
 
 @pytest.fixture
@@ -318,7 +318,8 @@ def binary(tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", ["cifar10/vit", "cifar10/conv"])
 def test_images_train_a_network(name, binary):
-    task = named(name, (("data_dir", str(binary)), ("width", 16), ("depth", 2), ("batch_size", 8)))
+    options = (("data_dir", str(binary)), ("width", 16), ("depth", 2), ("batch_size", 8))
+    task = find_task(name, options)
     assert task.population == 40
     first = np.fromfile(binary / "data_batch_1.bin", np.uint8)[:RECORD]
     pixels, labels = images("train", str(binary))
@@ -392,3 +393,66 @@ def test_words_stand_for_the_same_text(monkeypatch):
     numbers = stdlib_lm.tokens.__wrapped__(stdlib_lm.BYTES + 1000)[1]
     assert len(numbers) < 0.6 * len(held_out) and numbers.max() < stdlib_lm.BYTES + 1000
     assert torch.equal(stdlib_lm.tokens.__wrapped__(stdlib_lm.BYTES)[1], part[1])
+
+
+def test_names_are_known_before_anything_is_loaded():
+    script = """
+import sys
+from sketchvar.analysis.tasks import TASKS
+assert {"stdlib-lm", "glue/cola", "cifar10/vit", "digits-mlp"} <= set(TASKS) and len(TASKS) == 15
+assert "glue/colla" not in TASKS
+print(sorted({"torch", "sklearn", "PIL", "pandas"} & set(sys.modules)))
+from sketchvar.analysis.tasks import find_task
+assert find_task("digits-mlp", (("width", 8),)).width == 8 and "PIL" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_tasks_are_a_mapping_that_takes_others(monkeypatch):
+    mine = replace(TASKS["digits-mlp"], width=8)
+    monkeypatch.setitem(TASKS, "digits-mlp", mine)
+    monkeypatch.setitem(TASKS, "mine", mine)
+    assert find_task("mine") == mine == TASKS["digits-mlp"]
+    monkeypatch.undo()
+    assert "mine" not in TASKS and TASKS["digits-mlp"].width == 128
+
+
+def test_every_field_of_every_task_is_described():
+    for name in TASKS:
+        for setting in list_settings(TASKS[name]):
+            assert setting.about and setting.value == getattr(TASKS[name], setting.name)
+            assert len(setting.about) < 120 and not setting.about.endswith(".")
+    kinds = {s.name: s.kind for s in list_settings(TASKS["stdlib-lm"])}
+    assert (kinds["width"], kinds["precision"]) == (int, str)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("digits-mlp", (("batch_size", 0),), "batch_size must be 1 or more, got 0"),
+        ("digits-mlp", (("learning_rate", -1.0),), "learning_rate must be above 0, got -1"),
+        ("glue/cola", (("precision", "half"),), "precision must be one of float32, bfloat16, got"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(name, options, says):
+    with pytest.raises(ValueError, match=says):
+        find_task(name, options)
+
+
+@pytest.mark.parametrize("name", ["stdlib-lm", "cifar10/vit"])
+def test_heads_that_do_not_divide_the_width_are_refused(name):
+    task = find_task(name, (("width", 10), ("heads", 4)))
+    with pytest.raises(ValueError, match="heads must divide width, got width=10 and heads=4"):
+        task.model()
+
+
+def test_a_check_finds_what_is_missing_without_training(encoder, cola, tmp_path):
+    small(encoder, cola).check()
+    with pytest.raises(ValueError, match=r"no file .*train\.tsv; --data-dir needs GLUE's TSV"):
+        small(encoder, tmp_path / "nowhere").check()
+    with pytest.raises(ValueError, match="no tokenizer for model"):
+        small(tmp_path, cola).check()
+    with pytest.raises(ValueError, match="a batch of 25 cannot be drawn from 24 examples"):
+        replace(small(encoder, cola), batch_size=25).check()
+    find_task("stdlib-lm", (("batch_size", 10**6),)).check()  # its windows overlap

@@ -13,7 +13,7 @@ from sketchvar.analysis.sweep.cell import COLUMNS, TIMED, Cell, train
 from sketchvar.analysis.sweep.grid import Grid, held
 from sketchvar.analysis.sweep.outcome import final, interval, paired, summary
 from sketchvar.analysis.sweep.prediction import predictions, steps_to
-from sketchvar.analysis.tasks import TASKS, named
+from sketchvar.analysis.tasks import TASKS, find_task
 from sketchvar.estimators.seeds import fold
 
 SMALL = Cell(
@@ -29,7 +29,7 @@ def lasting(rows: pd.DataFrame) -> pd.DataFrame:
 def test_exact_rows_are_those_of_a_plain_training_loop():
     rows = train(SMALL)
     assert list(rows.columns) == COLUMNS
-    task = named("digits-mlp", (("width", 16), ("batch_size", 50)))
+    task = find_task("digits-mlp", (("width", 16), ("batch_size", 50)))
     torch.manual_seed(fold(3, "model"))
     model = task.model()
     optimizer = torch.optim.AdamW(

@@ -10,8 +10,8 @@ from scipy.stats import binom, norm
 
 from sketchvar.analysis import verify as module
 from sketchvar.analysis.__main__ import main, parser
-from sketchvar.analysis.verify import bound, pairs, spelled, verify, z_scores
-from sketchvar.estimators import CATALOG, Estimator, TopRows, UniformRows
+from sketchvar.analysis.verify import bound, pairs, read, verify, z_scores
+from sketchvar.estimators import CATALOG, Choice, Estimator, TopRows, UniformRows
 from sketchvar.estimators.estimator import Traits
 
 
@@ -53,7 +53,7 @@ def three(kinds, monkeypatch):
 
 
 def judged(make, pairs, draws=6000, seed=0):
-    (verdict,) = verify({"altered": lambda y_sq: make}, pairs, seed, draws=draws)
+    (verdict,) = verify({"altered": Choice.of(make)}, pairs, seed, draws=draws)
     return verdict
 
 
@@ -149,13 +149,13 @@ def test_rounding_is_no_disagreement_and_certainty_is_none():
 
 def test_more_draws_with_more_time(three, monkeypatch):
     monkeypatch.setattr(module, "LEAST", 10)
-    (few,) = verify(spelled(["uniform-rows"]), three, 0, budget=0)
-    (more,) = verify(spelled(["uniform-rows"]), three, 0, budget=0.3)
+    (few,) = verify(read(["uniform-rows"]), three, 0, budget=0)
+    (more,) = verify(read(["uniform-rows"]), three, 0, budget=0.3)
     assert few.checks[0].draws == 10 < more.checks[0].draws
-    (default,) = verify(spelled(["uniform-rows"]), three, 0)
-    (again,) = verify(spelled(["uniform-rows"]), three, 0)
+    (default,) = verify(read(["uniform-rows"]), three, 0)
+    (again,) = verify(read(["uniform-rows"]), three, 0)
     assert torch.equal(default.scores, again.scores)
-    (other,) = verify(spelled(["uniform-rows"]), three, 1)
+    (other,) = verify(read(["uniform-rows"]), three, 1)
     assert not torch.equal(default.scores, other.scores)
 
 

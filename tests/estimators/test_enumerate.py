@@ -140,10 +140,14 @@ CASES = {
         {
             "the paper's, for squared norms": lambda m: (m.Q - m.C) / 2,
             "the oracle's": lambda m: (m.L**2 - m.C) / 2,
-            "without replacement": lambda m: (
-                (m.x_sq.sqrt().sum() * (m.x_sq.sqrt() @ m.y_sq) - m.C) * 2 / (2 * 3)
-            ),
+            "with replacement": lambda m: NormRows(0.5, replacement=True).variance(m),
         },
+    ),
+    "norm rows iid 4 to 2": (
+        lambda x, y: NormRows(0.5, replacement=True),
+        4,
+        False,
+        {"without replacement": lambda m: NormRows(0.5).variance(m)},
     ),
     "norm rows, one zero": (
         lambda x, y: NormRows(0.75),
@@ -200,7 +204,8 @@ def test_zero_only_where_nothing_is_lost():
     x, y = pair(4)
     m = Moments.of(x, y)
     kinds = (CountSketch, SRHT, UniformRows, Rademacher, NormRows)
-    assert [k for k in kinds if k(1.0).variance(m) == 0] == [CountSketch, SRHT, UniformRows]
+    exact = [CountSketch, SRHT, UniformRows, NormRows]
+    assert [k for k in kinds if k(1.0).variance(m) == 0] == exact
 
 
 def is_continuous(estimator, x, y):

@@ -111,7 +111,7 @@ CASES = {
         BernoulliRows(0.4),
         pair(5),
         {
-            "with replacement": lambda m: NormRows(0.4).variance(m),
+            "one of each group": lambda m: NormRows(0.4).variance(m),
             "weights not squared": lambda m: m.D,
         },
     ),
@@ -139,7 +139,7 @@ CASES = {
     "winner take all, none wins": (
         WinnerTakeAllRows(0.4),
         (torch.nn.functional.normalize(pair(5)[0]), pair(5)[1]),
-        {"without replacement": lambda m: NormRows(0.4).variance(m) * 0.75},
+        {"with replacement": lambda m: NormRows(0.4, replacement=True).variance(m)},
     ),
     "winner take all 4 to 4": (WinnerTakeAllRows(1.0), pair(4), {}),
     "scored rows 4 to 2": (

@@ -25,7 +25,8 @@ from sketchvar.estimators import (
     spell,
 )
 from sketchvar.estimators.catalog import ORACLES, WITHOUT_RATE
-from sketchvar.estimators.spelling import split_rate, takes_rate
+from sketchvar.estimators.combine import innermost
+from sketchvar.estimators.spelling import takes_rate
 
 SPELLED = {
     "exact": Exact(),
@@ -100,23 +101,11 @@ def test_a_rate_is_filled_in_where_it_is_missing():
         assert takes_rate(text)
 
 
-def test_a_spelling_is_a_name_and_a_rate():
-    assert split_rate("gaussian:0.1", 0.5) == ("gaussian", 0.1)
-    assert split_rate("gaussian", 0.5) == ("gaussian", 0.5)
-    assert split_rate(" centered( countsketch ):0.25", 0.5) == ("centered(countsketch)", 0.25)
-    assert split_rate("centered(gaussian:0.1+rounding:4)", 0.5) == (
-        "centered(gaussian+rounding:4)",
-        0.1,
-    )
-    assert split_rate("gaussian:1+rounding:1", 0.5) == ("gaussian+rounding:1", 1.0)
-    assert split_rate("sparse-sign:0.1,nonzeros=8", 0.5) == ("sparse-sign,nonzeros=8", 0.1)
-    assert split_rate("rounding:2", 0.5) == ("rounding:2", 1.0)
-    assert split_rate("exact", 0.5) == ("exact", 1.0)
-    for text in SPELLED:
-        name, rate = split_rate(text, 0.9)
-        assert parse(name, rate) == SPELLED[text] and takes_rate(name) == (
-            name != spell(SPELLED[text])
-        )
+@pytest.mark.parametrize("text", SPELLED)
+def test_the_rate_can_be_left_out_of_a_spelling(text):
+    name, rate = spell(SPELLED[text], rate=False), getattr(innermost(SPELLED[text]), "rate", None)
+    assert parse(name, rate) == SPELLED[text]
+    assert takes_rate(name) == (name != text) == (rate is not None)
 
 
 def test_oracles_are_given_y_sq():

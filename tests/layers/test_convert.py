@@ -86,8 +86,8 @@ def t5():
 
 def convnet():
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 4, stride=4), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Flatten(),
-        nn.Linear(8 * 16, 3),
+        nn.Conv2d(3, 8, 4, stride=4), nn.ReLU(inplace=True),
+        nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 16, 3),
     )  # fmt: skip
     images = torch.randn(8, 3, 16, 16)
     return model, lambda m: m(images).square().mean()
@@ -277,6 +277,56 @@ def test_what_cannot_be_sketched_is_reported():
     }
     for name, reason in reasons.items():
         assert reason in report.skipped[name], (name, report.skipped[name])
+
+
+class Fused(nn.Module):
+    """A loss that takes the head's weight, as fused cross-entropies do, and a tied decoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.tied = nn.Linear(4, 4), nn.Linear(4, 6), nn.Linear(4, 4)
+
+    def forward(self, x):
+        h = self.body(x.to(self.body.weight.dtype))
+        h = nn.functional.linear(self.tied(h), self.tied.weight.t())
+        return self.loss(h)
+
+    def loss(this, h):
+        return nn.functional.linear(h, this.head.weight).logsumexp(-1).sum()
+
+
+def test_a_layer_that_nobody_would_call_is_reported():
+    model = nn.Sequential(Fused(), nn.Linear(4, 4), nn.Linear(4, 4, dtype=torch.cfloat))
+    model[1].forward = lambda x: x  # as accelerate's hooks do
+    report = sketch_linears(model, CountSketch(0.5))
+    assert list(report.converted) == ["0.body", "0.tied"]
+    assert report.skipped == {
+        "0.head": "Fused reads its weight itself and never calls it",
+        "1": "its forward was replaced on the instance, as accelerate's hooks do (device_map,"
+        " offload): nobody would call the sketched one; convert first",
+        "2": "its weight is complex",
+    }
+
+
+def test_adapters_of_multihead_attention_are_reported():
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    model = nn.Sequential(nn.Linear(16, 16), nn.MultiheadAttention(16, 2))
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["1"]))
+    report = sketch_linears(model, CountSketch(0.5))
+    assert list(report.converted) == ["base_model.model.0"]
+    assert sum("adapter of nn.MultiheadAttention" in why for why in report.skipped.values()) == 2
+
+
+@pytest.mark.parametrize("first", ["b[0]", "b*"])
+def test_a_name_with_brackets_is_the_layer_of_that_name(first):
+    model = nn.ModuleDict({key: nn.Linear(4, 4) for key in ("b[0]", "b0", "b*", "b?")})
+    own = {name: CountSketch((i + 1) / 10) for i, name in enumerate(model)}
+    assert sketch_linears(model, own).converted == own
+    assert list(sketch_linears(model, own[first], include=first).converted) == [first]
+    assert first not in sketch_linears(model, own[first], exclude=[first]).converted
+    rest = sketch_linears(model, {"b[!0]": Gaussian(0.5), "*": UniformRows(0.5), first: own[first]})
+    assert rest.converted[first] == own[first]  # its own name comes first, wherever it stands
+    assert rest.converted["b?"] == Gaussian(0.5) and rest.converted["b0"] == UniformRows(0.5)
 
 
 def test_multihead_attention_and_encoder_layers_still_run():

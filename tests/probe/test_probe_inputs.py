@@ -101,7 +101,7 @@ def test_a_column_of_the_table():
         model(torch.randn(8, 16)).square().sum().backward()
         probe.step()
     rows = probe.rows()
-    assert rows.columns[-1] == "input_of"
+    assert list(rows.columns[-4:]) == ["input_of", "oracle", "biased", "takes_rate"]
     assert dict(zip(rows["layer"], rows["input_of"], strict=True)) == {
         "a": "a",
         "b": "a",

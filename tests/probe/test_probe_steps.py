@@ -258,7 +258,8 @@ def test_steps_that_are_not_told_apart():
     [
         ({"estimators": ["magic"], "rates": [0.5]}, "magic"),
         ({"estimators": ["gaussian"], "rates": [1.5]}, "rate=1.5|rate 1.5"),
-        ({"estimators": ["gaussian"]}, "needs both estimators= and rates="),
+        ({"estimators": ["gaussian"]}, "'gaussian' needs rate; write gaussian:0.1"),
+        ({"rates": [0.5]}, "rates= needs estimators="),
         ({"every": 0}, "every must be 1 or more, got 0"),
     ],
 )

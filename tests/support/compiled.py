@@ -46,6 +46,15 @@ def test_one_graph_serves_every_step_and_batch_size(name):
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
+@pytest.mark.parametrize("shape", [(20, 6), (4, 5, 6)])
+def test_writing_in_place_to_the_output(shape):
+    model = nn.Sequential(SketchedLinear(6, 8, CountSketch(0.3)), nn.ReLU(inplace=True))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x = torch.randn(shape)
+    for a, b in zip(gradients(model, model, x), gradients(compiled, model, x), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
 def test_each_step_draws_anew():
     model = SketchedLinear(6, 5, CountSketch(0.3))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

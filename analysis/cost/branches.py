@@ -1,0 +1,145 @@
+"""ForkStudy and branch(): train a task, let copies go on from it, and set where they end beside
+what was predicted.
+"""
+
+import itertools
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from sketchvar.analysis import records
+from sketchvar.analysis.cost.effective import beside
+from sketchvar.analysis.cost.fork import FACTORS, FRACTIONS, check_numbers, forks
+from sketchvar.analysis.cost.measure import cost
+from sketchvar.analysis.cost.points import (
+    Loss,
+    Points,
+    Progress,
+    fresh,
+    known,
+    stops,
+    write_step,
+)
+from sketchvar.analysis.folder import Folder
+from sketchvar.analysis.loop import Training
+from sketchvar.analysis.tasks import find_task
+from sketchvar.estimators import choices
+from sketchvar.estimators.seeds import fold
+
+
+@dataclass(frozen=True)
+class ForkStudy(Points):
+    """What to train, where to let copies go on, ``ahead`` steps each, and by what: ``count`` copies
+    of every method, ``tuning`` more to find its learning rate by.
+
+    ``draws`` are those of the cost that predicts where they end; ``held_out`` batches of the task,
+    on which no copy trains, have the losses that are compared.
+    """
+
+    estimators: tuple[str, ...]
+    rates: tuple[float, ...]
+    ahead: int = 16
+    count: int = 7
+    tuning: int = 2
+    fractions: tuple[float, ...] = FRACTIONS
+    factors: tuple[float, ...] = FACTORS
+    draws: int = 4
+    depth: int = 12
+    held_out: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choices(self.estimators, self.rates)
+        check_numbers(self.ahead, self.count, self.tuning, self.fractions, self.factors)
+
+    @property
+    def name(self) -> str:
+        """The run's id: the task and a fingerprint of every field."""
+        return f"forks-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
+
+
+def branch(
+    study: ForkStudy,
+    out: Path,
+    resume: bool = False,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Path:
+    """Train, and at every point write cost.parquet, forks.parquet (every fork as it ends) and
+    effective.parquet (the effective batch beside its predictions) to ``out``, which is returned.
+
+    ``progress`` is called with ("train", updates), ("draw", draws of a point's cost) and ("fork",
+    forks that ended). ``jobs`` forks run at a time, on the joblib backend that is active. A study
+    that was stopped goes on with ``resume=True`` where it was, with any number of jobs. Raises
+    ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
+    """
+    folder, device = Folder(out), torch.device(study.device)
+    task = find_task(study.task, study.options)
+    origin = records.provenance(device) | task.provenance()
+    folder.claim(study, resume)
+    folder.describe(study, origin, finished=False)
+    costs, ends, effective = (out / f"{n}.parquet" for n in ("cost", "forks", "effective"))
+    about = {"run": study.name, "task": study.task}
+
+    def show(stage: str, done: int) -> None:
+        if progress is not None:
+            progress(stage, done)
+
+    for step, training in stops(study, folder, progress):
+        if known(effective, step):
+            continue
+        if not known(costs, step):
+            write_step(costs, step, predict(study, training, step, show).assign(**about))
+        before = records.read_rows(ends) if ends.exists() else None
+        mine = None if before is None else before[before["step"] == step]
+
+        def keep(rows: pd.DataFrame, step: int = step) -> None:
+            write_step(ends, step, rows.assign(**about))
+            show("fork", len(rows))
+
+        table = forks(
+            training.model,
+            Loss(training.task, training.device),
+            fresh(training, step, "fork"),
+            choices(study.estimators, study.rates),
+            training.optimizer,
+            steps=study.ahead,
+            count=study.count,
+            tuning=study.tuning,
+            fractions=study.fractions,
+            factors=study.factors,
+            evaluation=list(itertools.islice(fresh(training, step, "held out"), study.held_out)),
+            schedule=study.schedule(step),
+            seed=fold(study.seed, "fork", step),
+            jobs=jobs,
+            known=mine,
+            keep=keep,
+        ).table
+        found = records.read_rows(costs)
+        found = found[found["step"] == step].drop(columns=["step", *about])
+        both = beside(table, found, study.ahead)
+        write_step(effective, step, both.assign(**about))
+    folder.describe(study, origin, finished=True)
+    folder.checkpoint.unlink(missing_ok=True)
+    return out
+
+
+def predict(study: ForkStudy, training: Training, step: int, show: Progress) -> pd.DataFrame:
+    """The costs of the study's estimators at one step, over one step, the forks' and forever."""
+    return cost(
+        training.model,
+        Loss(training.task, training.device),
+        fresh(training, step, "cost"),
+        choices(study.estimators, study.rates),
+        training.optimizer,
+        sorted({1.0, float(study.ahead), math.inf}),
+        draws=study.draws,
+        curvature="gauss-newton",
+        schedule=study.schedule(step),
+        depth=study.depth,
+        seed=fold(study.seed, "cost", step),
+        progress=lambda done, total: show("draw", done),
+    ).table

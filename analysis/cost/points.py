@@ -1,0 +1,125 @@
+"""The points of a training at which it stands still: trained on to each, resumed from the last."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from sketchvar.analysis import records
+from sketchvar.analysis.folder import Folder
+from sketchvar.analysis.loop import Training, forward, start
+from sketchvar.analysis.tasks import Batch, Options, Task, find_task, move
+from sketchvar.estimators.seeds import fold
+
+Progress = Callable[[str, int], object]
+
+
+@dataclass(frozen=True)
+class Points:
+    """A task, trained for ``steps`` as its schedule knows them, and looked at after ``measure_at``
+    updates.
+
+    Raises ValueError for names that are not known and numbers that make no sense. Step 0 is none of
+    them: an optimizer has no state there, so that its steps are not known.
+    """
+
+    task: str
+    steps: int
+    measure_at: tuple[int, ...]
+    device: str
+    seed: int
+    options: Options
+
+    def __post_init__(self) -> None:
+        find_task(self.task, self.options)
+        points = " ".join(map(str, self.measure_at)) or "none"
+        if not self.measure_at or list(self.measure_at) != sorted(set(self.measure_at)):
+            raise ValueError(
+                f"measure points must be different and rising, got {points}; change --measure-at"
+            )
+        if self.measure_at[0] < 1 or self.measure_at[-1] > self.steps:
+            raise ValueError(
+                f"measure points must lie within 1..{self.steps}, got {points}: at step 0 the"
+                " optimizer has no state yet; change --measure-at or --steps"
+            )
+
+    def schedule(self, step: int) -> tuple[float, ...]:
+        """The learning rates of the steps that are left over that of the next; empty at the end."""
+        task = find_task(self.task, self.options)
+        now = task.rate_at(step, self.steps)
+        return tuple(task.rate_at(s, self.steps) / (now or 1.0) for s in range(step, self.steps))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A task's loss in the precision that trains: one that other processes can be sent."""
+
+    task: Task
+    device: torch.device
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        return forward(self.task, model, batch, self.device)
+
+
+def fresh(training: Training, step: int, what: str) -> Iterator[Batch]:
+    """Batches that are independent of each other and of those that train: draws of ``what``."""
+    number = 0
+    while True:
+        seed = fold(training.seed, what, step, number)
+        yield move(training.task.batch(step, seed), training.device)
+        number += 1
+
+
+def stops(
+    points: Points, folder: Folder, progress: object = None
+) -> Iterator[tuple[int, Training]]:
+    """Train, and stop at every point; the learning rate is that of the step to come. Goes on from
+    the last point at which it stopped before, which is yielded again.
+
+    Raises FloatingPointError for a loss that is not finite.
+    """
+    task, device = find_task(points.task, points.options), torch.device(points.device)
+    training = start(task, points.steps, device, points.seed)
+    begin = restore(folder, training)
+    for step in range(begin, points.measure_at[-1] + 1):
+        if progress is not None:
+            progress("train", step)
+        if step in points.measure_at:
+            folder.save(step, training.model, training.optimizer)
+            for group in training.optimizer.param_groups:
+                group["lr"] = task.rate_at(min(step, points.steps - 1), points.steps)
+            yield step, training
+        if step < points.measure_at[-1]:
+            training.advance(step)
+
+
+def restore(folder: Folder, training: Training) -> int:
+    """The step of the checkpoint, which ``training`` is brought to; 0 where there is none."""
+    if not folder.checkpoint.exists():
+        return 0
+    try:
+        state = torch.load(folder.checkpoint, map_location=training.device, weights_only=True)
+        training.model.load_state_dict(state["model"])
+        training.optimizer.load_state_dict(state["optimizer"])
+    except Exception as error:
+        raise ValueError(
+            f"{folder.checkpoint} is not readable ({error}); remove it to train from the start"
+        ) from None
+    return int(state["step"])
+
+
+def known(path: Path, step: int) -> bool:
+    """Whether a table has rows of this step."""
+    return path.exists() and step in set(records.read_rows(path)["step"])
+
+
+def write_step(path: Path, step: int, rows: pd.DataFrame) -> None:
+    """Put the rows of one step into a table, in place of those that it has of it."""
+    if not len(rows):
+        return
+    before = records.read_rows(path) if path.exists() else pd.DataFrame({"step": []})
+    rows.insert(0, "step", step)
+    records.write_rows(path, records.append_rows(before[before["step"] != step], rows))

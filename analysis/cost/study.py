@@ -1,0 +1,106 @@
+"""CostStudy and measure(): train a task and write what every estimator's noise costs on the way."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from sketchvar.analysis import records
+from sketchvar.analysis.cost.measure import CURVATURES, HORIZONS, Costs, cost
+from sketchvar.analysis.cost.points import Loss, Points, Progress, fresh, known, stops, write_step
+from sketchvar.analysis.folder import Folder
+from sketchvar.analysis.loop import Training
+from sketchvar.analysis.tasks import find_task
+from sketchvar.estimators import choices
+from sketchvar.estimators.catalog import check_known
+from sketchvar.estimators.seeds import fold
+
+FILES = {"table": "cost", "layers": "cost-layers", "coherence": "coherence"}
+
+
+@dataclass(frozen=True)
+class CostStudy(Points):
+    """What to train, where to measure, and what: the cost of ``estimators``, at every one of
+    ``rates`` where they take one, over ``horizons`` and the steps that are left.
+
+    ``coherent`` are those that are also drawn with one seed for all layers; ``layers`` measures
+    every layer by itself too.
+    """
+
+    estimators: tuple[str, ...]
+    rates: tuple[float, ...]
+    horizons: tuple[float, ...] = HORIZONS
+    draws: int = 8
+    curvature: str = "gauss-newton"
+    depth: int = 16
+    coherent: tuple[str, ...] = ()
+    layers: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_known("curvature", self.curvature, CURVATURES)
+        choices(self.estimators + self.coherent, self.rates)
+        if self.draws < 1:
+            raise ValueError(f"--draws must be 1 or more, got {self.draws}")
+
+    @property
+    def name(self) -> str:
+        """The run's id: the task and a fingerprint of every field."""
+        return f"cost-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
+
+
+def measure(
+    study: CostStudy, out: Path, resume: bool = False, progress: Progress | None = None
+) -> Path:
+    """Train, and at every measured step write cost.parquet, cost-layers.parquet and
+    coherence.parquet to ``out``, which is returned.
+
+    ``progress`` is called with ("train", updates) and ("draw", draws of all measured steps). A run
+    that was stopped goes on with ``resume=True`` from its last measured step. Raises ValueError for
+    a folder that cannot be used, FloatingPointError for what is not finite.
+    """
+    folder, device = Folder(out), torch.device(study.device)
+    task = find_task(study.task, study.options)
+    origin = records.provenance(device) | task.provenance()
+    folder.claim(study, resume)
+    folder.describe(study, origin, finished=False)
+    paths = {part: out / f"{name}.parquet" for part, name in FILES.items()}
+    for number, (step, training) in enumerate(stops(study, folder, progress)):
+        if known(paths["coherence"], step):  # the last to be written
+            continue
+
+        def drawn(done: int, total: int, before: int = number) -> None:
+            if progress is not None:
+                progress("draw", before * total + done)
+
+        found = measure_at(study, training, step, drawn)
+        for part, path in paths.items():
+            write_step(path, step, getattr(found, part).assign(run=study.name, task=study.task))
+    folder.describe(study, origin, finished=True)
+    folder.checkpoint.unlink(missing_ok=True)
+    return out
+
+
+def measure_at(
+    study: CostStudy, training: Training, step: int, progress: Callable[[int, int], object]
+) -> Costs:
+    """The costs at one step of a training."""
+    left = study.steps - step
+    horizons = sorted({*study.horizons, *([left] if left else [])} - {0})
+    return cost(
+        training.model,
+        Loss(training.task, training.device),
+        fresh(training, step, "cost"),
+        choices(study.estimators, study.rates),
+        training.optimizer,
+        horizons,
+        draws=study.draws,
+        curvature=study.curvature,
+        layers=study.layers,
+        one_seed=choices(study.coherent, study.rates),
+        schedule=study.schedule(step),
+        depth=study.depth,
+        seed=fold(study.seed, "cost", step),
+        progress=progress,
+    )
