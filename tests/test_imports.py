@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-INSTRUMENTS = {"loop", "meter", "records", "folder", "style", "probe", "noise", "tasks"}
+INSTRUMENTS = {
+    "loop", "meter", "records", "claim", "folder", "style", "probe", "noise", "tasks",
+}  # fmt: skip
 QUESTIONS = {"study", "frontier", "plan", "truth", "cost", "sweep", "bench", "verify", "scores"}
 GATHER = {"plot", "report", "gpu", "paper"}  # stand above the rooms
 COMMANDS = {"commands", "__main__"}
 SPEND = {"plan": {"frontier"}}  # a budget
 OPEN = {  # still to be mended
-    ("sketchvar.analysis.paper.rows", "commands"),
     ("sketchvar.estimators.kernels.counter", "kernels"),
 }
 

@@ -2,7 +2,6 @@
 it.
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Iterator, Sequence
@@ -127,33 +126,3 @@ def account_for(output: Tensor) -> dict[str, int]:
                     name = node.name().removesuffix("Backward0").removesuffix("Backward")
                     held[name] = held.get(name, 0) + t.untyped_storage().nbytes()
     return dict(sorted(held.items(), key=lambda item: -item[1]))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``bench memory`` on the command line."""
-    parser.add_argument(
-        "--estimators",
-        nargs="+",
-        default=("uniform-rows", "countsketch"),
-        metavar="E",
-        help="as in gaussian or rounding:2",
-    )
-    parser.add_argument(
-        "--rates",
-        nargs="+",
-        type=float,
-        default=(0.5, 0.1),
-        metavar="R",
-        help="fractions of X to keep",
-    )
-    parser.add_argument("--layers", type=int, default=12, metavar="N", help="layers of the encoder")
-    parser.add_argument(
-        "--batch",
-        nargs="+",
-        type=int,
-        default=(128,),
-        metavar="N",
-        help="examples; 128 × 128 tokens need 20 GB",
-    )
-    parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens of an example")
-    parser.add_argument("--device", default="cpu", metavar="D", help="auto, cpu, cuda or cuda:N")

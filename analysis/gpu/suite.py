@@ -9,15 +9,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from sketchvar.analysis import records
-from sketchvar.analysis.bench.figures import layer_times
-from sketchvar.analysis.gpu import figures
+from sketchvar.analysis.claim import open_folder
 from sketchvar.analysis.gpu.parts import PARTS
 from sketchvar.analysis.gpu.run import Run
 from sketchvar.analysis.gpu.scale import TINY, Scale
-from sketchvar.analysis.style import save
 from sketchvar.analysis.tasks.glue_data import first_line
 
 
@@ -47,21 +44,15 @@ def suite(
     next part runs. The same call again goes on: parts that were done are not run again. Raises
     ValueError where ``out`` holds a suite of another device.
     """
-    out.mkdir(parents=True, exist_ok=True)
     origin = records.provenance(torch.device(device))
-    before = (
-        records.read_json(out / "suite.json")
-        if (out / "suite.json").exists()
-        else {"parts": {}, **origin}
-    )
+    begun = open_folder(out, "GPU suite", "suite.json")
+    before = records.read_json(out / "suite.json") if begun else {"parts": {}, **origin}
     if before["hardware"] != origin["hardware"]:
         raise ValueError(
             f"{out} was measured on {before['hardware']}, this is {origin['hardware']}; choose"
             " another --out"
         )
-    words = (
-        f"python -m analysis gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
-    )
+    words = f"sketchvar gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
     origin["command"] = words + (
         "" if tuple(parts) == tuple(PARTS) else f" --parts {' '.join(parts)}"
     )
@@ -141,18 +132,9 @@ def numbers(out: Path) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["number", "bound", "measured"])
 
 
-def draw(out: Path) -> list[Path]:
-    """Draw every figure that the folder has rows for, beside them; the paths of the PNGs."""
-    found: dict[str, Figure] = {}
-    if (rows := read(out / "layers.parquet")) is not None:
-        for dtype, part in rows.groupby("dtype", sort=False):
-            for i, group in enumerate(figures.split_by_model(part), start=1):
-                found[f"layers_{dtype}_{i}"] = layer_times(group)
-    if (rows := read(out / "memory.parquet")) is not None:
-        found["throughput"] = figures.throughput(rows)
-    if (rows := read(out / "kernels.parquet")) is not None:
-        found["kernels"] = figures.kernels(rows)
-    return [save(figure, out / name)[0] for name, figure in found.items()]
+def name_device(device: str) -> str:
+    """The name of a GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
 
 
 def read(path: Path) -> pd.DataFrame | None:

@@ -2,7 +2,6 @@
 right.
 """
 
-import argparse
 
 import torch
 from torch import nn
@@ -33,13 +32,6 @@ def test_bench_memory():
     assert rows.ratio[0] == rows.ratio[4] == 1 and rows.saved[1] < rows.saved[0]
     assert (rows.peak > rows.resident).all()
     assert peak_memory(rows).axes
-
-
-def test_arguments():
-    for module in (bench_layer, bench_memory):
-        parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
-        assert parser.parse_args(["--rates", "0.3"]).rates == [0.3]
 
 
 def test_the_account_of_saved_bytes_counts_each_memory_once_and_no_parameter():

@@ -158,7 +158,7 @@ def test_the_command_writes_rows_tables_and_figures_and_goes_on(tmp_path, capsys
     out = tmp_path / "sweep"
     assert main([*WORDS, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "uniform-rows 0.5" in printed and "observed − predicted" in printed
+    assert "uniform-rows 0.5" in printed and "effective" in printed
     names = {file.name for file in out.iterdir()}
     assert names >= {
         "rows.parquet",
