@@ -17,8 +17,8 @@ from sketchvar.estimators.grids import (
     levels_of,
     locate,
 )
+from sketchvar.estimators.kernels import blockwise_hadamard, pack, unpack
 from sketchvar.estimators.moments import Moments, row_sq, total_sq, wide
-from sketchvar.estimators.quantize import blockwise_hadamard, pack, unpack
 from sketchvar.estimators.seeds import Generator, generator
 
 AXES = ("features", "tokens")
@@ -73,7 +73,12 @@ class GridRounding(Estimator):
     @property
     def traits(self) -> Traits:  # type: ignore[override]
         """Biased where it rounds to the nearest; the closed form needs the pair."""
-        return Traits(biased=self.nearest, needs_pair=True)
+        return Traits(
+            biased=self.nearest,
+            needs_pair=True,
+            basis_matters=True,
+            order_matters=self.axis == "tokens",
+        )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         z = self.turn(x)

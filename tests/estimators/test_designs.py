@@ -10,7 +10,6 @@ from unittest.mock import patch
 import pytest
 import torch
 from scipy.integrate import quad
-from support.outcomes import mean_and_variance
 from test_enumerate import agrees, pair
 from test_family_enumerate import heavy, scores
 
@@ -30,6 +29,7 @@ from sketchvar.estimators import (
 from sketchvar.estimators.designs import chance_to_meet, draw_from_groups
 from sketchvar.estimators.priority import expected_excess
 from sketchvar.estimators.seeds import Generator, generator
+from sketchvar.estimators.testing import mean_and_variance
 
 
 def positive(n):

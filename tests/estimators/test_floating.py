@@ -4,7 +4,6 @@ bytes, and what is not a number.
 
 import pytest
 import torch
-from support.outcomes import mean_and_variance
 from test_enumerate import agrees, pair
 
 from sketchvar.estimators import GridRounding, Moments, estimate
@@ -16,6 +15,7 @@ from sketchvar.estimators.grids import (
     levels_of,
     locate,
 )
+from sketchvar.estimators.testing import mean_and_variance
 
 NAMED = {
     "nvfp4": GridRounding("e2m1", 16, "e4m3"),
