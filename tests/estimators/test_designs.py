@@ -55,6 +55,7 @@ CASES = {
     "winner take all, rounded": (Then(WinnerTakeAllRows(0.7), StochasticRounding(1)), heavy(4)),
 }
 ONE_DRAWN = {"norm 4 to 1", "winner take all 5 to 3", "winner take all 5 to 4"}
+ONE_DRAWN |= {"winner take all, rounded"}
 
 
 @pytest.mark.parametrize("case", CASES)
