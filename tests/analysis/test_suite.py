@@ -15,7 +15,7 @@ from sketchvar.analysis.gpu import scale, suite
 from sketchvar.analysis.gpu.parts import PARTS
 from sketchvar.analysis.gpu.run import Run
 from sketchvar.analysis.gpu.scale import Scale
-from sketchvar.estimators.kernels import counter
+from sketchvar.estimators import kernels as door
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +133,11 @@ def test_bad_input_in_one_line(words, error, capsys):
 
 
 def test_kernels_are_switched_off_for_the_plain_path(monkeypatch):
-    monkeypatch.setattr(counter, "triton_kernels", lambda: pytest)
+    monkeypatch.setattr(door, "load_triton", lambda: pytest)
     monkeypatch.setenv("SKETCHVAR_KERNELS", "on")
-    assert counter.kernels(torch.device("cuda")) is pytest
-    assert bench_kernels.under(lambda: counter.kernels(torch.device("cuda"))) is None
-    assert counter.kernels(torch.device("cuda")) is pytest
+    assert door.find_triton(torch.device("cuda")) is pytest
+    assert bench_kernels.under(lambda: door.find_triton(torch.device("cuda"))) is None
+    assert door.find_triton(torch.device("cuda")) is pytest
 
 
 def test_full_size_is_what_was_asked_for():
