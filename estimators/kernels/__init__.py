@@ -20,7 +20,7 @@ from sketchvar.estimators.kernels import buckets, counter, hadamard, rounding
 from sketchvar.estimators.kernels.buckets import Buckets, group_rows, split_buckets
 from sketchvar.estimators.kernels.cosine import cosine_transform
 from sketchvar.estimators.kernels.hadamard import blockwise_hadamard, next_power_of_two
-from sketchvar.estimators.kernels.rounding import count_steps
+from sketchvar.estimators.kernels.rounding import count_steps, pack, unpack
 from sketchvar.estimators.seeds import generator
 
 __all__ = [
@@ -37,8 +37,10 @@ __all__ = [
     "group_rows",
     "hadamard_transform",
     "next_power_of_two",
+    "pack",
     "round_and_pack",
     "split_buckets",
+    "unpack",
     "unpack_and_scale",
 ]
 

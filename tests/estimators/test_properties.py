@@ -51,7 +51,11 @@ def rotation(d, seed):
     return torch.linalg.qr(torch.randn(d, d, generator=g, dtype=torch.float64)).Q
 
 
-@pytest.mark.parametrize("name", CATALOG)
+# scales of few bits do not follow X, but for powers of two
+OWN_SCALES = {"mxfp4", "nvfp4", "nvfp4-nearest"}
+
+
+@pytest.mark.parametrize("name", [n for n in CATALOG if n not in OWN_SCALES])
 @bounded
 @given(pair=pairs(), rate=rates, a=st.sampled_from([-3.0, 1e-4, 0.5, 1e4]))
 def test_scaling_x_scales_variance_by_its_square(name, pair, rate, a):
