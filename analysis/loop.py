@@ -37,17 +37,17 @@ class Training:
         return move(self.task.batch(step, self.seed), self.device)
 
     def gradient(self, step: int, batch: Batch) -> float:
-        """Add a step's gradient to the model's and return its loss.
+        """Leave a step's gradient, and no other, in the model; returns its loss.
 
         Raises FloatingPointError for a loss that is not finite.
         """
+        self.optimizer.zero_grad(set_to_none=True)
         self.seed_step(step)
         return backward(forward(self.task, self.model, batch, self.device), f"step {step}")
 
     def update(self, step: int) -> None:
-        """Update the weights at the schedule's rate, and clear the gradients.
-
-        Clearing comes last, so that an update begins without gradients and its peak has them once.
+        """Update the weights at the schedule's rate, and clear the gradients, so that what is
+        measured of the next step begins without them.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.task.rate_at(step, self.steps)

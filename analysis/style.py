@@ -1,10 +1,14 @@
-"""Rows in, matplotlib Figure out; no statistics here beyond the medians and bands that seaborn
-draws.
+"""The style that all pictures share: a picture takes rows and returns a matplotlib Figure, in this
+style and without changing that of anything else.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -12,6 +16,8 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+P = ParamSpec("P")
+F = TypeVar("F", Figure, Figure | None)
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and both columns of a paper
 STYLE = {
     "font.size": 8,
@@ -31,25 +37,47 @@ UNIT_LINE: dict[str, Any] = {
     "linestyle": "--",
     "zorder": 1,
 }  # ratio 1
+PALETTE = sns.color_palette("colorblind", 10)
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8"]
 
 
-def style() -> None:
-    """Fonts and grid for a paper; seaborn's colour-blind palette, with a marker of its own for
-    every estimator.
-    """
-    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", rc=STYLE)
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Use fonts and grid for a paper, and seaborn's colour-blind palette, within the block only."""
+    with mpl.rc_context():
+        sns.set_theme("paper", "whitegrid", "colorblind", color_codes=False, rc=STYLE)
+        yield
+
+
+def in_paper_style(picture: Callable[P, F]) -> Callable[P, F]:
+    """Draw a picture in the paper's style, which is over when the picture is returned."""
+
+    @wraps(picture)
+    def draw(*args: P.args, **options: P.kwargs) -> F:
+        with paper_style():
+            figure = picture(*args, **options)
+            if figure is not None:
+                fix_ticks(figure)
+            return figure
+
+    return draw
+
+
+def fix_ticks(figure: Figure) -> None:
+    """Fix the style of ticks, which would else take that of the moment when they are drawn."""
+    for axes in figure.axes:
+        axes.tick_params(labelsize=STYLE["xtick.labelsize"])  # their number depends on it
+    figure.draw_without_rendering()
 
 
 def look(names: list[str]) -> dict[str, tuple[object, str]]:
-    """Colour and marker of every estimator, the same in all figures of a run."""
-    palette = sns.color_palette("colorblind", 10)
-    colours = [palette[i] for i in (0, 1, 2, 3, 4, 9, 7, 5, 8, 6)]  # the two palest come last
+    """Give every estimator a colour and a marker, the same in all figures of a run."""
+    colours = [PALETTE[i] for i in (0, 1, 2, 3, 4, 9, 7, 5, 8, 6)]  # the two palest come last
     return {name: (colours[i % 10], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
 
 
 def method(estimator: str, rate: float) -> str:
-    """As a label: an estimator with its rate, where it takes one."""
+    """Label an estimator with its rate, where it takes one."""
     return f"{estimator} {rate:g}" if rate < 1 else estimator
 
 
@@ -79,7 +107,8 @@ def legend_above(figure: Figure, axes: Axes) -> None:
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write PNG (200 dpi) and PDF beside each other; ``path`` has no suffix."""
     files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
-    for file in files:
-        figure.savefig(file, dpi=200)
+    with paper_style():
+        for file in files:
+            figure.savefig(file, dpi=200)
     plt.close(figure)
     return files

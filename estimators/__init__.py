@@ -10,11 +10,14 @@ from sketchvar.estimators.empirical import Empirical, Measured, empirical
 from sketchvar.estimators.estimator import Compressed, Estimator, estimate
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
+from sketchvar.estimators.floating import GridRounding
+from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsketch
 from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
 from sketchvar.estimators.layers.predicted import counting
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from sketchvar.estimators.sketch import RowSketch
@@ -34,11 +37,14 @@ __all__ = [
     "Exact",
     "FeatureProjection",
     "Gaussian",
+    "GridRounding",
+    "GroupedRows",
     "Haar",
     "Measured",
     "Moments",
     "NormRows",
     "OptimalRows",
+    "PriorityRows",
     "Rademacher",
     "RowSketch",
     "ScoredRows",

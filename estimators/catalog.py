@@ -17,7 +17,9 @@ from sketchvar.estimators.dense import Gaussian, Rademacher
 from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
+from sketchvar.estimators.floating import GridRounding
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
@@ -38,10 +40,15 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "uniform-rows": UniformRows,
     "uniform-rows-iid": partial(UniformRows, replacement=True),
     "norm-rows": NormRows,
+    "norm-rows-iid": partial(NormRows, replacement=True),
     "bernoulli-rows": BernoulliRows,
+    "priority-rows": PriorityRows,
     "winner-take-all-rows": WinnerTakeAllRows,
+    "winner-take-all-rows-iid": partial(WinnerTakeAllRows, replacement=True),
     "scored-rows": ScoredRows,
+    "scored-rows-iid": partial(ScoredRows, replacement=True),
     "optimal-rows": OptimalRows,
+    "optimal-rows-iid": partial(OptimalRows, replacement=True),
     "top-rows": TopRows,
     "feature-gaussian": partial(FeatureProjection, distribution=Gaussian),
     "feature-rademacher": partial(FeatureProjection, distribution=Rademacher),
@@ -51,6 +58,10 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "rounding:4": partial(StochasticRounding, 4),
     "rounding:8": partial(StochasticRounding, 8),
     "rounding-rotated:2": partial(StochasticRounding, 2, rotate=True),
+    "nvfp4": partial(GridRounding, grid="e2m1", block=16, scale="e4m3"),
+    "nvfp4-nearest": partial(GridRounding, grid="e2m1", block=16, scale="e4m3", nearest=True),
+    "mxfp4": partial(GridRounding, grid="e2m1", block=32, scale="power"),
+    "fp8": partial(GridRounding, grid="e4m3"),
     "centered(countsketch)": lambda rate: Centered(CountSketch(rate)),
     "uniform-rows+rounding:4": lambda rate: Then(UniformRows(rate), StochasticRounding(4)),
     "countsketch+rounding:4": lambda rate: Then(CountSketch(rate), StochasticRounding(4)),
@@ -59,8 +70,11 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     ),
 }
 WITHOUT_RATE = {"exact", *(f"rounding:{b}" for b in BITS), "rounding-rotated:2"}
+WITHOUT_RATE |= {"nvfp4", "nvfp4-nearest", "mxfp4", "fp8"}
 # are told about the rows of Y in advance, so no layer can take them by name
-ORACLES = {"optimal-rows", "scored-rows"}
+ORACLES = {
+    name for name in CATALOG if name not in WITHOUT_RATE and CATALOG[name](1.0).traits.oracle
+}
 
 
 def build(name: str, rate: float, y_sq: Tensor | None = None) -> Estimator:
@@ -84,8 +98,7 @@ def tell(estimator: Estimator, y_sq: Tensor | None) -> Estimator:
     if not estimator.traits.oracle:
         return estimator
     if y_sq is None:
-        inner = type(innermost(estimator))
-        name = next((name for name, kind in CATALOG.items() if kind is inner), inner.__name__)
+        name = find_name(innermost(estimator))
         raise ValueError(
             f"{name} is an oracle: it needs y_sq, the squared row norms of Y, in advance"
         )
@@ -96,6 +109,16 @@ def tell(estimator: Estimator, y_sq: Tensor | None) -> Estimator:
         return replace(oracle, y_sq=y_sq)
 
     return change_innermost(estimator, tell_it)
+
+
+def find_name(oracle: Any) -> str:
+    """Find the name in the catalog of an oracle that has been told nothing; else that of its
+    class.
+    """
+    made = {name: CATALOG[name](oracle.rate) for name in ORACLES}
+    kind = type(oracle)
+    same = (n for n, e in made.items() if type(e) is kind and vars(e) == vars(oracle))
+    return next(same, kind.__name__)
 
 
 def check_name(name: str) -> None:

@@ -6,9 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sketchvar.estimators.designs import (
+    Sample,
+    chance_to_meet,
+    draw_from_groups,
+    draw_independently,
+)
 from sketchvar.estimators.estimator import Traits
 from sketchvar.estimators.moments import Moments, total_sq
-from sketchvar.estimators.sampling import Sample, SampledRows, normalized
+from sketchvar.estimators.sampling import SampledRows, normalized
 from sketchvar.estimators.seeds import generator
 
 
@@ -55,50 +61,56 @@ class BernoulliRows(SampledRows):
 
 @dataclass(frozen=True)
 class WinnerTakeAllRows(SampledRows):
-    """Keeps the t rows of largest norm as they are, and k − t others drawn with replacement, ϖᵢ ∝
-    ‖xᵢ‖, over (k − t)ϖᵢ.
+    """Keeps the t rows of largest norm as they are, and k − t others with ϖᵢ ∝ ‖xᵢ‖: one from each
+    of k − t random groups, or with ``replacement``.
 
     t makes Σ_others ‖xᵢ‖ / (k − t) least, the bound on the variance that forward can know; a row
     wins just where ``BernoulliRows`` would keep it for certain. At rate 1 all win.
-    Variance: (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²) / (k − t). Bytes and time as ``NormRows``, and
-    a sort of norms.
+    Variance: f (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²), f as in ``NormRows`` for k − t of n −
+    t rows. Bytes and time as ``NormRows``, and a sort of norms; choosing t synchronises the device.
     Source: Liu et al. 2023 (WTA-CRS), https://arxiv.org/abs/2305.15265.
     """
 
+    replacement: bool = False
     traits = Traits(needs_pair=True)
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
-        n, k = norms.shape[0], self.k(norms.shape[0])
-        order = descending(norms)
-        if k == n:
-            return Sample(order, torch.ones_like(norms))
-        others, t = split(norms[order], k)
-        drawn = generator(seed, norms.device).choices(others, k)
-        slot = torch.arange(k, device=norms.device)
-        weights = torch.where(slot < t, 1.0, 1 / ((k - t) * others[drawn]))
-        return Sample(order[torch.where(slot < t, slot, drawn)], weights)
+        order, t, others = self.split(norms)
+        draw = draw_independently if self.replacement else draw_from_groups
+        drawn = draw(others, self.k(norms.shape[0]) - t, generator(seed, norms.device))
+        rows = torch.cat([order[:t], order[t:][drawn.rows]])
+        return Sample(rows, torch.cat([norms.new_ones(t), drawn.weights]))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        k, norms = self.k(m.n), m.x_sq.sqrt()
-        if k == m.n:
+        order, t, others = self.split(m.x_sq.sqrt())
+        if t == m.n:
             return torch.zeros_like(m.D)
-        order = descending(norms)
-        others, winning = split(norms[order], k)
-        t = int(winning)
         products = (m.x_sq * m.y_sq)[order][t:]
-        terms = torch.where(products == 0, 0.0, products / others[t:])
-        return (terms.sum() - (sum_sq_without(m, order[:t]) if t else m.C)).clamp(min=0) / (k - t)
+        terms = torch.where(products == 0, 0.0, products / others)
+        lost = terms.sum() - (sum_sq_without(m, order[:t]) if t else m.C)
+        return lost.clamp(min=0) * self.factor(m.n, t)
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        k = self.k(norms.shape[0])
-        if k == norms.shape[0]:
-            return torch.ones_like(norms)
+        order, t, others = self.split(norms)
+        factor = self.factor(norms.shape[0], t)
+        drawn = factor / others if self.replacement else 1 + factor * (1 / others - 1)
+        return torch.empty_like(norms).index_copy_(0, order, torch.cat([norms.new_ones(t), drawn]))
+
+    def split(
+        self, norms: Float[Tensor, " n"]
+    ) -> tuple[Int[Tensor, " n"], int, Float[Tensor, " others"]]:
+        """The rows in order of norm, how many of them win, and ϖ of the others, which sum to
+        one.
+        """
+        n, k = norms.shape[0], self.k(norms.shape[0])
         order = descending(norms)
-        others, t = split(norms[order], k)
-        slot = torch.arange(norms.shape[0], device=norms.device)
-        return torch.empty_like(norms).index_copy_(
-            0, order, torch.where(slot < t, 1.0, 1 / ((k - t) * others))
-        )
+        t = n if k == n else int(winners(norms[order], k))
+        return order, t, normalized(norms[order[t:]])
+
+    def factor(self, n: int, t: int) -> float:
+        """f of the design that draws k − t of n − t rows."""
+        k = self.k(n) - t
+        return 1 / max(k, 1) if self.replacement else chance_to_meet(n - t, k)
 
 
 @dataclass(frozen=True)
@@ -153,16 +165,6 @@ def winners(ordered: Float[Tensor, " n"], k: int) -> Int[Tensor, ""]:
     i = torch.arange(ordered.shape[0], device=ordered.device)
     wins = (i < k - 1) & (ordered * (k - i) >= tail_sums(ordered) * (1 - 1e-12))
     return wins.cumprod(0).sum()
-
-
-def split(ordered: Float[Tensor, " n"], k: int) -> tuple[Float[Tensor, " n"], Int[Tensor, ""]]:
-    """ϖ of the rows that do not win (0 for those that do), from descending norms, and how many
-    do.
-    """
-    t = winners(ordered, k)
-    return normalized(
-        torch.where(torch.arange(ordered.shape[0], device=ordered.device) < t, 0.0, ordered)
-    ), t
 
 
 def sum_sq_without(m: Moments, rows: Int[Tensor, " k"]) -> Float[Tensor, ""]:

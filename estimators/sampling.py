@@ -3,13 +3,19 @@ unbiased.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sketchvar.estimators.designs import (
+    Sample,
+    chance_to_meet,
+    draw_from_groups,
+    draw_independently,
+)
 from sketchvar.estimators.estimator import (
     SEED_BYTES,
     Compressed,
@@ -39,6 +45,7 @@ class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
     """
 
     replacement: bool = False
+    traits = Traits(skips_unseen=True)
     cut = staticmethod(Tensor.split)
 
     def draw(self, n: int, seed: int, device: torch.device) -> Int[Tensor, " k"]:
@@ -57,13 +64,6 @@ class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
         return torch.full_like(norms, norms.shape[0] / max(self.k(norms.shape[0]), 1))
 
 
-class Sample(NamedTuple):
-    """Which rows are kept, and what each is multiplied by."""
-
-    rows: Int[Tensor, " k"]
-    weights: Float[Tensor, " k"]
-
-
 @dataclass(frozen=True)
 class SampledRows(KeepsRows):
     """Ĝ = Σ wᵢxᵢyᵢᵀ over rows chosen by looking at X: keeps k = max(1, round(rate · n)) rows wᵢxᵢ
@@ -73,6 +73,7 @@ class SampledRows(KeepsRows):
     """
 
     rate: float
+    least: ClassVar[int] = 1  # rows that are kept at any rate
 
     def __post_init__(self) -> None:
         check_rate(self, self.rate)
@@ -85,7 +86,7 @@ class SampledRows(KeepsRows):
 
     def k(self, n: int) -> int:
         """The number of rows kept of n."""
-        return kept_count(self.rate, n)
+        return min(n, max(self.least, kept_count(self.rate, n)))
 
     def keep(self, x: Float[Tensor, "n p"], sample: Sample, seed: int) -> Compressed:
         """What is kept of X once the rows are chosen; the weights are taken in float64 and rounded
@@ -110,11 +111,15 @@ class SampledRows(KeepsRows):
 
 @dataclass(frozen=True)
 class ImportanceRows(SampledRows):
-    """Keeps k rows drawn independently with probabilities πᵢ, each divided by kπᵢ, and their
-    numbers.
+    """Keeps k rows chosen with unequal probabilities, each with its weight, and their numbers: one
+    from each of k random groups (Rao, Hartley, Cochran), or with ``replacement``.
 
-    Unbiased wherever πᵢ > 0 for every row with xᵢyᵢᵀ ≠ 0. Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k.
+    Unbiased wherever πᵢ > 0 for every row with xᵢyᵢᵀ ≠ 0. Variance: f (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C), f =
+    (n − k)/(k(n − 1)) where k divides n, the chance that two rows share a group; f = 1/k with
+    replacement, which is never less.
     """
+
+    replacement: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -124,25 +129,33 @@ class ImportanceRows(SampledRows):
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
         pi, k = self.probabilities(norms), self.k(norms.shape[0])
-        rows = generator(seed, pi.device).choices(pi, k)
-        return Sample(rows, 1 / (k * pi[rows]))
+        draw = draw_independently if self.replacement else draw_from_groups
+        return draw(pi, k, generator(seed, pi.device))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         products = m.x_sq * m.y_sq
         terms = torch.where(products == 0, 0.0, products / self.probabilities(m.x_sq.sqrt()))
-        return (terms.sum() - m.C).clamp(min=0) / max(self.k(m.n), 1)
+        return (terms.sum() - m.C).clamp(min=0) * self.factor(m.n)
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return 1 / (self.probabilities(norms) * max(self.k(norms.shape[0]), 1))
+        pi, n = self.probabilities(norms), norms.shape[0]
+        if self.replacement:
+            return 1 / (pi * max(self.k(n), 1))
+        return 1 + self.factor(n) * (1 / pi - 1)  # E P_g/πᵢ of the group that row i is in
+
+    def factor(self, n: int) -> float:
+        """f, what the design makes of Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C."""
+        k = self.k(n)
+        return 1 / max(k, 1) if self.replacement else chance_to_meet(n, k)
 
 
 @dataclass(frozen=True)
 class NormRows(ImportanceRows):
-    """Keeps k rows drawn with replacement, πᵢ ∝ ‖xᵢ‖: all that forward can know. A zero X falls
-    back to uniform.
+    """Keeps k rows, πᵢ ∝ ‖xᵢ‖: all that forward can know; one from each of k random groups, or with
+    ``replacement``. A zero X falls back to uniform.
 
-    Variance: (Σ‖xᵢ‖ · Σ‖xᵢ‖‖yᵢ‖² − C) / k. Bytes: k(p + 4 bytes of row number). Time: 2kpq and one
-    read of X.
+    Variance: f (Σ‖xᵢ‖ · Σ‖xᵢ‖‖yᵢ‖² − C), f as in ``ImportanceRows``: 0 at rate 1. Bytes: k(p + 4
+    bytes of row number). Time: 2kpq and one read of X.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, §4, with ‖yᵢ‖
     unknown.
     """
@@ -153,14 +166,14 @@ class NormRows(ImportanceRows):
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows(ImportanceRows):
-    """Keeps k rows drawn with replacement, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0
+    """Keeps k rows, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0
     and floor ε.
 
     ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step. The floor
     keeps the estimate unbiased whatever they are. Equal scores give ``NormRows`` with a floor;
     all-zero scores fall back to uniform rows. Without scores it is an oracle that waits for the
     true ‖yᵢ‖ (``tell``).
-    Variance: (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C) / k. Bytes and time as ``NormRows``. Made with one device
+    Variance: f (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C). Bytes and time as ``NormRows``. Made with one device
     synchronisation.
     Source: Katharopoulos and Fleuret 2018, https://arxiv.org/abs/1803.00942, who predict it for
     examples.
@@ -198,7 +211,7 @@ class OptimalRows(ImportanceRows):
     """The oracle of ``ScoredRows``: πᵢ ∝ ‖xᵢ‖‖yᵢ‖, the least variance of any π. Needs ‖yᵢ‖² in
     advance.
 
-    ``y_sq`` (n) holds ‖yᵢ‖²; without it, it waits for them (``tell``). Variance: (L² − C) / k when
+    ``y_sq`` (n) holds ‖yᵢ‖²; without it, it waits for them (``tell``). Variance: f (L² − C) when
     ``y_sq`` is the truth. Bytes and time as ``NormRows``.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, Lemma 4.
     """

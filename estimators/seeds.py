@@ -38,6 +38,11 @@ class Generator(torch.Generator):
         zeros = torch.empty(shape, device=self.device, dtype=torch.float32)
         return zeros.bernoulli_(0.5, generator=self).mul_(2).sub_(1)
 
+    def uniforms(self, *shape: int) -> Float[Tensor, "..."]:
+        """Independent uniform numbers in (0, 1], float64."""
+        u = torch.rand(shape, generator=self, device=self.device, dtype=torch.float64)
+        return u.neg_().add_(1)
+
     def integers(self, high: int, count: int) -> Int[Tensor, " count"]:
         """Independent uniform numbers below ``high``."""
         return torch.randint(max(high, 1), (count,), generator=self, device=self.device)
@@ -47,7 +52,7 @@ class Generator(torch.Generator):
         return torch.randperm(n, generator=self, device=self.device, dtype=torch.int32)
 
     def sample(self, n: int, k: int) -> Int[Tensor, " k"]:
-        """k distinct numbers below n, in a random order."""
+        """k distinct numbers below n; their order means nothing."""
         return torch.randperm(n, generator=self, device=self.device)[:k]
 
     def subsets(self, n: int, k: int, count: int) -> Int[Tensor, "count k"]:
@@ -75,6 +80,16 @@ class Generator(torch.Generator):
         total = edges[-1:]
         u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
         return torch.searchsorted(edges, u, right=True).clamp_(max=max(pi.shape[0] - 1, 0))
+
+    def choose_columns(self, weights: Float[Tensor, "k m"]) -> Int[Tensor, " k"]:
+        """A column for each row, with probability in proportion to the row's weights, float64.
+
+        The first column where all are zero; any where they are not finite.
+        """
+        u = torch.rand(weights.shape[0], 1, generator=self, device=self.device, dtype=torch.float64)
+        edges = weights.cumsum(1)
+        column = (edges <= u * edges[:, -1:]).sum(1)
+        return torch.where(column < weights.shape[1], column, 0)
 
     def coins(self, pi: Float[Tensor, "*shape"], dtype: torch.dtype) -> Bool[Tensor, "*shape"]:
         """Independent coins that are True with probabilities π (and where π is NaN, so that it

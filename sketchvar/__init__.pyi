@@ -1,4 +1,4 @@
-from . import analysis, estimators, noise
+from . import analysis, estimators, noise, plot
 from .analysis.cost import cost
 from .analysis.noise import noise_scale
 from .analysis.plan import load_plan
@@ -69,6 +69,7 @@ __all__ = [
     "noise_scale",
     "not_padding",
     "parse",
+    "plot",
     "sketch_linears",
     "spell",
     "unsketch",

@@ -2,22 +2,16 @@
 process.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from sketchvar.analysis import meter
-from sketchvar.analysis import style as figures
 from sketchvar.estimators import CATALOG, SketchedLinear, choices
-from sketchvar.estimators.spelling import EXAMPLES
 
 SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
 RATES = (0.5, 0.1)
@@ -92,79 +86,3 @@ def step(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     module.zero_grad()
     x.grad = None
     module(x).backward(y)
-
-
-def figure(rows: pd.DataFrame) -> Figure:
-    """Time over nn.Linear's by estimator, one panel per shape, a colour per rate with its theory as
-    a line.
-    """
-    figures.style()
-    train = rows[rows["mode"] == "train"]
-    names = list(train.groupby("estimator")["ratio"].min().sort_values().index)
-    shapes = list(train.groupby(["rows", "p", "q"], sort=False))
-    rates = sorted(set(train["rate"]))
-    size = (figures.PAGE, 1.2 + 0.16 * len(names))
-    picture, grid = plt.subplots(
-        1, len(shapes), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for axes, (shape, group) in zip(grid[0], shapes, strict=True):
-        for rate, colour in zip(rates, sns.color_palette("colorblind"), strict=False):
-            part = group[group["rate"] == rate]
-            bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
-            places = [names.index(name) for name in part["estimator"]]
-            points = {"fmt": "o", "color": colour, "markersize": 3, "elinewidth": 0.8}
-            axes.errorbar(
-                part["ratio"], places, xerr=bars, label=f"rate {rate:g}, theory as a line", **points
-            )
-            axes.axvline(theory(rate), color=colour, linewidth=0.8)
-        axes.set(
-            title="{} × {} → {}".format(*shape),
-            xscale="log",
-            yticks=range(len(names)),
-            yticklabels=names,
-        )
-        figures.plain_ticks(axes.xaxis)
-    grid[0, 0].invert_yaxis()
-    picture.supxlabel("time of forward and backward / nn.Linear (median, quartiles)", fontsize=8)
-    figures.legend_above(picture, grid[0, 0])
-    return picture
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``bench layer`` on the command line."""
-    parser.add_argument(
-        "--estimators",
-        nargs="+",
-        default=(),
-        metavar="E",
-        help=f"as in {EXAMPLES} (default: all that a layer can take)",
-    )
-    parser.add_argument(
-        "--rates", nargs="+", type=float, default=RATES, metavar="R", help="fractions of X to keep"
-    )
-    typed = " ".join(",".join(map(str, sizes)) for sizes in SHAPES)
-    parser.add_argument(
-        "--shapes",
-        nargs="+",
-        type=shape,
-        default=SHAPES,
-        metavar="N,P,Q",
-        help=f"rows, inputs, outputs of a layer (default: {typed})",
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=15, metavar="N", help="interleaved pairs for each median"
-    )
-    parser.add_argument("--device", default="cpu", metavar="D", help="auto, cpu, cuda or cuda:N")
-
-
-def shape(text: str) -> tuple[int, int, int]:
-    """Rows, p and q of "8192,768,3072"."""
-    try:
-        n, p, q = map(int, text.split(","))
-    except ValueError:
-        n = p = q = 0
-    if min(n, p, q) < 1:
-        raise argparse.ArgumentTypeError(
-            f"a shape is three numbers, rows,inputs,outputs as in 8192,768,3072; got {text}"
-        )
-    return n, p, q

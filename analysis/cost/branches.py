@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -42,6 +43,7 @@ class ForkStudy(Points):
     that are compared.
     """
 
+    work: ClassVar[str] = "forks"
     estimators: tuple[str, ...]
     rates: tuple[float, ...]
     ahead: int = 16

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from sketchvar.analysis.frontier.best import BASELINE, FAMILIES, envelope
-from sketchvar.analysis.style import PAGE, UNIT_LINE, look, plain_ticks, style
+from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, look, plain_ticks
 
 TICKS = (0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1)
 TITLES = {
@@ -22,11 +22,11 @@ TITLES = {
 }
 
 
+@in_paper_style
 def frontier(rows: pd.DataFrame) -> Figure:
     """Rows of ``frontier`` or its ``average``; every panel repeats uniform rows and the least ratio
     of all families.
     """
-    style()
     figure, grid = plt.subplots(
         2, 2, figsize=(PAGE, 7), sharex=True, sharey=True, layout="constrained"
     )

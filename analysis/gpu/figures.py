@@ -1,52 +1,30 @@
-"""Figures of the GPU suite: rows in, Figure out; no statistics here."""
+"""Pictures of the GPU suite: rows in, Figure out."""
 
-from pathlib import Path
-
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sketchvar.analysis import records
-from sketchvar.analysis import style as figures
-from sketchvar.analysis.bench import layer as bench_layer
+from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, legend_above, look
 
 
-def draw(out: Path) -> list[Path]:
-    """Every figure that the folder has rows for, saved beside them; the paths of the PNGs."""
-    mpl.use("agg")
-    found: dict[str, Figure] = {}
-    if (out / "layers.parquet").exists():
-        for dtype, rows in records.read_rows(out / "layers.parquet").groupby("dtype", sort=False):
-            for start, group in enumerate(by_model(rows)):
-                found[f"layers_{dtype}_{start + 1}"] = bench_layer.figure(group)
-    if (out / "memory.parquet").exists():
-        found["throughput"] = throughput(records.read_rows(out / "memory.parquet"))
-    if (out / "kernels.parquet").exists():
-        found["kernels"] = kernels(records.read_rows(out / "kernels.parquet"))
-    paths = [figures.save(figure, out / name)[0] for name, figure in found.items()]
-    plt.close("all")
-    return paths
-
-
-def by_model(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows in groups of at most three shapes, in the order they were measured."""
+def split_by_model(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Split the rows into groups of at most three shapes, in the order they were measured."""
     shapes = list(rows.groupby(["rows", "p", "q"], sort=False))
     return [pd.concat([part for _, part in shapes[i : i + 3]]) for i in range(0, len(shapes), 3)]
 
 
+@in_paper_style
 def throughput(rows: pd.DataFrame) -> Figure:
     """Examples a second against peak memory, one panel per task, checkpointed steps as hollow
     marks.
     """
-    figures.style()
     tasks = list(rows.groupby("task", sort=False))
     across = min(len(tasks), 4)
     down = -(-len(tasks) // across)
-    size = (figures.PAGE, 0.6 + 1.5 * down)
-    picture, grid = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
-    looks = figures.look(list(dict.fromkeys(rows["estimator"])))
+    size = (PAGE, 0.6 + 1.5 * down)
+    figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
+    looks = look(list(dict.fromkeys(rows["estimator"])))
     for axes, (task, part) in zip(grid.flat, tasks, strict=False):
         for name, (colour, marker) in looks.items():
             for again in (False, True):
@@ -64,17 +42,17 @@ def throughput(rows: pd.DataFrame) -> Figure:
         axes.set(title=f"{task}: {part['batch'].iloc[0]} × {part['length'].iloc[0]} tokens")
     for axes in list(grid.flat)[len(tasks) :]:
         axes.set_visible(False)
-    picture.supxlabel("peak memory, GB", fontsize=8)
-    picture.supylabel("examples / s", fontsize=8)
-    figures.legend_above(picture, grid[0, 0])
-    return picture
+    figure.supxlabel("peak memory, GB", fontsize=8)
+    figure.supylabel("examples / s", fontsize=8)
+    legend_above(figure, grid[0, 0])
+    return figure
 
 
+@in_paper_style
 def kernels(rows: pd.DataFrame) -> Figure:
     """Fraction of the limit that each kernel reaches, PyTorch's own operators for the same beside
     it.
     """
-    figures.style()
     rows = rows[~rows["kernel"].isin(["copy", "gemm"])]
     label = rows["kernel"] + [f" {rate:g}" if rate < 1 else "" for rate in rows["rate"]]
     paths = {
@@ -85,17 +63,17 @@ def kernels(rows: pd.DataFrame) -> Figure:
         [rows.assign(label=label, path=path, reached=value) for path, value in paths.items()]
     )
     parts = list(table.groupby("dtype", sort=False))
-    size = (figures.PAGE, 1.0 + 0.25 * label.nunique())
-    picture, grid = plt.subplots(
+    size = (PAGE, 1.0 + 0.25 * label.nunique())
+    figure, grid = plt.subplots(
         1, len(parts), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
     for axes, (dtype, part) in zip(grid[0], parts, strict=True):
         sns.barplot(part, x="reached", y="label", hue="path", ax=axes)
-        axes.axvline(1, **figures.UNIT_LINE)
+        axes.axvline(1, **UNIT_LINE)
         axes.set(title=str(dtype), xlabel="", ylabel="")
-    picture.supxlabel("limit by measured copy bandwidth and GEMM rate / time", fontsize=8)
-    figures.legend_above(picture, grid[0, 0])
+    figure.supxlabel("limit by measured copy bandwidth and GEMM rate / time", fontsize=8)
+    legend_above(figure, grid[0, 0])
     for axes in grid[0]:
         if axes.get_legend():
             axes.get_legend().remove()
-    return picture
+    return figure

@@ -11,87 +11,11 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis import records
-from sketchvar.analysis.gpu.parts import PARTS, Run, Scale
-from sketchvar.analysis.sweep.grid import Grid
+from sketchvar.analysis.claim import open_folder
+from sketchvar.analysis.gpu.parts import PARTS
+from sketchvar.analysis.gpu.run import Run
+from sketchvar.analysis.gpu.scale import TINY, Scale
 from sketchvar.analysis.tasks.glue_data import first_line
-from sketchvar.estimators import CATALOG, choices
-
-KNOWN = choices(CATALOG, 1.0)
-WITH_CLOSED_FORM = tuple(choice.name for choice in KNOWN if not choice.no_closed_form)
-# Haar orthonormalises an n × k matrix for every step, which no layer can afford
-FIRST = (
-    "countsketch",
-    "uniform-rows",
-    "gaussian",
-    "rademacher",
-    "rounding:4",
-    "rounding:2",
-    "norm-rows",
-)
-OTHERS = (choice.name for choice in KNOWN if not choice.oracle)
-OF_LAYERS = (*FIRST, *(name for name in OTHERS if name not in {"exact", "haar", *FIRST}))
-TRAINED = ("gaussian", "countsketch", "centered(countsketch)", "uniform-rows", "rounding:2")
-FULL = Scale(
-    task="stdlib-lm-gpt2",
-    options=(),
-    steps=300,
-    measure_at=(0, 10, 30, 100, 300),
-    draws=64,
-    estimators=WITH_CLOSED_FORM,
-    rates=(0.5, 0.2, 0.1, 0.05),
-    layer_estimators=OF_LAYERS,
-    shapes=(
-        (16384, 4096, 4096), (16384, 4096, 11008), (16384, 11008, 4096),  # Llama-7B
-        (16384, 768, 2304), (16384, 768, 3072), (16384, 3072, 768),  # GPT-2
-        (8192, 768, 768), (8192, 768, 3072), (8192, 3072, 768),  # RoBERTa-base
-    ),
-    dtypes=(torch.bfloat16, torch.float32),
-    repeats=15,
-    encoder_layers=12,
-    # the paper's batch sizes; tokens are those of the longest of the first thousand training
-    # examples (word pieces of MiniLM's vocabulary), but for QQP and QNLI, where they are inferred
-    # from the paper's own peaks
-    batches=(
-        ("CoLA", 256, 33), ("MRPC", 128, 89), ("QQP", 32, 277), ("SST-2", 256, 56),
-        ("STS-B", 64, 49), ("WNLI", 128, 108), ("RTE", 32, 250), ("QNLI", 16, 446),
-    ),
-    memory_estimators=("gaussian", "countsketch", "uniform-rows", "rounding:2"),
-    memory_rates=(0.5, 0.2, 0.1),
-    matrix=(16384, 4096),
-    side=8192,
-    grids=tuple(
-        Grid(f"glue/{task}", (("pretrained", "minilm"),), TRAINED, (0.5, 0.1), (seed,), 1000)
-        for seed in range(5)
-        for task in ("cola", "mrpc", "rte", "sst-2")
-    ),
-)  # fmt: skip
-TINY = Scale(
-    task="stdlib-lm",
-    options=(
-        ("width", 16),
-        ("depth", 1),
-        ("heads", 2),
-        ("length", 8),
-        ("batch_size", 4),
-        ("precision", "bfloat16"),
-    ),
-    steps=2,
-    measure_at=(0, 2),
-    draws=3,
-    estimators=WITH_CLOSED_FORM,
-    rates=(0.5,),
-    layer_estimators=OF_LAYERS,
-    shapes=((64, 16, 24),),
-    dtypes=(torch.float32,),
-    repeats=2,
-    encoder_layers=1,
-    batches=(("CoLA", 2, 8),),
-    memory_estimators=("countsketch", "rounding:2"),
-    memory_rates=(0.5,),
-    matrix=(128, 64),
-    side=64,
-    grids=(Grid("digits-mlp", (("batch_size", 8),), ("countsketch",), (0.5,), (0,), 2, 1),),
-)
 
 
 class Result(NamedTuple):
@@ -104,7 +28,7 @@ class Result(NamedTuple):
     skipped: list[str]
 
 
-def suite(
+def run_suite(
     scale: Scale,
     out: Path,
     device: str,
@@ -120,21 +44,15 @@ def suite(
     next part runs. The same call again goes on: parts that were done are not run again. Raises
     ValueError where ``out`` holds a suite of another device.
     """
-    out.mkdir(parents=True, exist_ok=True)
     origin = records.provenance(torch.device(device))
-    before = (
-        records.read_json(out / "suite.json")
-        if (out / "suite.json").exists()
-        else {"parts": {}, **origin}
-    )
+    begun = open_folder(out, "GPU suite", "suite.json")
+    before = records.read_json(out / "suite.json") if begun else {"parts": {}, **origin}
     if before["hardware"] != origin["hardware"]:
         raise ValueError(
             f"{out} was measured on {before['hardware']}, this is {origin['hardware']}; choose"
             " another --out"
         )
-    words = (
-        f"python -m analysis gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
-    )
+    words = f"sketchvar gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
     origin["command"] = words + (
         "" if tuple(parts) == tuple(PARTS) else f" --parts {' '.join(parts)}"
     )
@@ -150,7 +68,7 @@ def suite(
         results[part] = Result(part, len(rows), monotonic() - now, state, run.skipped)._asdict()
         records.write_json(out / "suite.json", origin | {"parts": results})
         records.atomically(
-            out / "README.md", lambda path: path.write_text(readme(out, origin, results))
+            out / "README.md", lambda path: path.write_text(describe(out, origin, results))
         )
         say(f"{part}: {state}, {len(rows)} rows in {monotonic() - now:.0f} s")
         left = left[1:]
@@ -175,12 +93,12 @@ def carry_out(part: str, run: Run) -> tuple[pd.DataFrame, str]:
     return rows, "done"
 
 
-def numbers(out: Path) -> pd.DataFrame:
-    """The numbers that were set for a GPU in bfloat16: what, the bound, and the measured value
+def list_numbers(out: Path) -> pd.DataFrame:
+    """List the numbers that were set for a GPU in bfloat16: what, the bound, and the measured value
     where there is one.
     """
     lines: list[tuple[str, str, float]] = []
-    if (rows := read(out / "layers.parquet")) is not None:
+    if (rows := read_if_there(out / "layers.parquet")) is not None:
         large = rows[(rows["dtype"] == "bfloat16") & (rows["p"] == 4096) & (rows["q"] == 4096)]
         for name in ("countsketch", "uniform-rows"):
             part = large[large["estimator"] == name]
@@ -191,7 +109,7 @@ def numbers(out: Path) -> pd.DataFrame:
                     (part["ratio"] / part["theory"]).max(),
                 )
             )
-    if (rows := read(out / "kernels.parquet")) is not None:
+    if (rows := read_if_there(out / "kernels.parquet")) is not None:
         narrow = rows[rows["dtype"] == "bfloat16"].groupby("kernel")["of_limit"].min()
         lines.append(
             (
@@ -207,18 +125,23 @@ def numbers(out: Path) -> pd.DataFrame:
                 1 / narrow.get("gaussian", float("nan")),
             )
         )
-    if (rows := read(out / "probe.parquet")) is not None:
+    if (rows := read_if_there(out / "probe.parquet")) is not None:
         for level, bound in (("row", "≤ 1.03"), ("example", "≤ 1.10")):
             time = rows.loc[rows["level"] == level, "time"]
             lines.append((f"probe by {level}, time / plain step", bound, time.max()))
     return pd.DataFrame(lines, columns=["number", "bound", "measured"])
 
 
-def read(path: Path) -> pd.DataFrame | None:
+def name_device(device: str) -> str:
+    """The name of a GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
+
+
+def read_if_there(path: Path) -> pd.DataFrame | None:
     return records.read_rows(path) if path.exists() else None
 
 
-def readme(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
+def describe(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
     """What the folder holds, where and with what it was measured."""
     versions = ", ".join(f"{name} {origin[name]}" for name in ("python", *records.PACKAGES))
     lines = [f"# {origin['hardware']}, {origin['date'][:10]}", ""]
@@ -238,7 +161,7 @@ def readme(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
     if origin["device"] != "cpu":
         lines += ["", "| number | bound | measured |", "|---|---|---|"]
         lines += [
-            f"| {n.number} | {n.bound} | {n.measured:.3f} |" for n in numbers(out).itertuples()
+            f"| {n.number} | {n.bound} | {n.measured:.3f} |" for n in list_numbers(out).itertuples()
         ]
     parts = {name: (part.__doc__ or "").split("\n")[0] for name, (_, part) in PARTS.items()}
     lines += ["", *(f"- `{name}`: {about}" for name, about in parts.items() if name in results), ""]

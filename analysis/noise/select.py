@@ -5,14 +5,19 @@ import pandas as pd
 
 def at_rate(rows: pd.DataFrame, rate: float) -> pd.DataFrame:
     """Select the rows at one rate, with those of estimators that take none."""
-    return rows[(rows["rate"] == rate) | ~rows["takes_rate"].astype(bool)]
+    return rows[(rows["rate"] == rate) | ~takes_rate(rows)]
+
+
+def list_rates(rows: pd.DataFrame) -> list[float]:
+    """List the rates of estimators that take one, rising."""
+    return sorted(set(rows.loc[takes_rate(rows), "rate"]))
 
 
 def choose_rate(rows: pd.DataFrame, rate: float | None = None) -> float:
     """Choose the rate of a picture at one rate: 0.1, or the smallest, unless given. Raises
     ValueError if it was not measured.
     """
-    rates = sorted(set(rows.loc[rows["takes_rate"].astype(bool), "rate"])) or [1.0]
+    rates = list_rates(rows) or [1.0]
     rate = (0.1 if 0.1 in rates else rates[0]) if rate is None else rate
     if rate not in rates:
         raise ValueError(
@@ -30,3 +35,15 @@ def by_unit(rows: pd.DataFrame) -> pd.DataFrame:
         for unit in ("example", "row")
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def takes_rate(rows: pd.DataFrame) -> pd.Series:
+    """Whether the estimator of each row takes a rate. Raises ValueError for rows that do not say
+    it.
+    """
+    if "takes_rate" not in rows:
+        raise ValueError(
+            "these rows have no column takes_rate, as those of older files; read the file by"
+            " sketchvar.analysis.records.read_rows, which adds it"
+        )
+    return rows["takes_rate"].astype(bool)

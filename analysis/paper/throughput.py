@@ -6,34 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import median_high
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from sketchvar.analysis import meter
 from sketchvar.analysis.loop import start
-from sketchvar.analysis.paper.recorded import MATMULS
-from sketchvar.analysis.style import COLUMN, legend_above, look, plain_ticks, style
 from sketchvar.analysis.tasks import Task
 from sketchvar.estimators import Estimator, choices, sketch_linears
 
-COLUMNS = [
-    "task",
-    "device",
-    "threads",
-    "batch",
-    "estimator",
-    "rate",
-    "ratio",
-    "low",
-    "high",
-    "plain",
-    "repeats",
-]
+COLUMNS = ["task", "device", "threads", "batch", "estimator", "rate"]
+COLUMNS += ["ratio", "low", "high", "plain", "repeats"]
 
 
-def throughput(
+def measure_throughput(
     name: str,
     task: Task,
     estimators: Sequence[str],
@@ -46,54 +31,24 @@ def throughput(
     the quartiles, ``plain`` the plain step's examples per second (median). Time is the process's
     CPU time, or on a GPU wall time.
     """
-    plain = step(task, None, device)
+    plain = prepare_step(task, None, device)
     plain()
     times = [meter.seconds(plain, device) for _ in range(repeats)]
     per_second = task.batch_size / median_high(times)
     about, lines = (name, device, torch.get_num_threads(), task.batch_size), []
     for choice in choices(estimators, rates):
-        sketched = step(task, choice.told(), device)
+        sketched = prepare_step(task, choice.told(), device)
         middle, low, high = meter.paired(plain, sketched, device, repeats)
         ratios = (1 / middle, 1 / high, 1 / low)
         lines.append((*about, choice.name, choice.rate, *ratios, per_second, repeats))
         yield pd.DataFrame(lines, columns=COLUMNS)
 
 
-def step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], object]:
-    """One update on the task's first batch, with its linear layers under ``estimator``, or
+def prepare_step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], object]:
+    """Prepare one update on the task's first batch, with its linear layers under ``estimator``, or
     plain.
     """
     training = start(task, 1, torch.device(device), seed=0)
     if estimator is not None:
         sketch_linears(training.model, estimator)
     return partial(training.advance, 0, training.batch(0))
-
-
-def figure(rows: pd.DataFrame) -> Figure:
-    """Throughput over the plain step's by rate, median and quartiles; the paper's, from its
-    training times, hollow.
-    """
-    style()
-    figure, axes = plt.subplots(figsize=(COLUMN * 1.3, 3), layout="constrained")
-    for name, (colour, marker) in look(list(dict.fromkeys(rows["estimator"]))).items():
-        part = rows[rows["estimator"] == name].sort_values("rate")
-        bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
-        axes.errorbar(
-            part["rate"],
-            part["ratio"],
-            bars,
-            fmt=f"{marker}-",
-            color=colour,
-            label=name,
-            linewidth=1,
-        )
-        theirs = MATMULS[MATMULS["estimator"] == name]
-        ratio = MATMULS["seconds"].iloc[0] / theirs["seconds"]
-        label = "hollow: the paper's, RoBERTa-base on its GPU" if name == "gaussian" else None
-        axes.plot(theirs["rate"], ratio, marker, color=colour, markerfacecolor="none", label=label)
-    axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
-    text = f"throughput / plain step's ({rows['plain'].iloc[0]:.3g} examples/s)"
-    axes.set(xscale="log", xlabel="rate (fraction of X that is kept)", ylabel=text)
-    plain_ticks(axes.xaxis)
-    legend_above(figure, axes)
-    return figure

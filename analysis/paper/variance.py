@@ -2,29 +2,13 @@
 bound beside them.
 """
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
-from sketchvar.analysis.style import PAGE, UNIT_LINE, plain_ticks, style
 from sketchvar.estimators import Gaussian
 
-CURVES = {  # column -> how it is drawn
-    "d_sgd": ("D²_SGD, rows as if independent (paper)", "C0", "o", "-"),
-    "d_example": ("minibatch variance, by example", "C0", "s", "--"),
-    "d_rmm": ("D²_RMM (paper): sampling by norms", "C1", "o", "-"),
-    "variance": ("variance of the Gaussian sketch", "C3", "D", "--"),
-}
-RATIOS = {
-    "ratio_paper": ("as the paper computes it", "C1", "o", "-"),
-    "ratio_row": ("Gaussian, rows as if independent", "C3", "D", "-"),
-    "ratio_example": ("Gaussian, by example", "C3", "s", "--"),
-    "bound": ("bound (1 + α) / α", "black", "", "-"),
-}
 
-
-def corrected(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the Gaussian sketch in a study, with the paper's quantities beside the true ones.
+def correct(rows: pd.DataFrame) -> pd.DataFrame:
+    """Set the paper's quantities beside the true ones, in a study's rows of the Gaussian sketch.
 
     ``d_sgd`` = (nD − C)/(n − 1) and ``d_rmm`` = (Q − C)/k are the paper's. The Gaussian sketch's
     own ``variance`` is (Q + C)/k, greater by (1 + α)/(1 − α). The ratios are × k/(n − 1), as in its
@@ -58,46 +42,35 @@ def corrected(rows: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def middle(rows: pd.DataFrame) -> str:
-    """The layer that the paper looks at, the intermediate one in the middle of the encoder, or the
+def choose_layer(rows: pd.DataFrame, layer: str | None) -> tuple[pd.DataFrame, str]:
+    """Correct a study's rows, and choose the layer to draw: the middle one unless named. Raises
+    ValueError for a layer that was not measured.
+    """
+    found = correct(rows)
+    chosen = layer or find_middle(found)
+    if chosen not in set(found["layer"]):
+        known = ", ".join(dict.fromkeys(found["layer"]))
+        raise ValueError(f"no layer {chosen!r} was measured; known are {known}")
+    return found, chosen
+
+
+def count_bounds(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Say at how many layers and steps of a study the paper's bound holds."""
+    found = correct(rows)
+    return tuple(
+        f"(1 + α)/α bounds the ratio at {found[column].sum()} of {len(found)} layers and steps,"
+        f" {what}"
+        for column, what in (
+            ("holds", "as the paper computes the ratio"),
+            ("holds_corrected", "for the Gaussian sketch"),
+        )
+    )
+
+
+def find_middle(rows: pd.DataFrame) -> str:
+    """Find the layer that the paper looks at, the intermediate one in the middle of the encoder, or the
     middle layer.
     """
     names = list(dict.fromkeys(rows["layer"]))
     inner = [name for name in names if name.endswith(("intermediate.dense", "up"))]
     return (inner or names)[len(inner or names) // 2]
-
-
-def figure(rows: pd.DataFrame, layer: str) -> Figure:
-    """Rows of ``corrected`` at one rate: the quantities on the left, their normalised ratios and
-    the bound right.
-    """
-    style()
-    shown = rows[rows["layer"] == layer].sort_values("step")
-    steps = range(len(shown))
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 3.6), layout="constrained")
-    for axes, curves in zip(panels, (CURVES, RATIOS), strict=True):
-        for column, (label, colour, marker, dashes) in curves.items():
-            hollow = (
-                {"markersize": 7, "markerfacecolor": "none"}
-                if column in ("d_rmm", "ratio_paper")
-                else {}
-            )
-            axes.plot(
-                steps,
-                shown[column],
-                dashes,
-                marker=marker,
-                color=colour,
-                label=label,
-                linewidth=1,
-                **hollow,
-            )
-        axes.set(yscale="log", xlabel="step (updates, evenly spaced)")
-        axes.set_xticks(steps, [f"{step}" for step in shown["step"]])
-        axes.legend(fontsize=6, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
-        plain_ticks(axes.yaxis)
-    panels[0].set_ylabel("E‖Ĝ − G‖², total over entries")
-    panels[1].set_ylabel("ratio × k / (n − 1)")
-    panels[1].axhline(1, **UNIT_LINE)
-    figure.suptitle(f"{layer}, rate {shown['rate'].iloc[0]:g}", fontsize=8)
-    return figure

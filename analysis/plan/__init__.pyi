@@ -1,11 +1,14 @@
-from .plan import Totals, candidates, least_bytes, least_noise, load_plan, save_plan, totals
+from .candidates import list_candidates
+from .plan import load_plan, save_plan
+from .programme import minimize_bytes, minimize_noise
+from .totals import Totals, sum_layers
 
 __all__ = [
     "Totals",
-    "candidates",
-    "least_bytes",
-    "least_noise",
+    "list_candidates",
     "load_plan",
+    "minimize_bytes",
+    "minimize_noise",
     "save_plan",
-    "totals",
+    "sum_layers",
 ]

@@ -1,6 +1,4 @@
-"""What a plan is set beside at its budget: one choice for all layers, and uniform rows, which are a
-smaller batch.
-"""
+"""Baselines of a plan: one choice for all layers, and uniform rows, which are a smaller batch."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable
@@ -13,15 +11,9 @@ import torch
 
 from sketchvar.analysis.frontier.best import BASELINE
 from sketchvar.analysis.frontier.rows import STEPS
-from sketchvar.analysis.plan.plan import (
-    CHOICE,
-    COPY,
-    Totals,
-    candidates,
-    inputs,
-    least_noise,
-    totals,
-)
+from sketchvar.analysis.plan.candidates import list_candidates
+from sketchvar.analysis.plan.programme import minimize_noise
+from sketchvar.analysis.plan.totals import CHOICE, COPY, Totals, sum_inputs, sum_layers
 from sketchvar.estimators import UniformRows
 
 CURVES = ("plan", "best single choice", "uniform rows, any rate")
@@ -35,20 +27,22 @@ class Single(NamedTuple):
     totals: Totals
 
 
-def singles(table: pd.DataFrame) -> list[Single]:
-    """Every choice in a table of ``candidates``, made for all layers that can take it; the others
-    stay exact.
+def list_singles(table: pd.DataFrame) -> list[Single]:
+    """List every choice in a table of ``list_candidates`` as made for all layers that can take it;
+    the others stay exact.
     """
     found, plain = [], table[table["estimator"] == "exact"]
     for _, part in table.groupby(CHOICE, sort=False):
         chosen = pd.concat([plain, part]).drop_duplicates("layer", keep="last")
-        found.append(Single(part["estimator"].iloc[0], part["rate"].iloc[0], totals(chosen)))
+        found.append(Single(part["estimator"].iloc[0], part["rate"].iloc[0], sum_layers(chosen)))
     return found
 
 
-def best_single(found: list[Single], fraction: float = 1.0, ratio: float = np.inf) -> Single | None:
-    """Of least ratio within ``fraction`` of the bytes; or, where ``ratio`` is given, of least bytes
-    within it.
+def find_best_single(
+    found: list[Single], fraction: float = 1.0, ratio: float = np.inf
+) -> Single | None:
+    """Find the one of least ratio within ``fraction`` of the bytes; or, where ``ratio`` is given, of
+    least bytes within it.
 
     Of several alike in that, the one with less of the other. None where none fits.
     """
@@ -84,7 +78,7 @@ class Uniform:
         step.
         """
         measured = rows[rows["estimator"] == BASELINE]
-        k = kept_rows(measured["rate"], measured["rows"])
+        k = count_kept(measured["rate"], measured["rows"])
         measured = measured.assign(each=measured["variance"] * k / (measured["rows"] - k))[
             measured["rows"] > k
         ]
@@ -95,7 +89,7 @@ class Uniform:
     def at(self, rate: float) -> Single:
         """At this rate; exact where it would keep no less than X."""
         n, p = self.rows["rows"], self.rows["p"]
-        k = kept_rows([rate] * len(n), n)
+        k = count_kept([rate] * len(n), n)
         kept = [
             UniformRows(rate).kept_bytes(int(a), int(b), self.dtype)
             for a, b in zip(n, p, strict=True)
@@ -103,8 +97,10 @@ class Uniform:
         changed = self.rows.assign(
             rate=rate, kept_bytes=kept, variance=self.rows["each"] * (n - k) / k
         )
-        table = candidates(changed, self.dtype, self.exact).drop_duplicates("layer", keep="last")
-        return Single(BASELINE, rate, totals(table))
+        table = list_candidates(changed, self.dtype, self.exact).drop_duplicates(
+            "layer", keep="last"
+        )
+        return Single(BASELINE, rate, sum_layers(table))
 
     def within(self, fraction: float = 1.0, ratio: float = np.inf) -> Single | None:
         """At the largest rate within ``fraction`` of the bytes; where ``ratio`` is given, at the
@@ -119,27 +115,29 @@ class Uniform:
         return self.at(rates[place - 1]) if place else None
 
 
-def kept_rows(rates: Iterable[float], rows: Iterable[int]) -> np.ndarray:
-    """How many of so many rows uniform rows keep at each rate."""
+def count_kept(rates: Iterable[float], rows: Iterable[int]) -> np.ndarray:
+    """Count how many of so many rows uniform rows keep at each rate."""
     return np.array([UniformRows(rate).k(int(n)) for rate, n in zip(rates, rows, strict=True)], int)
 
 
-def curves(table: pd.DataFrame, uniform: Uniform | None, count: int = 8) -> pd.DataFrame:
-    """Total ratio against memory: method (of ``CURVES``), fraction and ratio, rising in bytes.
+def trace_curves(table: pd.DataFrame, uniform: Uniform | None, count: int = 8) -> pd.DataFrame:
+    """Trace total ratio against memory: method (of ``CURVES``), fraction and ratio, rising in bytes.
 
     At ``count`` budgets from the least possible to three quarters of X's bytes, evenly spaced in
     their logarithm, and at those that the best single choices just fit.
     """
     copies = table.groupby(COPY)["kept_bytes"].max()
-    least = copies.groupby("input_of").min().sum() / inputs(table)
-    found, lines = singles(table), []
+    least = copies.groupby("input_of").min().sum() / sum_inputs(table)
+    found, lines = list_singles(table), []
     best = {
-        each for single in found if (each := best_single(found, single.totals.fraction)) is not None
+        each
+        for single in found
+        if (each := find_best_single(found, single.totals.fraction)) is not None
     }
     fits = {single.totals.fraction for single in best if single.estimator != "exact"}
     for budget in sorted(fits | set(np.geomspace(min(1.001 * least, 0.75), 0.75, count))):
-        lines.append((CURVES[0], totals(least_noise(table, budget))))
-        if (single := best_single(found, budget)) is not None:
+        lines.append((CURVES[0], sum_layers(minimize_noise(table, budget))))
+        if (single := find_best_single(found, budget)) is not None:
             lines.append((CURVES[1], single.totals))
         if uniform is not None:
             lines.append((CURVES[2], uniform.at(budget).totals))

@@ -9,15 +9,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sketchvar.analysis.plan.plan import Totals
-from sketchvar.analysis.style import PAGE, UNIT_LINE, legend_above, look, style
+from sketchvar.analysis.plan.totals import Totals
+from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, legend_above, look
 
 
+@in_paper_style
 def ratio_by_memory(table: pd.DataFrame, chosen: Totals) -> Figure:
-    """A table of ``plan_baselines.curves``; a star marks the plan that was made. The best single
+    """A table of ``trace_curves``; a star marks the plan that was made. The best single
     choice goes in steps, from one to the next; plans fill what is between.
     """
-    style()
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 3.2), layout="constrained")
     looks = look(list(dict.fromkeys(table["method"])))
     ways: list[dict[str, Any]] = [

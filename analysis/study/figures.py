@@ -8,14 +8,22 @@ from matplotlib.figure import Figure
 
 from sketchvar.analysis.noise.scale import TOTAL
 from sketchvar.analysis.noise.select import at_rate
-from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, legend_above, look, plain_ticks, style
+from sketchvar.analysis.style import (
+    COLUMN,
+    PAGE,
+    UNIT_LINE,
+    in_paper_style,
+    legend_above,
+    look,
+    plain_ticks,
+)
 
 
+@in_paper_style
 def noise_scale_through_training(table: pd.DataFrame, batch_size: int) -> Figure:
     """B_simple of every layer (thin) and of all together at every measured step; a table of
     ``noise_scale``.
     """
-    style()
     figure, axes = plt.subplots(figsize=(COLUMN + 0.6, 2.6), layout="constrained")
     steps = sorted(set(table["step"]))
     for i, (name, part) in enumerate(table.groupby("layer", sort=False)):
@@ -46,11 +54,11 @@ def noise_scale_through_training(table: pd.DataFrame, batch_size: int) -> Figure
     return figure
 
 
+@in_paper_style
 def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
     """Estimator variance over minibatch variance (unit: example) for every layer at one step and
     rate.
     """
-    style()
     shown = at_rate(rows[rows["step"] == step], rate)
     layers = list(dict.fromkeys(shown["layer"]))
     looks = look(list(dict.fromkeys(rows["estimator"])))
@@ -84,12 +92,12 @@ def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
     return figure
 
 
+@in_paper_style
 def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
     """Median over layers of the ratio at every measured step, one panel per minibatch unit.
 
     ``rows`` come from ``compare.by_unit``.
     """
-    style()
     shown = at_rate(rows, rate)
     steps = sorted(set(shown["step"]))
     looks = look(list(dict.fromkeys(rows["estimator"])))
@@ -121,9 +129,9 @@ def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
     return figure
 
 
+@in_paper_style
 def alpha_through_training(rows: pd.DataFrame) -> Figure:
     """α = ‖XᵀY‖² / (‖X‖²‖Y‖²) of every layer at every measured step."""
-    style()
     once = rows.drop_duplicates(["layer", "step"])
     table = once.pivot_table(index="layer", columns="step", values="alpha", sort=False)
     figure, axes = plt.subplots(
@@ -143,11 +151,11 @@ def alpha_through_training(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@in_paper_style
 def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
     """Variance against rate on one layer's pair: closed form as a line, repeated draws as points
     with ±2 stderr.
     """
-    style()
     draws = draws.sort_values("rate", kind="stable")
     looks = look(list(dict.fromkeys(draws["estimator"])))
     across = min(4, len(looks))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -35,6 +35,7 @@ class Study:
     Raises ValueError for names that are not known and numbers that make no sense.
     """
 
+    work: ClassVar[str] = "run"
     task: str
     steps: int
     measure_at: tuple[int, ...]
@@ -120,7 +121,7 @@ def run(
                 records.write_rows(folder.coverage, probe.coverage())
                 records.write_rows(
                     folder.draws,
-                    repeated_draws(layers[drawn], study).assign(run=study.name, step=step),
+                    draw_repeatedly(layers[drawn], study).assign(run=study.name, step=step),
                 )
             table = compare(layers.values(), study.choices(), dtype=task.dtype)
             rows = records.append_rows(rows, table.assign(run=study.name, step=step)[COLUMNS])
@@ -138,8 +139,8 @@ def run(
     return out
 
 
-def repeated_draws(layer: Layer, study: Study) -> pd.DataFrame:
-    """Closed form and ``DRAWS`` repeated draws of the variance on one layer's own pair, for every
+def draw_repeatedly(layer: Layer, study: Study) -> pd.DataFrame:
+    """Draw the variance on one layer's own pair ``DRAWS`` times, beside the closed form, for every
     choice.
     """
     x, y = layer.moments.pair

@@ -48,11 +48,11 @@ class Cell:
     threads: int = 1
 
     def build(self) -> Estimator:
-        """The estimator. Raises ValueError for a spelling that cannot be read."""
+        """Make the estimator. Raises ValueError for a spelling that cannot be read."""
         return parse(self.estimator, self.rate)
 
-    def prepared(self) -> Task:
-        """The task with the cell's options and batch. Raises ValueError for what the task does not
+    def make_task(self) -> Task:
+        """Make the task with the cell's options and batch. Raises ValueError for what it does not
         have.
         """
         return find_task(self.task, (*self.options, ("batch_size", self.batch)))
@@ -104,7 +104,7 @@ def train(cell: Cell) -> pd.DataFrame:
 
 def begin(cell: Cell) -> Training:
     """Build the model that a cell trains, its layers sketched and its blocks checkpointed."""
-    training = start(cell.prepared(), cell.steps, torch.device(cell.device), cell.seed)
+    training = start(cell.make_task(), cell.steps, torch.device(cell.device), cell.seed)
     if cell.checkpointing:
         checkpoint_blocks(training.model)
     convert(training.model, cell)
@@ -120,7 +120,7 @@ def follow(cell: Cell, training: Training) -> tuple[list[tuple[float, ...]], int
     for step in range(cell.steps + 1):
         batch = training.batch(step)
         if step in cell.evaluate_at:
-            ratios = added_noise(training, step, batch, cell)
+            ratios = measure_noise(training, step, batch, cell)
             lines.append((step, sum(losses) / len(losses), *training.validate(), *ratios, seconds))
             losses.clear()
         if step == cell.steps:
@@ -150,7 +150,7 @@ def convert(model: nn.Module, cell: Cell) -> None:
             )
 
 
-def added_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tuple[float, float]:
+def measure_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tuple[float, float]:
     """Total and median ratio of the estimator's variance to the minibatch's, at the exact gradient
     of this batch.
     """

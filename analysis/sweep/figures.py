@@ -1,4 +1,4 @@
-"""Figures of training runs: rows in, matplotlib Figure out."""
+"""Pictures of training runs: rows in, Figure out."""
 
 from typing import Any, NamedTuple
 
@@ -7,26 +7,32 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from sketchvar.analysis.noise.select import at_rate, list_rates
 from sketchvar.analysis.style import (
     COLUMN,
     PAGE,
+    PALETTE,
     UNIT_LINE,
+    in_paper_style,
     legend_above,
     look,
     method,
     plain_ticks,
-    style,
 )
 
 
 def of_sweep(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Figure]:
-    """Every figure of a sweep, by file name."""
-    found = {"curves": curves(rows), "ratio": ratio(rows), "final": final(table)}
+    """Draw every figure of a sweep, by file name."""
+    found = {
+        "curves": validation_curves(rows),
+        "ratio": total_ratio(rows),
+        "final": final_losses(table),
+    }
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def whole_batch(rows: pd.DataFrame) -> pd.DataFrame:
-    """The runs on the whole batch, without those that only repeat exact training under
+def select_whole_batch(rows: pd.DataFrame) -> pd.DataFrame:
+    """Select the runs on the whole batch, without those that only repeat exact training under
     checkpointing.
     """
     return rows[(rows["batch"] == rows["batch"].max()) & ~rows["checkpointing"]]
@@ -41,25 +47,21 @@ class Panel(NamedTuple):
 
 
 def panel_by_rate(shown: pd.DataFrame) -> tuple[Figure, list[Panel]]:
-    """A panel for every rate, greatest first; estimators that take none are in all of them."""
-    without = set(shown[shown["rate"] == 1]["estimator"])
-    rates = sorted(set(shown[~shown["estimator"].isin(without)]["rate"]), reverse=True) or [1.0]
+    """Make a panel for every rate, greatest first; estimators that take none are in all of them."""
+    rates = sorted(list_rates(shown), reverse=True) or [1.0]
     figure, grid = plt.subplots(
         1, len(rates), figsize=(PAGE, 2.8), sharey=True, squeeze=False, layout="constrained"
     )
-    everywhere = shown["estimator"].isin(without)
-    return figure, [
-        Panel(axes, r, shown[(shown["rate"] == r) | everywhere])
-        for axes, r in zip(grid[0], rates, strict=True)
-    ]
+    panels = zip(grid[0], rates, strict=True)
+    return figure, [Panel(axes, rate, at_rate(shown, rate)) for axes, rate in panels]
 
 
-def curves(rows: pd.DataFrame) -> Figure:
+@in_paper_style
+def validation_curves(rows: pd.DataFrame) -> Figure:
     """Validation loss from the second evaluation on, one panel per rate, mean and range over
     seeds.
     """
-    style()
-    shown = whole_batch(rows)
+    shown = select_whole_batch(rows)
     shown = shown[
         shown["step"] > shown["step"].min()
     ]  # the loss of a fresh model would hide all differences
@@ -91,13 +93,13 @@ def curves(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def ratio(rows: pd.DataFrame) -> Figure | None:
+@in_paper_style
+def total_ratio(rows: pd.DataFrame) -> Figure | None:
     """Total ratio through training, one panel per rate, mean over seeds."""
-    shown = whole_batch(rows)
+    shown = select_whole_batch(rows)
     shown = shown[(shown["estimator"] != "exact") & shown["ratio"].notna()]
     if shown.empty:
         return None
-    style()
     looks = look(list(dict.fromkeys(rows["estimator"])))
     figure, panels = panel_by_rate(shown)
     for axes, rate, part in panels:
@@ -115,11 +117,11 @@ def ratio(rows: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def final(table: pd.DataFrame) -> Figure:
+@in_paper_style
+def final_losses(table: pd.DataFrame) -> Figure:
     """Final validation loss less that of exact training, mean and 95 % interval over paired
     seeds.
     """
-    style()
     shown = table[table["validation_exact"].notna() & ~table["checkpointing"]]
     shown = shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
     names = [
@@ -129,7 +131,7 @@ def final(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(
         figsize=(COLUMN * 1.4, 0.8 + 0.2 * len(shown)), layout="constrained"
     )
-    colours = ["tab:gray" if e == "exact" else "C0" for e in shown["estimator"]]
+    colours = ["tab:gray" if e == "exact" else PALETTE[0] for e in shown["estimator"]]
     for i, (_, line) in enumerate(shown.iterrows()):
         axes.plot(
             [line["validation_exact_low"], line["validation_exact_high"]], [i, i], color=colours[i]

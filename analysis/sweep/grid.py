@@ -10,6 +10,7 @@ import pandas as pd
 
 from sketchvar.analysis import meter
 from sketchvar.analysis.loop import forward
+from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.sweep.cell import Cell, begin
 from sketchvar.analysis.tasks import Batch, Options, find_task
 from sketchvar.estimators import Choice, choices
@@ -90,26 +91,36 @@ class Grid:
         cells = [replace(cell, seed=seed) for seed in self.seeds for cell in found]
         return [*cells[: len(found)], replace(cells[0], checkpointing=True), *cells[len(found) :]]
 
-    def activations(self) -> pd.DataFrame:
+    def activations(self, progress: Progress | None = None) -> pd.DataFrame:
         """One row per estimator and rate: bytes that a forward pass leaves for backward, those of
         the exact pass, and the most examples on which exact training leaves no more (columns
-        ``MEMORY``). Checkpointed: "checkpointing".
+        ``MEMORY``). Checkpointed: "checkpointing". ``progress`` is called before the first row and
+        after every one.
         """
         whole = self.exact()
-        most = held(whole, whole.batch)
-        lines = []
-        for choice in self.choices():
-            name, rate = choice.name, choice.rate
-            kept = held(replace(whole, estimator=name, rate=rate), whole.batch)
-            low, high = 1, whole.batch
-            while low < high:  # the most examples that fit; bytes grow with them
-                middle = math.ceil((low + high) / 2)
-                low, high = (middle, high) if held(whole, middle) <= kept else (low, middle - 1)
-            lines.append((name, rate, kept, most, low))
-        kept = held(replace(whole, checkpointing=True), whole.batch)
-        return pd.DataFrame(
-            [*lines, ("checkpointing", 1.0, kept, most, whole.batch)], columns=MEMORY
-        )
+        cells = [replace(whole, estimator=c.name, rate=c.rate) for c in self.choices()]
+        cells.append(replace(whole, checkpointing=True))
+        if progress is not None:
+            progress(0, len(cells))
+        most, lines = held(whole, whole.batch), []
+        for cell in cells:
+            kept = held(cell, whole.batch)
+            if cell.checkpointing:
+                lines.append(("checkpointing", 1.0, kept, most, whole.batch))
+            else:
+                lines.append((cell.estimator, cell.rate, kept, most, fit(whole, kept)))
+            if progress is not None:
+                progress(len(lines), len(cells))
+        return pd.DataFrame(lines, columns=MEMORY)
+
+
+def fit(cell: Cell, most: int) -> int:
+    """The most examples on which a cell holds no more than ``most`` bytes; one, if none does."""
+    low, high = 1, cell.batch
+    while low < high:  # bytes grow with examples
+        middle = math.ceil((low + high) / 2)
+        low, high = (middle, high) if held(cell, middle) <= most else (low, middle - 1)
+    return low
 
 
 def held(cell: Cell, examples: int) -> int:
@@ -117,14 +128,14 @@ def held(cell: Cell, examples: int) -> int:
     the first ``examples`` of its first batch.
     """
     training = begin(cell)
-    batch = first(training.batch(0), examples)
+    batch = take_first(training.batch(0), examples)
     work = partial(forward, training.task, training.model, batch, training.device)
     work()  # the first pass makes what later ones find
     return meter.held(work, training.device)
 
 
-def first(batch: Batch, examples: int) -> Batch:
-    """The first examples of a batch."""
+def take_first(batch: Batch, examples: int) -> Batch:
+    """Take the first examples of a batch."""
     inputs, targets = batch
     if isinstance(inputs, dict):
         return {name: t[:examples] for name, t in inputs.items()}, targets[:examples]

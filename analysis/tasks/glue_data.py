@@ -40,9 +40,8 @@ class Source:
     header: tuple[str, ...] = ()  # of files that have no header line
     dev: str = "dev"
     hub_dev: str = "validation"
-    leaves_out_short_lines: bool = (
-        False  # the published QQP has a few, which GLUE's own loaders drop too
-    )
+    # the published QQP has a few, which GLUE's own loaders drop too
+    leaves_out_short_lines: bool = False
 
 
 PAIR, BINARY = ("sentence1", "sentence2"), ("0", "1")
@@ -100,15 +99,15 @@ def examples(task: str, split: str, data_dir: str) -> Examples:
     root = Path(data_dir or Path(os.environ.get(DATASETS, ""), "glue"))
     if data_dir or (os.environ.get(DATASETS) and root.is_dir()):
         folder = root / source.folder if (root / source.folder).is_dir() else root
-        pairs = from_file(source, folder / f"{source.dev if split == 'dev' else 'train'}.tsv")
+        pairs = read_file(source, folder / f"{source.dev if split == 'dev' else 'train'}.tsv")
     else:
-        pairs = from_hub(source, source.hub_dev if split == "dev" else "train")
+        pairs = read_hub(source, source.hub_dev if split == "dev" else "train")
     texts, labels = [texts for texts, _ in pairs], [label for _, label in pairs]
     return Examples(texts, labels, hashlib.sha256(repr(pairs).encode()).hexdigest())
 
 
-def from_file(source: Source, path: Path) -> list[tuple[tuple[str, ...], float]]:
-    """Texts and label of every line of one of GLUE's TSV files."""
+def read_file(source: Source, path: Path) -> list[tuple[tuple[str, ...], float]]:
+    """Read texts and label of every line of one of GLUE's TSV files."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -138,7 +137,7 @@ def from_file(source: Source, path: Path) -> list[tuple[tuple[str, ...], float]]
         if len(cells) < len(header) and source.leaves_out_short_lines and line.strip():
             continue
         pairs.append(
-            parsed(
+            parse_line(
                 source,
                 dict(zip(header, cells, strict=False)),
                 f"{path}, line {number}",
@@ -150,11 +149,12 @@ def from_file(source: Source, path: Path) -> list[tuple[tuple[str, ...], float]]
     return pairs
 
 
-def parsed(
+def parse_line(
     source: Source, cells: dict[str, str], place: str, columns: int
 ) -> tuple[tuple[str, ...], float]:
-    """Texts and label of one line. Raises ValueError, naming the place, where it has too little or
-    a wrong label.
+    """Read texts and label of one line.
+
+    Raises ValueError, naming the place, where it has too little or a wrong label.
     """
     if len(cells) < columns:
         raise ValueError(
@@ -177,8 +177,8 @@ def parsed(
     return texts, score
 
 
-def from_hub(source: Source, split: str) -> list[tuple[tuple[str, ...], float]]:
-    """Texts and label of every example of the hub's copy, by the package ``datasets``."""
+def read_hub(source: Source, split: str) -> list[tuple[tuple[str, ...], float]]:
+    """Read texts and label of every example of the hub's copy, by the package ``datasets``."""
     instead = "or give --data-dir, a directory of GLUE's TSV files"
     try:
         from datasets import load_dataset

@@ -5,26 +5,31 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from sketchvar.analysis.style import PAGE, UNIT_LINE, legend_above, look, plain_ticks, style
+from sketchvar.analysis.style import (
+    PAGE,
+    UNIT_LINE,
+    in_paper_style,
+    legend_above,
+    look,
+    plain_ticks,
+)
+from sketchvar.analysis.truth.ratios import divide_by_redrawn
 
 
+@in_paper_style
 def closed_forms_and_truth(rows: pd.DataFrame) -> Figure:
     """Closed forms over the redrawn variance for every layer, ± 2 standard errors of that ratio;
     rows of ``truth``.
     """
-    style()
-    rows = rows[rows["redrawn"].notna()]
+    rows = divide_by_redrawn(rows)
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 1.1 + 0.17 * len(rows)), layout="constrained")
-    drawn_error = rows["redrawn_stderr"] / rows["redrawn"]
     for apart, (form, (colour, marker)) in zip(
         (-0.17, 0.17), look(["example", "row"]).items(), strict=True
     ):
-        ratio = rows[form] / rows["redrawn"]
-        error = (drawn_error**2 + (rows[f"{form}_stderr"] / rows[form]) ** 2) ** 0.5
         axes.errorbar(
-            ratio,
+            rows[f"{form}_ratio"],
             [place + apart for place in range(len(rows))],
-            xerr=2 * error * ratio,
+            xerr=2 * rows[f"{form}_ratio_stderr"],
             fmt=marker,
             color=colour,
             label=f"by {form} ± 2 stderr",

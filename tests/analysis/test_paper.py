@@ -12,13 +12,13 @@ import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
-from sketchvar.analysis.commands.paper import ITEMS
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.analysis.noise.table import compare
 from sketchvar.analysis.paper import recorded, throughput
-from sketchvar.analysis.paper.averaging import averaged, averaging
-from sketchvar.analysis.paper.probed import block
-from sketchvar.analysis.paper.variance import corrected, middle
+from sketchvar.analysis.paper.averaging import average_sketches, measure_average
+from sketchvar.analysis.paper.items import ITEMS
+from sketchvar.analysis.paper.probed import find_block
+from sketchvar.analysis.paper.variance import correct, find_middle
 from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import CountSketch, Gaussian
 from sketchvar.estimators.seeds import generator
@@ -37,7 +37,7 @@ def pair(n: int = 6, p: int = 3, q: int = 2, seed: int = 0) -> tuple[torch.Tenso
 
 def test_the_paper_s_variance_is_that_of_sampling_rows_by_their_squared_norms():
     x, y = (t.double() for t in pair())
-    found = corrected(rows_of(x, y)).iloc[0]
+    found = correct(rows_of(x, y)).iloc[0]
     exact, share = x.T @ y, x.square().sum(1) / x.square().sum()
     k, mean = 3, 0.0
     for chosen in itertools.product(range(6), repeat=k):  # every outcome
@@ -63,7 +63,7 @@ def test_the_paper_s_ratio_of_uniform_rows_is_one():
 
 def test_the_bound_fails_where_the_stored_copies_say_it_holds():
     x, y = torch.tensor([[1.0], [2.0], [4.0], [8.0]]), torch.tensor([[1.0], [0.5], [0.25], [0.126]])
-    found = corrected(rows_of(x, y)).iloc[0]
+    found = correct(rows_of(x, y)).iloc[0]
     assert found["bound"] == pytest.approx(8.06, rel=0.01)
     assert found["ratio_paper"] > 1000 and not found["holds"] and not found["holds_corrected"]
 
@@ -73,7 +73,7 @@ def test_the_bound_holds_exactly_under_its_conditions():
     for seed in range(200):
         x, y = (t.double() for t in pair(n=4, p=1, q=1, seed=seed))
         x, y = x.abs() + 0.1, (y.abs() + 0.1) / (x.abs() + 0.1) if seed % 2 else y.abs() + 0.1
-        found = corrected(rows_of(x, y)).iloc[0]
+        found = correct(rows_of(x, y)).iloc[0]
         n, C, D = 4, (x.T @ y).square().sum().item(), (x.square() * y.square()).sum().item()
         assert found["holds"] == (n * D >= 2 * C / (1 + found["alpha"]))
         assert found["holds_corrected"] == (n * D >= 2 * C)
@@ -85,11 +85,11 @@ def test_the_mean_of_sketches_has_the_variance_of_one_divided_by_their_number():
     x, y = pair(n=40, p=4, q=3)
     layer = pair_layer(x, y)
     for estimator in (Gaussian(0.1), CountSketch(0.1)):
-        found = averaged(estimator, 4, x, y, draws=1000, seed=1)
+        found = measure_average(estimator, 4, x, y, draws=1000, seed=1)
         single = estimator.variance(layer.moments)
         assert abs(found.z(single / 4)) < 4.5
         assert abs(found.z(single / 4 * 1.3)) > 4.5  # must fail
-    table = averaging(layer, ["gaussian", "countsketch"], 0.1, [1, 5], draws=20, seed=0)
+    table = average_sketches(layer, ["gaussian", "countsketch"], 0.1, [1, 5], draws=20, seed=0)
     one = (
         table[table["count"] == 5].set_index("estimator")["one"]
         / table[table["count"] == 1].set_index("estimator")["one"]
@@ -110,14 +110,14 @@ def test_recorded_values():
 
 def test_blocks_and_the_middle_layer():
     names = ["blocks.0.up", "blocks.0.down", "blocks.1.up", "head"]
-    assert [block(name) for name in names[:3]] == [0, 0, 1] and math.isnan(block("head"))
-    assert middle(pd.DataFrame({"layer": names})) == "blocks.1.up"
-    assert middle(pd.DataFrame({"layer": ["a", "b", "c"]})) == "b"
+    assert [find_block(name) for name in names[:3]] == [0, 0, 1] and math.isnan(find_block("head"))
+    assert find_middle(pd.DataFrame({"layer": names})) == "blocks.1.up"
+    assert find_middle(pd.DataFrame({"layer": ["a", "b", "c"]})) == "b"
 
 
 def test_throughput_has_a_row_per_choice():
     task = find_task("digits-mlp", (("width", 16),))
-    *_, rows = throughput.throughput(
+    *_, rows = throughput.measure_throughput(
         "digits-mlp", task, ["gaussian", "rounding:2"], [0.5, 0.1], "cpu", 3
     )
     assert list(zip(rows["estimator"], rows["rate"], strict=True)) == [
@@ -172,7 +172,7 @@ def test_every_item_draws_and_draws_again_from_its_rows(item, tmp_path, capsys):
     [
         (["variance", *PROBE, "--layer", "9"], "no layer '9' was measured; known are 0, 2, 4"),
         (["averaging", *PROBE, "--rate", "0.5"], "8 sketches of rate 0.5 keep more than X"),
-        (["score", "--from", "nowhere"], "no file nowhere/summary.parquet"),
+        (["score", "--from", "nowhere"], "nowhere/summary.parquet"),
         (["variance", "--task", "glue/cole"], "unknown task 'glue/cole'; did you mean 'glue/cola'"),
         (["quantised", *PROBE, "--estimators", "rounding:3"], "needs bits of 1, 2, 4 or 8"),
     ],

@@ -10,16 +10,11 @@ import pytest
 import torch
 
 from sketchvar.analysis.noise.table import compare
-from sketchvar.analysis.plan.baselines import Uniform, best_single, curves, singles
-from sketchvar.analysis.plan.plan import (
-    Totals,
-    candidates,
-    least_bytes,
-    least_noise,
-    load_plan,
-    save_plan,
-    totals,
-)
+from sketchvar.analysis.plan.baselines import Uniform, find_best_single, list_singles, trace_curves
+from sketchvar.analysis.plan.candidates import list_candidates
+from sketchvar.analysis.plan.plan import load_plan, save_plan
+from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
+from sketchvar.analysis.plan.totals import Totals, sum_layers
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks.stdlib_lm import Transformer
 from sketchvar.estimators import CountSketch, Exact, StochasticRounding, UniformRows, parse
@@ -92,13 +87,13 @@ def test_the_programme_is_the_best_of_all_plans(readers, seed):
     table = made(seed, readers)
     plans = np.array(list(every_plan(table)))
     for budget in (0.3, 0.5, 0.8, 1.0, min(float(np.median(plans[:, 1])), 1)):
-        chosen = least_noise(table, budget)
+        chosen = minimize_noise(table, budget)
         assert list(chosen["layer"]) == list(dict.fromkeys(table["layer"]))
         fits = plans[plans[:, 1] <= budget]
-        assert totals(chosen).fraction <= budget
-        assert totals(chosen).ratio == pytest.approx(fits[:, 2].min(), rel=1e-9, abs=1e-12)
+        assert sum_layers(chosen).fraction <= budget
+        assert sum_layers(chosen).ratio == pytest.approx(fits[:, 2].min(), rel=1e-9, abs=1e-12)
     for ratio in (0.0, 0.3, 1.0, float(np.median(plans[:, 2]))):
-        of = totals(least_bytes(table, ratio))
+        of = sum_layers(minimize_bytes(table, ratio))
         fits = plans[plans[:, 2] <= ratio]
         assert of.ratio <= ratio
         assert of.kept_bytes == fits[:, 0].min()
@@ -113,25 +108,25 @@ def test_must_fail_a_plan_that_knows_nothing_of_sharing():
     for seed in range(4):
         table = made(seed, "aaabb")
         least = min(kept for kept, _, ratio in every_plan(table) if ratio <= 0.5)
-        blind = least_bytes(table.assign(input_of=table["layer"]), 0.5)
-        assert totals(least_bytes(table, 0.5)).kept_bytes == least
-        worse += totals(table.loc[blind.index]).kept_bytes > 1.05 * least
+        blind = minimize_bytes(table.assign(input_of=table["layer"]), 0.5)
+        assert sum_layers(minimize_bytes(table, 0.5)).kept_bytes == least
+        worse += sum_layers(table.loc[blind.index]).kept_bytes > 1.05 * least
     assert worse > 1
 
 
 def test_a_plan_of_many_layers_is_within_its_budget_and_no_worse_than_single_choices():
     table = made(0, [f"l{i}." for i in range(30)], choices=8)
-    found = singles(table)
+    found = list_singles(table)
     for budget in (0.3, 0.6):
-        of, single = totals(least_noise(table, budget)), best_single(found, budget)
+        of, single = sum_layers(minimize_noise(table, budget)), find_best_single(found, budget)
         assert (
             of.fraction <= budget
             and of.ratio < single.totals.ratio
             and single.totals.fraction <= budget
         )
-        back = totals(least_bytes(table, of.ratio))
+        back = sum_layers(minimize_bytes(table, of.ratio))
         assert back.fraction == pytest.approx(of.fraction, rel=1e-9) and back.ratio <= of.ratio
-        other = best_single(found, ratio=single.totals.ratio)
+        other = find_best_single(found, ratio=single.totals.ratio)
         assert (
             other.totals.fraction <= single.totals.fraction
             and other.totals.ratio <= single.totals.ratio
@@ -144,9 +139,9 @@ def test_a_budget_that_nothing_fits_says_the_least_possible():
         ValueError,
         match=r"no plan keeps at most 0\.01 of X's bytes; the least possible is (0\.\d+)",
     ) as e:
-        least_noise(table, 0.01)
+        minimize_noise(table, 0.01)
     least = float(str(e.value).split("possible is ")[1].split(":")[0])
-    assert totals(least_noise(table, least)).fraction == min(
+    assert sum_layers(minimize_noise(table, least)).fraction == min(
         fraction for _, fraction, _ in every_plan(table)
     )
 
@@ -156,7 +151,7 @@ def test_memory_out_of_range(budget):
     with pytest.raises(
         ValueError, match=r"a memory budget is a fraction of X's bytes, 0 to 1, got .*; write 0\.25"
     ):
-        least_noise(made(0, "ab"), budget)
+        minimize_noise(made(0, "ab"), budget)
 
 
 @pytest.mark.parametrize("budget", [-0.1, float("nan"), float("inf")])
@@ -164,7 +159,7 @@ def test_noise_out_of_range(budget):
     with pytest.raises(
         ValueError, match=r"a noise budget is a ratio to the minibatch variance, 0 or more, got "
     ):
-        least_bytes(made(0, "ab"), budget)
+        minimize_bytes(made(0, "ab"), budget)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +177,7 @@ def rows():
 
 
 def test_candidates_are_means_over_steps_of_what_a_layer_can_take(rows):
-    table = candidates(rows, F32)
+    table = list_candidates(rows, F32)
     assert set(table["estimator"]) == {"exact", "countsketch", "uniform-rows", "rounding:2"}
     assert len(table) == 7 * (1 + 3 + 3 + 1)
     for row in table.itertuples():
@@ -209,9 +204,9 @@ def test_candidates_are_means_over_steps_of_what_a_layer_can_take(rows):
 
 
 def test_totals_by_hand(rows):
-    table = candidates(rows, F32)
+    table = list_candidates(rows, F32)
     same = table[(table["estimator"] == "uniform-rows") & (table["rate"] == 0.25)]
-    of, counted = totals(same), same[~same["layer"].isin(["blocks.0.key", "blocks.0.value"])]
+    of, counted = sum_layers(same), same[~same["layer"].isin(["blocks.0.key", "blocks.0.value"])]
     assert len(counted) == len(same) - 2
     assert of.kept_bytes == counted["kept_bytes"].sum()
     assert of.fraction == pytest.approx(
@@ -222,36 +217,36 @@ def test_totals_by_hand(rows):
         part["variance"].sum() / part["minibatch_example"].sum(), rel=1e-12
     )
     assert of.batch_fraction == 1 / (1 + of.ratio)
-    alone = totals(same.assign(input_of=same["layer"]))
+    alone = sum_layers(same.assign(input_of=same["layer"]))
     assert alone.kept_bytes == same["kept_bytes"].sum() > 1.05 * of.kept_bytes
 
 
 def test_rows_of_before_share_nothing(rows):
-    old, new = candidates(rows.drop(columns="input_of"), F32), candidates(rows, F32)
+    old, new = list_candidates(rows.drop(columns="input_of"), F32), list_candidates(rows, F32)
     assert (old["input_of"] == old["layer"]).all()
     pd.testing.assert_frame_equal(old.drop(columns="input_of"), new.drop(columns="input_of"))
     pd.testing.assert_frame_equal(
-        old, candidates(rows.assign(input_of=None), F32), check_dtype=False
+        old, list_candidates(rows.assign(input_of=None), F32), check_dtype=False
     )
 
 
 def test_layers_that_stay_exact(rows):
-    table = candidates(rows, F32, exact=["head", "blocks.*.k*"])
+    table = list_candidates(rows, F32, exact=["head", "blocks.*.k*"])
     alone = table.groupby("layer")["estimator"].unique().map(list)
     assert alone["head"] == alone["blocks.0.key"] == ["exact"] and len(alone["blocks.0.query"]) == 4
     with pytest.raises(
         ValueError, match=r"'haed' matches no layer; the measured ones are blocks\.0\.query, "
     ):
-        candidates(rows, F32, exact=["haed"])
+        list_candidates(rows, F32, exact=["haed"])
 
 
 def test_single_choices_leave_those_layers_exact(rows):
-    table = candidates(rows, F32, exact=["head"])
-    single = next(s for s in singles(table) if s[:2] == ("uniform-rows", 0.25))
+    table = list_candidates(rows, F32, exact=["head"])
+    single = next(s for s in list_singles(table) if s[:2] == ("uniform-rows", 0.25))
     uniform = Uniform.of(rows, F32, exact=["head"]).at(0.25)
     part = table[(table["estimator"] == "uniform-rows") & (table["rate"] == 0.25)]
     head = table[table["layer"] == "head"]
-    for of in (totals(pd.concat([part, head])), uniform.totals):
+    for of in (sum_layers(pd.concat([part, head])), uniform.totals):
         assert (of.kept_bytes, of.fraction) == (single.totals.kept_bytes, single.totals.fraction)
         assert of.ratio == pytest.approx(single.totals.ratio, rel=1e-9)
 
@@ -259,7 +254,7 @@ def test_single_choices_leave_those_layers_exact(rows):
 @pytest.mark.parametrize("half", [False, True])
 def test_what_would_keep_as_much_as_x_is_no_candidate(rows, half):
     """In half the bytes for X, a copy of half its rows in single precision is none either."""
-    table = candidates(rows, torch.bfloat16 if half else F32)
+    table = list_candidates(rows, torch.bfloat16 if half else F32)
     assert (table[(table["rate"] == 0.5) & (table["estimator"] == "countsketch")].empty) == half
 
 
@@ -267,10 +262,10 @@ def test_uniform_rows_at_any_rate_are_told_by_one(rows):
     """By the recorded variances at other rates, and by the estimator's own bytes."""
     for rate in (0.5, 0.25, 0.1):
         only = rows[rows["rate"] == (0.1 if rate == 0.5 else 0.5)]
-        table = candidates(
+        table = list_candidates(
             rows[(rows["estimator"] == "uniform-rows") & (rows["rate"] == rate)], F32
         )
-        expected = totals(table[table["estimator"] == "uniform-rows"])
+        expected = sum_layers(table[table["estimator"] == "uniform-rows"])
         found = Uniform.of(only, F32).at(rate).totals
         assert (found.kept_bytes, found.fraction) == (expected.kept_bytes, expected.fraction)
         assert found.ratio == pytest.approx(expected.ratio, rel=1e-9)
@@ -294,7 +289,7 @@ def test_uniform_rows_within_a_budget(rows):
 
 
 def test_curves_fall_and_no_single_choice_is_below_the_plan(rows):
-    table = curves(candidates(rows, F32), Uniform.of(rows, F32))
+    table = trace_curves(list_candidates(rows, F32), Uniform.of(rows, F32))
     for _, part in table.groupby("method"):
         assert part["fraction"].is_monotonic_increasing and part["ratio"].is_monotonic_decreasing
     plans = table[table["method"] == "plan"]
@@ -324,7 +319,7 @@ def test_curves_fall_and_no_single_choice_is_below_the_plan(rows):
 )
 def test_rows_that_allow_no_plan(rows, change, says):
     with pytest.raises(ValueError, match=says):
-        candidates(change(rows), F32)
+        list_candidates(change(rows), F32)
 
 
 def test_a_saved_plan_is_loaded_as_its_estimators(tmp_path):

@@ -10,10 +10,13 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.bench import kernels as bench_kernels
-from sketchvar.analysis.gpu import parts as suite_parts
-from sketchvar.analysis.gpu import suite
-from sketchvar.analysis.gpu.parts import PARTS, Run, Scale
-from sketchvar.estimators.kernels import counter
+from sketchvar.analysis.bench import layer as bench_layer
+from sketchvar.analysis.bench.kernel_errors import run_plain
+from sketchvar.analysis.gpu import scale, suite
+from sketchvar.analysis.gpu.parts import PARTS
+from sketchvar.analysis.gpu.run import Run
+from sketchvar.analysis.gpu.scale import Scale
+from sketchvar.estimators import kernels as door
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_every_part_is_done(out):
 
 def test_rows(out):
     layers = records.read_rows(out / "layers.parquet")
-    assert set(layers["estimator"]) == set(suite.OF_LAYERS)
+    assert set(layers["estimator"]) == set(scale.OF_LAYERS)
     counted = layers[layers["estimator"].isin(["countsketch", "gaussian", "rounding:4"])]
     assert counted["held"].equals(counted["kept"])  # what autograd holds is what kept_bytes says
     kernels = records.read_rows(out / "kernels.parquet")
@@ -48,7 +51,7 @@ def test_rows(out):
     memory = records.read_rows(out / "memory.parquet")
     assert (memory["seconds"] > 0).all() and set(memory["checkpointing"]) == {False, True}
     variance = records.read_rows(out / "variance" / "rows.parquet")
-    assert set(variance["estimator"]) == set(suite.WITH_CLOSED_FORM) and set(variance["step"]) == {
+    assert set(variance["estimator"]) == set(scale.WITH_CLOSED_FORM) and set(variance["step"]) == {
         0,
         2,
     }
@@ -64,22 +67,22 @@ def test_parts_that_are_done_are_not_run_again(out, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(suite, "PARTS", {part: (1, never) for part in PARTS})
-    results = suite.suite(suite.TINY, out, "cpu", 1, tuple(PARTS), str)
+    results = suite.run_suite(scale.TINY, out, "cpu", 1, tuple(PARTS), str)
     assert [r.state for r in results] == ["done"] * len(PARTS)
 
 
 def test_time_runs_out_and_rows_are_kept(tmp_path):
-    results = suite.suite(suite.TINY, tmp_path, "cpu", 1e-9, ("layers", "probe"), str)
+    results = suite.run_suite(scale.TINY, tmp_path, "cpu", 1e-9, ("layers", "probe"), str)
     assert [(r.part, r.rows, r.state) for r in results] == [
         ("layers", 0, "out of time"),
         ("probe", 0, "out of time"),
     ]
-    results = suite.suite(suite.TINY, tmp_path, "cpu", 5, ("probe",), str)
+    results = suite.run_suite(scale.TINY, tmp_path, "cpu", 5, ("probe",), str)
     assert [(r.part, r.state) for r in results] == [("layers", "out of time"), ("probe", "done")]
 
 
 def test_a_study_out_of_time_keeps_its_rows_and_goes_on(tmp_path, monkeypatch):
-    few = replace(suite.TINY, estimators=("uniform-rows",))
+    few = replace(scale.TINY, estimators=("uniform-rows",))
     calls = iter(
         [None, None, TimeoutError("out of time")]
     )  # before the part, after step 0, after step 1
@@ -100,10 +103,10 @@ def test_what_does_not_fit_is_left_out(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("too large")
         yield
 
-    monkeypatch.setattr(suite_parts.bench_layer, "time_layers", fails)
-    run = Run(suite.TINY, tmp_path, "cpu", float("inf"))
+    monkeypatch.setattr(bench_layer, "time_layers", fails)
+    run = Run(scale.TINY, tmp_path, "cpu", float("inf"))
     rows, state = suite.carry_out("layers", run)
-    assert state == "done" and rows.empty and len(run.skipped) == len(suite.OF_LAYERS)
+    assert state == "done" and rows.empty and len(run.skipped) == len(scale.OF_LAYERS)
     assert "countsketch, (64, 16, 24), torch.float32: too large" in run.skipped
 
 
@@ -113,7 +116,7 @@ def test_an_error_of_one_part_is_written_down(tmp_path, monkeypatch):
         yield
 
     monkeypatch.setitem(PARTS, "memory", (1, fails))
-    (result,) = suite.suite(suite.TINY, tmp_path, "cpu", 1, ("memory",), str)
+    (result,) = suite.run_suite(scale.TINY, tmp_path, "cpu", 1, ("memory",), str)
     assert result.state == "ImportError: no transformers"
 
 
@@ -131,16 +134,16 @@ def test_bad_input_in_one_line(words, error, capsys):
 
 
 def test_kernels_are_switched_off_for_the_plain_path(monkeypatch):
-    monkeypatch.setattr(counter, "triton_kernels", lambda: pytest)
+    monkeypatch.setattr(door, "load_triton", lambda: pytest)
     monkeypatch.setenv("SKETCHVAR_KERNELS", "on")
-    assert counter.kernels(torch.device("cuda")) is pytest
-    assert bench_kernels.under(lambda: counter.kernels(torch.device("cuda"))) is None
-    assert counter.kernels(torch.device("cuda")) is pytest
+    assert door.find_triton(torch.device("cuda")) is pytest
+    assert run_plain(lambda: door.find_triton(torch.device("cuda"))) is None
+    assert door.find_triton(torch.device("cuda")) is pytest
 
 
 def test_full_size_is_what_was_asked_for():
-    full: Scale = suite.FULL
-    assert set(full.estimators) == set(suite.WITH_CLOSED_FORM) and full.rates == (
+    full: Scale = scale.FULL
+    assert set(full.estimators) == set(scale.WITH_CLOSED_FORM) and full.rates == (
         0.5,
         0.2,
         0.1,

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
@@ -157,7 +158,7 @@ def test_the_command_writes_rows_tables_and_figures_and_goes_on(tmp_path, capsys
     out = tmp_path / "sweep"
     assert main([*WORDS, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "uniform-rows 0.5" in printed and "observed − predicted" in printed
+    assert "uniform-rows 0.5" in printed and "effective" in printed
     names = {file.name for file in out.iterdir()}
     assert names >= {
         "rows.parquet",
@@ -201,7 +202,10 @@ try:
     ray.init(num_cpus=2, include_dashboard=False)
 except Exception as error:
     sys.exit(f"no Ray: {error}")
-sweep(pickle.load(sys.stdin.buffer), Sweep(Path(sys.argv[1])), 2, "ray")
+told = []
+cells = pickle.load(sys.stdin.buffer)
+sweep(cells, Sweep(Path(sys.argv[1])), 2, "ray", progress=lambda *numbers: told.append(numbers))
+assert told[-1] == (4, 4), told
 """
 
 
@@ -218,3 +222,33 @@ def test_a_local_ray_gives_the_same_table(cells, whole, tmp_path):
         Sweep(tmp_path).table(some),
         whole[whole["cell"].isin([c.name for c in some])].reset_index(drop=True),
     )
+
+
+def test_progress_counts_what_is_trained_or_has_failed(cells, tmp_path, monkeypatch):
+    folder, bad, told = Sweep(tmp_path), cells[1].name, []
+    monkeypatch.setattr(sweeping, "train", lambda cell: 1 / 0 if cell.name == bad else train(cell))
+    monkeypatch.setattr(sweeping, "PERIOD", 1e-3)
+    sweep(cells[:3], folder, progress=lambda *numbers: told.append(numbers))
+    assert told[-1] == (3, 3) and len(told) > 1 and told == sorted(set(told))
+    told.clear()
+    monkeypatch.undo()
+    sweep(cells[:3], folder, retry=True, progress=lambda *numbers: told.append(numbers))
+    assert told[-1] == (3, 3) and not folder.errors(cells)
+
+
+def test_memory_is_measured_once_and_again_where_another_precision_trains(tmp_path):
+    folder, told = Sweep(tmp_path), []
+    folder.open()
+    few = replace(GRID, estimators=("gaussian",), rates=(0.5,))
+    table = folder.activations(few, lambda *numbers: told.append(numbers))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    (file,) = tmp_path.glob("memory-*.parquet")
+    records.write_rows(file, table.assign(same_memory_batch=7))
+    assert set(folder.activations(few)["same_memory_batch"]) == {7}
+    narrow = replace(few, options=(*few.options, ("precision", "bfloat16")))
+    fields = {**asdict(narrow)}
+    for name in ("seeds", "steps", "evaluations", "fractions"):
+        del fields[name]
+    old = tmp_path / f"memory-{records.fingerprint(fields)}.parquet"  # in float32, as it was
+    records.write_rows(old, table.assign(same_memory_batch=7))
+    assert 7 not in set(folder.activations(narrow)["same_memory_batch"])

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom, norm
 
 from sketchvar.analysis import verify as module
-from sketchvar.analysis.__main__ import main, parser
+from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.verify import bound, pairs, read, verify, z_scores
 from sketchvar.estimators import CATALOG, Choice, Estimator, TopRows, UniformRows
 from sketchvar.estimators.estimator import Traits
@@ -159,12 +159,21 @@ def test_more_draws_with_more_time(three, monkeypatch):
     assert not torch.equal(default.scores, other.scores)
 
 
-def test_the_command_takes_the_whole_catalog_unless_told():
-    assert parser().parse_args(["verify"]).estimators == list(CATALOG)
+def test_the_command_takes_the_whole_catalog_unless_told(three, monkeypatch, capsys):
+    asked = []
+
+    def stop(estimators, *_):
+        asked.extend(estimators)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("sketchvar.analysis.verify.pairs", lambda seed: three)
+    monkeypatch.setattr("sketchvar.analysis.verify.verify", stop)
+    assert main(["verify"]) == 2
+    assert asked == list(CATALOG) and "enough" in capsys.readouterr().err
 
 
 def test_command(three, monkeypatch, capsys, unchecked):
-    monkeypatch.setattr("sketchvar.analysis.commands.verify.pairs", lambda seed: three)
+    monkeypatch.setattr("sketchvar.analysis.verify.pairs", lambda seed: three)
     words = [
         "verify",
         "--budget",

@@ -13,16 +13,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sketchvar.analysis.paper.recorded import MATMULS
-from sketchvar.analysis.style import COLUMN, PAGE, legend_above, look, method, plain_ticks, style
+from sketchvar.analysis.style import (
+    COLUMN,
+    PAGE,
+    PALETTE,
+    in_paper_style,
+    legend_above,
+    look,
+    method,
+    plain_ticks,
+)
 
 ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": "--", "zorder": 1}
 
 
+@in_paper_style
 def score(tables: pd.DataFrame) -> Figure:
     """Final metric against rate, mean and 95 % interval over seeds, a panel per task; exact
     training as a band.
     """
-    style()
     tasks = list(dict.fromkeys(tables["task"]))
     looks = look([name for name in dict.fromkeys(tables["estimator"]) if name != "exact"])
     size = (max(COLUMN * 1.4, PAGE * len(tasks) / 2.2), 3)
@@ -62,11 +71,11 @@ def interval(
     )
 
 
+@in_paper_style
 def matmuls(table: pd.DataFrame) -> Figure:
     """Score less that of exact training (× 100) and time over exact, ours with intervals beside the
     paper's one run.
     """
-    style()
     ours = table[(table["estimator"] != "exact")]
     names = [method(*pair) for pair in zip(ours["estimator"], ours["rate"], strict=True)]
     keys = ["estimator", "rate"]
@@ -93,7 +102,7 @@ def matmuls(table: pd.DataFrame) -> Figure:
         capsize=2,
         label="ours, 95 %",
     )
-    hollow = {"color": "C1", "marker": "D", "linestyle": "", "markerfacecolor": "none"}
+    hollow = {"color": PALETTE[1], "marker": "D", "linestyle": "", "markerfacecolor": "none"}
     panels[0].plot(
         theirs["score"] - exact["score"], places, label="paper, CoLA, one run, best epoch", **hollow
     )
@@ -110,6 +119,7 @@ def matmuls(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@in_paper_style
 def predicted(tables: pd.DataFrame) -> Figure:
     """Predicted against observed final loss, a panel per task; the bar is the 95 % interval of
     observed − predicted.
@@ -117,7 +127,6 @@ def predicted(tables: pd.DataFrame) -> Figure:
     Hollow where no exact run had so small a batch, so that the prediction is only a bound from
     below.
     """
-    style()
     tasks = list(dict.fromkeys(tables["task"]))
     looks = look(list(dict.fromkeys(tables["estimator"])))
     size = (max(COLUMN, PAGE * len(tasks) / 2.2), 3.2)
@@ -147,9 +156,9 @@ def predicted(tables: pd.DataFrame) -> Figure:
     return figure
 
 
+@in_paper_style
 def differences(tables: pd.DataFrame) -> Figure:
     """Final loss less exact training's, mean and 95 % over paired seeds, a panel per task."""
-    style()
     tasks = list(dict.fromkeys(tables["task"]))
     shown = tables[tables["estimator"] != "exact"]
     names = list(dict.fromkeys(zip(shown["estimator"], shown["rate"], strict=True)))
@@ -170,11 +179,11 @@ def differences(tables: pd.DataFrame) -> Figure:
     return figure
 
 
+@in_paper_style
 def damage(table: pd.DataFrame) -> Figure:
     """Final loss less exact training's when only one block is sketched, by block; mean and 95 %
     over paired seeds.
     """
-    style()
     shown = table[table["estimator"] != "exact"]
     figure, axes = plt.subplots(figsize=(COLUMN * 1.3, 2.6), layout="constrained")
     looks = look(list(dict.fromkeys(shown["estimator"])))

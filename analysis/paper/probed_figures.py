@@ -1,0 +1,100 @@
+"""Pictures of what one probed run tells: which axis to compress, where in the network, and α, by
+layer and task.
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from sketchvar.analysis.paper.probed import select_blocks, summarize_kept
+from sketchvar.analysis.style import (
+    COLUMN,
+    PAGE,
+    UNIT_LINE,
+    in_paper_style,
+    legend_above,
+    look,
+    plain_ticks,
+)
+
+RATIO = "estimator variance /\nminibatch variance (example)"
+
+
+@in_paper_style
+def by_kept(rows: pd.DataFrame) -> Figure:
+    """Rows of ``frontier``: ratio against the fraction of X's bytes that is kept, median and
+    quartiles over layers.
+    """
+    looks, table = look(list(dict.fromkeys(rows["estimator"]))), summarize_kept(rows)
+    figure, axes = plt.subplots(figsize=(COLUMN * 1.5, 3.4), layout="constrained")
+    for name, (colour, marker) in looks.items():
+        part = table[table["estimator"] == name]
+        axes.errorbar(
+            part["fraction"],
+            part["ratio"],
+            [part["ratio"] - part["low"], part["high"] - part["ratio"]],
+            fmt=f"{marker}-",
+            color=colour,
+            label=name,
+            linewidth=1,
+            elinewidth=0.6,
+        )
+    axes.axhline(1, **UNIT_LINE)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="bytes kept / bytes of X",
+        ylabel=f"{RATIO},\nmedian and quartiles",
+    )
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
+    legend_above(figure, axes)
+    return figure
+
+
+@in_paper_style
+def by_depth(rows: pd.DataFrame, rate: float) -> Figure:
+    """Ratio by block at the last measured step, a point for every layer and a line through the
+    block medians.
+    """
+    shown = select_blocks(rows, rate)
+    figure, axes = plt.subplots(figsize=(COLUMN * 1.3, 2.8), layout="constrained")
+    for name, (colour, marker) in look(list(dict.fromkeys(rows["estimator"]))).items():
+        part = shown[shown["estimator"] == name]
+        axes.plot(part["block"], part["ratio"], marker, color=colour, markersize=2.5, alpha=0.4)
+        middle = part.drop_duplicates("block").sort_values("block")
+        line = {"color": colour, "label": name, "linewidth": 1}
+        axes.plot(middle["block"], middle["median"], f"{marker}-", **line)
+    axes.axhline(1, **UNIT_LINE)
+    axes.set(yscale="log", xlabel="block, from the input", ylabel=f"{RATIO}, rate {rate:g}")
+    axes.set_xticks(sorted(set(shown["block"])))
+    plain_ticks(axes.yaxis)
+    legend_above(figure, axes)
+    return figure
+
+
+@in_paper_style
+def alpha(rows: pd.DataFrame) -> Figure:
+    """α of every layer, first to last, in one panel per task; a line for each measured step."""
+    tasks = list(dict.fromkeys(rows["task"]))
+    size = (PAGE, 0.9 + 1.9 * len(tasks))
+    figure, panels = plt.subplots(
+        len(tasks), 1, figsize=size, squeeze=False, sharey=True, layout="constrained"
+    )
+    for axes, task in zip(panels[:, 0], tasks, strict=True):
+        once = rows[rows["task"] == task].drop_duplicates(["layer", "step"])
+        layers, steps = list(dict.fromkeys(once["layer"])), sorted(set(once["step"]))
+        for step, colour in zip(steps, sns.color_palette("viridis", len(steps)), strict=True):
+            axes.plot(
+                range(len(layers)),
+                once[once["step"] == step]["alpha"],
+                ".-",
+                color=colour,
+                label=f"step {step}",
+            )
+        axes.set(
+            yscale="log", title=task, ylabel="α = ‖G‖² / (‖X‖²‖Y‖²)", xlabel="layer, from the input"
+        )
+        axes.legend(fontsize=6, ncols=len(steps))
+    return figure

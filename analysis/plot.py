@@ -1,0 +1,42 @@
+"""The public pictures: rows in, Figure out, in a style that holds within the call only.
+
+    from sketchvar import plot
+
+    plot.ratio_by_layer(probe.rows(), step=100, rate=0.1)
+
+Each draws a table as it is written: of a run (``ratio_…``, ``alpha_…``, ``closed_form_and_draws``,
+``noise_scale``), of a frontier, a plan, of redrawn minibatches, of training, of benches. Nothing of
+torch is loaded.
+"""
+
+from sketchvar.analysis.bench.figures import layer_times, peak_memory
+from sketchvar.analysis.frontier.figure import frontier
+from sketchvar.analysis.plan.figure import ratio_by_memory
+from sketchvar.analysis.study.figures import (
+    alpha_through_training,
+    closed_form_and_draws,
+    noise_scale_through_training,
+    ratio_by_layer,
+    ratio_through_training,
+)
+from sketchvar.analysis.style import paper_style, save
+from sketchvar.analysis.sweep.figures import final_losses, total_ratio, validation_curves
+from sketchvar.analysis.truth.figure import closed_forms_and_truth
+
+__all__ = [
+    "alpha_through_training",
+    "closed_form_and_draws",
+    "closed_forms_and_truth",
+    "final_losses",
+    "frontier",
+    "layer_times",
+    "noise_scale_through_training",
+    "paper_style",
+    "peak_memory",
+    "ratio_by_layer",
+    "ratio_by_memory",
+    "ratio_through_training",
+    "save",
+    "total_ratio",
+    "validation_curves",
+]

@@ -1,0 +1,74 @@
+"""Flags of estimators as columns: tables have them, and files of before get them where they are
+read.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from sketchvar.analysis import records
+from sketchvar.analysis.folder import rows_of
+from sketchvar.analysis.frontier.rows import of_run
+from sketchvar.analysis.noise.select import at_rate, choose_rate, list_rates
+from sketchvar.analysis.plan.candidates import list_candidates
+from sketchvar.estimators import choices
+
+DATA = Path(__file__).parents[2] / "data"
+FLAGS = ["oracle", "biased", "takes_rate"]
+OLD = DATA / "stdlib-lm" / "rows.parquet"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "stdlib-lm/rows.parquet",
+        "stdlib-lm/draws.parquet",
+        "frontier/frontier.parquet",
+        "train/stdlib-lm/rows.parquet",
+        "train/stdlib-lm/summary.parquet",
+        "scores/glue-cola-minilm/scores.parquet",
+    ],
+)
+def test_files_of_before_get_flags_where_they_are_read(file):
+    before, rows = pd.read_parquet(DATA / file), records.read_rows(DATA / file)
+    assert not set(FLAGS) <= set(before)
+    pd.testing.assert_frame_equal(rows[list(before)], before)
+    for name, part in rows.groupby("estimator"):
+        (choice,) = choices(str(name), 0.5)
+        assert (part[FLAGS] == list(choice.flags)).all().all()
+    assert set(map(str, rows[FLAGS].dtypes)) == {"bool"}
+
+
+def test_names_that_are_no_estimators_have_no_flags(tmp_path):
+    rows = pd.DataFrame({"estimator": ["plain", "checkpointing", "top-rows"]})
+    rows.to_parquet(tmp_path / "a.parquet")
+    assert records.read_rows(tmp_path / "a.parquet")[FLAGS].to_numpy().tolist() == [
+        [False, False, False],
+        [False, False, False],
+        [False, True, True],
+    ]
+    for other in (pd.DataFrame({"layer": ["a"]}), rows.assign(oracle=1, biased=2, takes_rate=3)):
+        other.to_parquet(tmp_path / "b.parquet")
+        pd.testing.assert_frame_equal(records.read_rows(tmp_path / "b.parquet"), other)
+
+
+def test_a_run_of_before_still_plans_and_draws():
+    rows = rows_of(OLD.parent)
+    table = list_candidates(rows, torch.float32)
+    assert "countsketch" in set(table["estimator"]) and "optimal-rows" not in set(
+        table["estimator"]
+    )
+    assert set(rows["rate"]) - {1.0} == set(list_rates(rows)) and choose_rate(rows) == 0.1
+    shown = at_rate(rows.assign(takes_rate=rows["estimator"] != "srht"), 0.1)
+    assert set(shown[shown["rate"] != 0.1]["estimator"]) == {"srht"}
+    frontier = of_run(rows, torch.float32)
+    assert frontier["oracle"].sum() == (rows["estimator"] == "optimal-rows").sum() > 0
+
+
+def test_rows_without_flags_say_how_to_get_them():
+    rows = pd.read_parquet(OLD)
+    for use in (lambda: at_rate(rows, 0.1), lambda: list_candidates(rows, torch.float32)):
+        with pytest.raises(ValueError, match=r"older files; read the file by .*read_rows"):
+            use()

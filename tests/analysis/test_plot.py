@@ -1,0 +1,91 @@
+"""Public pictures: no torch, no rcParams changed, and the same whoever saves them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from sketchvar import plot
+from sketchvar.analysis import plot as pictures
+from sketchvar.analysis.frontier.best import average
+from sketchvar.analysis.noise.scale import noise_scale
+from sketchvar.analysis.noise.select import by_unit
+from sketchvar.analysis.plan.totals import Totals
+from sketchvar.analysis.records import read_rows
+
+mpl.use("agg")
+DATA = Path(__file__).parents[2] / "data"
+CURVES = {"method": ["plan", "plan"], "fraction": [0.1, 0.5], "ratio": [2.0, 0.5]}
+
+
+def few(file, layers=3):
+    rows = read_rows(DATA / file)
+    return rows[rows["layer"].isin(list(rows["layer"].unique())[:layers])]
+
+
+PICTURES = {
+    "alpha_through_training": lambda: (few("stdlib-lm/rows.parquet"),),
+    "closed_form_and_draws": lambda: (few("stdlib-lm/draws.parquet"),),
+    "closed_forms_and_truth": lambda: (few("truth/stdlib-lm/truth.parquet"),),
+    "final_losses": lambda: (read_rows(DATA / "train/stdlib-lm/summary.parquet"),),
+    "frontier": lambda: (average(few("frontier/frontier.parquet")),),
+    "layer_times": lambda: (read_rows(DATA / "layers/layer.parquet"),),
+    "noise_scale_through_training": lambda: (noise_scale(few("stdlib-lm/rows.parquet")), 32),
+    "peak_memory": lambda: (read_rows(DATA / "memory/batch-16-32/memory.parquet"),),
+    "ratio_by_layer": lambda: (few("stdlib-lm/rows.parquet"), 300, 0.1),
+    "ratio_by_memory": lambda: (pd.DataFrame(CURVES), Totals(10.0, 0.3, 0.7)),
+    "ratio_through_training": lambda: (by_unit(few("stdlib-lm/rows.parquet")), 0.1),
+    "total_ratio": lambda: (read_rows(DATA / "train/stdlib-lm/rows.parquet"),),
+    "validation_curves": lambda: (read_rows(DATA / "train/stdlib-lm/rows.parquet"),),
+}
+
+
+def pixels(figure):
+    for _ in range(2):  # a constrained layout may need two to come to rest
+        figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba()).copy()
+
+
+def test_every_public_picture_is_tried_here():
+    assert set(PICTURES) == set(pictures.__all__) - {"paper_style", "save"}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_changes_no_settings(name):
+    before = dict(mpl.rcParams)
+    figure = getattr(plot, name)(*PICTURES[name]())
+    assert figure.axes and dict(mpl.rcParams) == before
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("name", ["alpha_through_training", "final_losses", "peak_memory"])
+def test_a_picture_looks_the_same_outside_of_its_style(name):
+    """As where a user saves it by ``savefig``."""
+    figure = getattr(plot, name)(*PICTURES[name]())
+    outside = pixels(figure)
+    with plot.paper_style():
+        np.testing.assert_array_equal(pixels(figure), outside)
+    plt.close(figure)
+
+
+def test_the_style_is_not_matplotlibs_own():
+    """The control of the test above: with the style's settings a plain figure looks different."""
+    with plot.paper_style():
+        inside, _ = plt.subplots()
+        inside.draw_without_rendering()
+    outside, _ = plt.subplots()
+    assert (pixels(inside) != pixels(outside)).any()
+    plt.close("all")
+
+
+def test_pictures_load_no_torch():
+    program = "import sys; from sketchvar import plot; plot.ratio_by_layer; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = set(found.stdout.split())
+    assert "matplotlib.pyplot" in loaded, found.stderr
+    assert not {"torch", "sklearn", "sketchvar.estimators.catalog"} & loaded
