@@ -1,12 +1,15 @@
 """Randomized estimators of G = XᵀY that do not keep X, each with its exact variance."""
 
+from sketchvar.estimators.both import BothRounded
 from sketchvar.estimators.catalog import CATALOG, build
 from sketchvar.estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
 from sketchvar.estimators.choice import Choice, choices
+from sketchvar.estimators.coarse import Coarse, Generators, HotColumns, LargestEntries, LowRank
 from sketchvar.estimators.combine import Centered, Then
 from sketchvar.estimators.countsketch import CountSketch, SparseSign
 from sketchvar.estimators.dense import Gaussian, Rademacher
 from sketchvar.estimators.empirical import Empirical, Measured, empirical
+from sketchvar.estimators.entries import SampledEntries
 from sketchvar.estimators.estimator import Compressed, Estimator, estimate
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
@@ -17,8 +20,10 @@ from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
 from sketchvar.estimators.layers.predicted import counting
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.principal import PrincipalFeatures
 from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import StochasticRounding
+from sketchvar.estimators.residual import Residual, Shrunk
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from sketchvar.estimators.sketch import RowSketch
 from sketchvar.estimators.spelling import parse, spell
@@ -27,8 +32,10 @@ __all__ = [
     "CATALOG",
     "SRHT",
     "BernoulliRows",
+    "BothRounded",
     "Centered",
     "Choice",
+    "Coarse",
     "Compressed",
     "Conversion",
     "CountSketch",
@@ -37,17 +44,25 @@ __all__ = [
     "Exact",
     "FeatureProjection",
     "Gaussian",
+    "Generators",
     "GridRounding",
     "GroupedRows",
     "Haar",
+    "HotColumns",
+    "LargestEntries",
+    "LowRank",
     "Measured",
     "Moments",
     "NormRows",
     "OptimalRows",
+    "PrincipalFeatures",
     "PriorityRows",
     "Rademacher",
+    "Residual",
     "RowSketch",
+    "SampledEntries",
     "ScoredRows",
+    "Shrunk",
     "SketchedConv2d",
     "SketchedLinear",
     "SparseSign",

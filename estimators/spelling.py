@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sketchvar.estimators.both import BothRounded
 from sketchvar.estimators.catalog import CATALOG, suggest, tell
 from sketchvar.estimators.combine import Centered, Then, check_then
 from sketchvar.estimators.estimator import Estimator
@@ -26,6 +27,12 @@ from sketchvar.estimators.quantize import StochasticRounding
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},
     "grouped-rows": GroupedRows,
+    # the published recipe: X to the nearest, Y at random, tokens mixed 16 at a time
+    "nvfp4-recipe": partial(
+        BothRounded,
+        of_x=GridRounding("e2m1", 16, "e4m3", "tokens", 16, nearest=True),
+        of_y=GridRounding("e2m1", 16, "e4m3", "tokens", 16),
+    ),
     "grid": GridRounding,
     "grid-nearest": partial(GridRounding, nearest=True),
     "rounding": StochasticRounding,
