@@ -11,6 +11,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.bench import kernels as bench_kernels
 from sketchvar.analysis.bench import layer as bench_layer
+from sketchvar.analysis.bench.kernel_errors import run_plain
 from sketchvar.analysis.gpu import scale, suite
 from sketchvar.analysis.gpu.parts import PARTS
 from sketchvar.analysis.gpu.run import Run
@@ -66,17 +67,17 @@ def test_parts_that_are_done_are_not_run_again(out, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(suite, "PARTS", {part: (1, never) for part in PARTS})
-    results = suite.suite(scale.TINY, out, "cpu", 1, tuple(PARTS), str)
+    results = suite.run_suite(scale.TINY, out, "cpu", 1, tuple(PARTS), str)
     assert [r.state for r in results] == ["done"] * len(PARTS)
 
 
 def test_time_runs_out_and_rows_are_kept(tmp_path):
-    results = suite.suite(scale.TINY, tmp_path, "cpu", 1e-9, ("layers", "probe"), str)
+    results = suite.run_suite(scale.TINY, tmp_path, "cpu", 1e-9, ("layers", "probe"), str)
     assert [(r.part, r.rows, r.state) for r in results] == [
         ("layers", 0, "out of time"),
         ("probe", 0, "out of time"),
     ]
-    results = suite.suite(scale.TINY, tmp_path, "cpu", 5, ("probe",), str)
+    results = suite.run_suite(scale.TINY, tmp_path, "cpu", 5, ("probe",), str)
     assert [(r.part, r.state) for r in results] == [("layers", "out of time"), ("probe", "done")]
 
 
@@ -115,7 +116,7 @@ def test_an_error_of_one_part_is_written_down(tmp_path, monkeypatch):
         yield
 
     monkeypatch.setitem(PARTS, "memory", (1, fails))
-    (result,) = suite.suite(scale.TINY, tmp_path, "cpu", 1, ("memory",), str)
+    (result,) = suite.run_suite(scale.TINY, tmp_path, "cpu", 1, ("memory",), str)
     assert result.state == "ImportError: no transformers"
 
 
@@ -136,7 +137,7 @@ def test_kernels_are_switched_off_for_the_plain_path(monkeypatch):
     monkeypatch.setattr(door, "load_triton", lambda: pytest)
     monkeypatch.setenv("SKETCHVAR_KERNELS", "on")
     assert door.find_triton(torch.device("cuda")) is pytest
-    assert bench_kernels.under(lambda: door.find_triton(torch.device("cuda"))) is None
+    assert run_plain(lambda: door.find_triton(torch.device("cuda"))) is None
     assert door.find_triton(torch.device("cuda")) is pytest
 
 
