@@ -33,6 +33,11 @@ class Centered(Estimator):
     reads of X and Y.
     Source: derived in this project; a control variate as in Owen 2013,
     https://artowen.su.domains/mc/, §8.9.
+
+    >>> from sketchvar.estimators import CountSketch
+    >>> m = Moments.of(torch.ones(8, 3), torch.rand(8, 2))  # rows that are all their mean
+    >>> Centered(CountSketch(0.25)).variance(m)
+    tensor(0., dtype=torch.float64)
     """
 
     inner: Estimator

@@ -42,6 +42,9 @@ class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
     Bytes: k·p. Time: 2kpq.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684 (column-row
     sampling).
+
+    >>> UniformRows(rate=0.5).compress(torch.arange(4.0)[:, None], seed=0).tensors[0].T / 2**0.5
+    tensor([[0., 1.]])
     """
 
     replacement: bool = False
