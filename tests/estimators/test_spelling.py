@@ -7,13 +7,13 @@ import torch
 
 from sketchvar.estimators import (
     CATALOG,
+    SRHT,
     Centered,
     CountSketch,
     Exact,
     FeatureProjection,
     Gaussian,
     GridRounding,
-    Haar,
     LowRank,
     OptimalRows,
     Rademacher,
@@ -188,4 +188,4 @@ def test_a_sketch_of_a_sketch_is_refused_for_what_it_is():
 
 def test_what_has_no_name_has_no_spelling():
     with pytest.raises(ValueError, match=r"has no spelling; the names are exact"):
-        spell(FeatureProjection(0.1, Haar))
+        spell(FeatureProjection(0.1, SRHT))
