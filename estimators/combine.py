@@ -72,7 +72,7 @@ class Centered(Estimator):
         return (torch.outer(y.shape[0] * x_mean, y_mean) + rest).to(y.dtype)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return self.inner.variance(centered_moments(m))
+        return self.inner.variance(center_moments(m))
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return self.inner.kept_bytes(n, p, dtype) + p * max(dtype.itemsize, 4)
@@ -141,7 +141,7 @@ class Then(Estimator):
 DIGITS_LEFT = 1e-6
 
 
-def centered_moments(m: Moments) -> Moments:
+def center_moments(m: Moments) -> Moments:
     """Moments of (X − 1x̄ᵀ, Y − 1ȳᵀ), subtracted before anything is squared, so that a large mean
     costs no digits.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sketchvar.estimators.estimator import Estimator, check_pair, tensors
+from sketchvar.estimators.estimator import Estimator, as_tensors, check_pair
 from sketchvar.estimators.moments import wide
 from sketchvar.estimators.seeds import fold
 
@@ -50,7 +50,7 @@ def empirical(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int)
     Draw i uses the seed ``fold(seed, i)``. Raises ValueError for fewer than two draws, which have
     no standard error. NumPy arrays and integers are taken too.
     """
-    x, y = tensors(x, y)
+    x, y = as_tensors(x, y)
     check_pair(x, y)
     if draws < 2:
         raise ValueError(

@@ -124,12 +124,12 @@ def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:
     Raises ValueError for shapes that do not fit, TypeError for tensors that are not of one floating
     dtype.
     """
-    x, y = tensors(x, y)
+    x, y = as_tensors(x, y)
     check_pair(x, y)
     return estimator.contract(estimator.compress(x, index(seed)), y)
 
 
-def tensors(*given: Any) -> tuple[Tensor, ...]:
+def as_tensors(*given: Any) -> tuple[Tensor, ...]:
     """Arrays, as NumPy's, or tensors as tensors without a graph, which share their memory.
 
     Raises TypeError for what is neither.

@@ -164,7 +164,7 @@ class NormRows(ImportanceRows):
     """
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return normalized(norms)
+        return normalize(norms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +205,7 @@ class ScoredRows(ImportanceRows):
             )
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        scored = normalized(norms * for_rows(self, self.scores, norms))
+        scored = normalize(norms * match_rows(self, self.scores, norms))
         return (1 - self.floor) * scored + self.floor / max(norms.shape[0], 1)
 
 
@@ -223,10 +223,10 @@ class OptimalRows(ImportanceRows):
     traits = Traits(oracle=True)
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return normalized(norms * for_rows(self, self.y_sq, norms).sqrt())
+        return normalize(norms * match_rows(self, self.y_sq, norms).sqrt())
 
 
-def for_rows(
+def match_rows(
     estimator: object, known: Float[Tensor, " m"] | None, norms: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """What was ``known`` of each row in advance, in float64; ValueError unless it is of these
@@ -247,7 +247,7 @@ def for_rows(
     return known.to(norms.device, torch.float64)
 
 
-def normalized(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def normalize(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Scores divided by their sum; uniform where all are zero, NaN where the sum is not finite. No
     device sync.
     """
