@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.tasks import TASKS
-from sketchvar.estimators import Choice, Estimator, Moments, estimate, spell
+from sketchvar.estimators import Choice, Estimator, Moments, estimate
 from sketchvar.estimators.choice import Estimators, as_list, choices
 from sketchvar.estimators.seeds import fold, generator
 
@@ -205,5 +205,5 @@ def read(estimators: Estimators) -> dict[str, Choice]:
     found = {}
     for each in as_list(estimators):
         (choice,) = choices(each, RATE)
-        found[each if isinstance(each, str) else spell(choice.estimator)] = choice
+        found[each if isinstance(each, str) else str(choice)] = choice
     return found

@@ -5,7 +5,7 @@ the batch.
 import numpy as np
 import pandas as pd
 
-from sketchvar.analysis.sweep.outcome import METHOD, final, interval, named
+from sketchvar.analysis.sweep.outcome import FLAGS, METHOD, final, interval, named
 
 COLUMNS = ["estimator", "rate", "fraction", "effective_batch", "seeds", "inside"]
 
@@ -46,6 +46,7 @@ def predictions(rows: pd.DataFrame, value: str = "validation") -> pd.DataFrame:
         line: dict[str, object] = dict(zip(COLUMNS, numbers, strict=True))
         line |= named("observed", interval(runs[value])) | named("predicted", interval(predicted))
         line |= {"task": rows["task"].iloc[0]}
+        line |= {flag: runs[flag].iloc[0] for flag in FLAGS if flag in runs}
         lines.append(line | named("error", interval(runs[value] - predicted)))
     return pd.DataFrame(lines)
 
