@@ -19,7 +19,7 @@ from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import add_task, device, options_of
 from sketchvar.analysis.folder import Folder, task_of
 from sketchvar.analysis.frontier import figure as frontier_figure
-from sketchvar.analysis.frontier.best import BASELINE, average, best, merge_lines
+from sketchvar.analysis.frontier.best import BASELINE, average, find_best, merge_lines
 from sketchvar.analysis.frontier.rows import (
     BUDGETS,
     DRAWS,
@@ -266,10 +266,10 @@ def show(table: pd.DataFrame, budgets: list[float]) -> None:
         )
     for budget in sorted(budgets, reverse=True):
         cells = []
-        for _, row in best(table, budget).iterrows():
+        for _, row in find_best(table, budget).iterrows():
             note = " (draws)" if row["stderr"] > 0 else ""
             cells += [f"{row['estimator']}{note}", f"{row['ratio']:.2g}"]
-        baseline = best(table[table["estimator"] == BASELINE], budget)["ratio"]
+        baseline = find_best(table[table["estimator"] == BASELINE], budget)["ratio"]
         cells += [""] * (6 - len(cells)) + [f"{baseline.iloc[0]:.2g}" if len(baseline) else ""]
         grid.add_row(f"{100 * budget:g} %", *cells)
     console.print(grid)

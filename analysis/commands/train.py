@@ -25,8 +25,8 @@ from sketchvar.analysis.commands import Help
 from sketchvar.analysis.commands.run import add_task, device, options_of
 from sketchvar.analysis.sweep import figures as training_figures
 from sketchvar.analysis.sweep.grid import Grid
-from sketchvar.analysis.sweep.outcome import summary
-from sketchvar.analysis.sweep.prediction import predictions
+from sketchvar.analysis.sweep.outcome import summarize
+from sketchvar.analysis.sweep.prediction import predict
 from sketchvar.analysis.sweep.run import BACKENDS, Sweep, sweep
 from sketchvar.analysis.tasks import find_task
 
@@ -202,7 +202,7 @@ def trained(
 
 def report(rows: pd.DataFrame, memory: pd.DataFrame, out: Path) -> None:
     """Print what came of the runs, and write it with its figures."""
-    table, console = summary(rows, memory), Console()
+    table, console = summarize(rows, memory), Console()
     if not console.is_terminal:
         console = Console(width=160)  # a file or a pipe has no width of its own
     records.write_rows(out / "rows.parquet", rows)
@@ -235,7 +235,7 @@ def report(rows: pd.DataFrame, memory: pd.DataFrame, out: Path) -> None:
         grid.add_row(label(line), f"{line['seeds']}", *cells, smaller, *costs)
     console.print(grid)
     if len(set(rows[rows["estimator"] == "exact"]["batch"])) > 1:
-        guesses = predictions(rows)
+        guesses = predict(rows)
         records.write_rows(out / "predictions.parquet", guesses)
         prophecy = Table(
             title=(

@@ -9,7 +9,7 @@ from rich.progress import track
 from rich.table import Table
 
 from sketchvar.analysis.commands import Help
-from sketchvar.analysis.verify import LEVEL, Verdict, bound, pairs, read, verify
+from sketchvar.analysis.verify import LEVEL, Verdict, find_bound, make_pairs, read, verify
 from sketchvar.estimators.catalog import CATALOG
 from sketchvar.estimators.spelling import EXAMPLES
 
@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # these matrices are too small for more
     verdicts: list[Verdict] = []
     try:
-        results = verify(estimators, pairs(a.seed), a.seed, a.budget)
+        results = verify(estimators, make_pairs(a.seed), a.seed, a.budget)
         for verdict in track(
             results, "Drawing", len(estimators), console=Console(stderr=True), transient=True
         ):
@@ -84,7 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def report(verdicts: list[Verdict], level: float) -> int:
     """Print the table and the outcome; 1 if a score is beyond the bound, else 0."""
-    limit, count = bound(verdicts, level)
+    limit, count = find_bound(verdicts, level)
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)

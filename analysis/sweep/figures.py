@@ -14,9 +14,9 @@ from sketchvar.analysis.style import (
     PALETTE,
     UNIT_LINE,
     in_paper_style,
+    label_choice,
     legend_above,
     look,
-    method,
     plain_ticks,
 )
 
@@ -125,7 +125,7 @@ def final_losses(table: pd.DataFrame) -> Figure:
     shown = table[table["validation_exact"].notna() & ~table["checkpointing"]]
     shown = shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
     names = [
-        f"exact, batch {b}" if e == "exact" else method(e, r)
+        f"exact, batch {b}" if e == "exact" else label_choice(e, r)
         for e, r, b in zip(shown["estimator"], shown["rate"], shown["batch"], strict=True)
     ]
     figure, axes = plt.subplots(
