@@ -1,11 +1,13 @@
-"""python -m analysis ...: the only command line (installed as `sketchvar`)."""
+"""sketchvar ...: the only command line, also ``python -m sketchvar``."""
 
 import argparse
 import sys
-from typing import NoReturn
+from difflib import get_close_matches
 
+import sketchvar
 from sketchvar.analysis.commands import (
     bench,
+    estimators,
     figures,
     frontier,
     gpu_suite,
@@ -18,72 +20,77 @@ from sketchvar.analysis.commands import (
     truth,
     verify,
 )
+from sketchvar.analysis.commands.asked import WordError
+from sketchvar.analysis.commands.command import Command, Group, Parser, add
+from sketchvar.analysis.commands.options import read
+from sketchvar.analysis.commands.screen import Screen
 
 ABOUT = """\
-How much noise does a random sketch of a layer's activations add to its weight gradient, next to the noise of the
-minibatch? Train a task, measure both at chosen steps in every linear layer, and draw the answer.
+How much noise does a random sketch of a layer's activations add to its weight
+gradient, next to the noise of the minibatch? Train a task, measure both at
+chosen steps in every linear layer, and draw the answer.
 
-  sketchvar run                                  the default study: three minutes on two CPU cores
-  sketchvar run --task digits-mlp --rates 0.5    another task, one rate
-  sketchvar train --task digits-mlp              train with every estimator, beside exact training and a smaller batch
-  sketchvar paper variance                       a figure of the paper, corrected; or a question of its reviewers
-  sketchvar figures runs/NAME                    draw a run's figures and table again
-  sketchvar report runs/NAME                     one HTML page: tables, figures, plan, provenance
-  sketchvar truth                                are the closed forms true? Against minibatches actually redrawn
-  sketchvar frontier                             the least variance for the bytes that can be spent
-  sketchvar plan runs/NAME --memory 0.25         which estimator at which rate for which layer
-  sketchvar verify                               every estimator against repeated draws: a minute
-  sketchvar scores                               how close layers that predict ‖y‖ come to the oracle
-  sketchvar bench probe                          what measuring costs, as ratios to the plain step
-  sketchvar bench layer                          time of layers that train with an estimator, over nn.Linear
-  sketchvar bench memory                         peak memory of training with them
-  sketchvar gpu-suite                            all that is claimed of a GPU, measured on one
+  sketchvar run                                 the default study: three minutes on two CPU cores
+  sketchvar run --task digits-mlp --rates 0.5   another task, one rate
+  sketchvar estimators                          what can be compared
+  sketchvar plan runs/NAME --memory 0.25        which estimator at which rate for which layer
+  sketchvar train --task digits-mlp             train with every estimator, beside the baselines
+  sketchvar figures runs/NAME                   tables and figures of a folder again
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as all other errors here do."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+COMMANDS: tuple[Command | Group, ...] = (
+    run.COMMAND,
+    train.COMMAND,
+    paper.COMMAND,
+    frontier.COMMAND,
+    plan.COMMAND,
+    figures.COMMAND,
+    report.COMMAND,
+    truth.COMMAND,
+    verify.COMMAND,
+    scores.COMMAND,
+    bench.COMMAND,
+    gpu_suite.COMMAND,
+    estimators.COMMAND,
+)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; every module in ``analysis.commands`` adds its own."""
+    """The command line."""
     top = Parser(
         prog="sketchvar", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    top.add_argument("--version", action="version", version=f"sketchvar {sketchvar.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (
-        run,
-        train,
-        paper,
-        frontier,
-        plan,
-        figures,
-        report,
-        truth,
-        verify,
-        scores,
-        bench,
-        gpu_suite,
-    ):
-        command.add(commands)
+    for command in COMMANDS:
+        add(commands, command)
     return top
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 after a one-line error."""
-    arguments = parser().parse_args(words)
+    """Run one command; returns the exit code: what the command says, 0, or 2 after a one-line
+    error.
+    """
+    found, unknown = parser().parse_known_args(words)
+    if unknown:
+        near = get_close_matches(unknown[0], found.parser._option_string_actions, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        found.parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+    asked = read(found.this.asked, found)
+    screen = Screen(asked.quiet, asked.json)
     try:
-        return arguments.main(arguments) or 0
+        status = found.this.main(asked, screen) or 0
+        screen.close()
+        return status
+    except WordError as error:
+        end = "" if str(error).endswith("?") else ";"
+        message = f"{error}{end} see {found.parser.prog} --help"
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"sketchvar {arguments.command}: {error}", file=sys.stderr)
+        message = str(error)
     except KeyboardInterrupt:
-        print(
-            f"sketchvar {arguments.command}: interrupted; what was measured is kept",
-            file=sys.stderr,
-        )
+        message = "interrupted"
+        if screen.folder is not None:
+            message += f"; what was measured is kept, go on with --out {screen.folder} --resume"
+    print(f"{found.parser.prog}: {message}", file=sys.stderr)
     return 2
 
 

@@ -1,6 +1,5 @@
 """Folder: the files of a run, which is always in a state that a resumed run can go on from."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from sketchvar.analysis import records
+from sketchvar.analysis.claim import claim
 from sketchvar.analysis.noise.table import COLUMNS
 from sketchvar.analysis.tasks import Task, find_task
 
@@ -17,9 +17,12 @@ LOSSES = ["step", "train", "validation", "metric"]
 
 
 class Asked(Protocol):
-    """What a folder is of: a frozen dataclass of what was asked for, with a name of its own."""
+    """What a folder is of: a frozen dataclass of what was asked for, with a name of its own and the
+    kind of work that it is.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    work: ClassVar[str]
 
     @property
     def name(self) -> str: ...
@@ -39,38 +42,19 @@ class Folder:
         self.provenance, self.checkpoint = path / "run.json", path / "checkpoint.pt"
 
     def claim(self, asked: Asked, resume: bool) -> None:
-        """Make the folder this study's. Raises ValueError where it is not writable or holds
-        something else.
+        """Make the folder that of what is asked. Raises ValueError where it is not writable or
+        holds something else, and where the same has begun in it but for ``resume``.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            records.atomically(self.path / "writable", lambda part: part.touch())
-            (self.path / "writable").unlink()
-        except OSError as error:
+        about = claim(self.path, asked.work, asdict(asked))
+        if about is not None and not resume:
             raise ValueError(
-                f"cannot write to {self.path} ({error.strerror}); choose another --out"
-            ) from None
-        if self.provenance.exists():
-            if not resume:
-                raise ValueError(
-                    f"{self.path} holds another run; choose another --out, or go on with it by"
-                    " --resume"
-                )
-            before = records.read_json(self.provenance)["study"]
-            now = json.loads(json.dumps(asdict(asked)))
-            if different := [key for key in now if now[key] != before.get(key)]:
-                key = different[0]
-                raise ValueError(
-                    f"{self.path} holds a run with {key} {before.get(key)}, not {now[key]}; "
-                    "resume it with its own options, or choose another --out"
-                )
-        elif any(not file.name.startswith(".") for file in self.path.iterdir()):
-            raise ValueError(f"{self.path} is not empty and holds no run; choose another --out")
+                f"{self.path} holds another run; choose another --out, or go on with it by --resume"
+            )
 
     def describe(self, asked: Asked, origin: dict[str, Any], finished: bool) -> None:
         """Write run.json."""
-        content = {"run": asked.name, "finished": finished, "study": asdict(asked), **origin}
-        records.write_json(self.provenance, content)
+        about = {"work": asked.work, "run": asked.name, "finished": finished}
+        records.write_json(self.provenance, about | {"study": asdict(asked), **origin})
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Keep the state from which to go on at ``step``; the rows of earlier steps have to be

@@ -2,18 +2,21 @@
 batches unseen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from sketchvar.analysis import noise
+from sketchvar.analysis import noise, records
+from sketchvar.analysis.claim import record
 from sketchvar.analysis.loop import start
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.tasks import Batch, Task
+from sketchvar.analysis.tasks import Batch, Options, Task, find_task
 from sketchvar.estimators import (
     Choice,
     Estimator,
@@ -31,6 +34,56 @@ from sketchvar.estimators.layers.predicted import row_scores
 
 FLOOR = 0.1
 KEYS = ["layer", "estimator", "rate", "step", *Flags._fields]
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """What to train on predicted scores, for how many updates, at which rate, and on how many new
+    minibatches to compare. Raises ValueError for names that are not known and numbers that make no
+    sense.
+    """
+
+    task: str
+    steps: int
+    rate: float
+    batches: int = 8
+    device: str = "cpu"
+    seed: int = 0
+    options: Options = ()
+
+    def __post_init__(self) -> None:
+        self.made()
+        ScoredRows(self.rate)  # refuses a rate that makes no sense
+        check(self.steps, self.batches)
+
+    def made(self) -> Task:
+        """Make the task."""
+        return find_task(self.task, self.options)
+
+
+def run(
+    asked: Predicting, out: Path, progress: Callable[[int, float], object] | None = None
+) -> Path:
+    """Write the table of ``scores`` to scores.parquet of a folder, and run.json; returns the
+    folder. What was finished there before is left as it is. Raises ValueError for a folder that
+    cannot be used.
+    """
+    a, task = asked, asked.made()
+    origin = records.provenance(torch.device(a.device)) | task.provenance()
+
+    def tables() -> Iterator[pd.DataFrame]:
+        yield scores(task, a.steps, a.rate, a.batches, a.device, a.seed, progress)
+
+    return record(out, "scores", asdict(a), origin, "scores.parquet", tables())
+
+
+def check(steps: int, batches: int) -> None:
+    """Raise ValueError for too few of either."""
+    if steps < 1 or batches < 2:
+        raise ValueError(
+            f"scores need one step or more to learn and two batches to compare, got {steps},"
+            f" {batches}"
+        )
 
 
 def scores(
@@ -53,11 +106,7 @@ def scores(
     ``attention_mask``, gets no score.
     Raises ValueError for fewer than one step or two batches.
     """
-    if steps < 1 or batches < 2:
-        raise ValueError(
-            f"scores need one step or more to learn and two batches to compare, got {steps},"
-            f" {batches}"
-        )
+    check(steps, batches)
     training = start(task, steps, torch.device(device), seed)
     model = training.model
     sketch_linears(model, ScoredRows(rate, floor=FLOOR))

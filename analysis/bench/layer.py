@@ -2,7 +2,6 @@
 process.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +12,6 @@ from torch import nn
 
 from sketchvar.analysis import meter
 from sketchvar.estimators import CATALOG, SketchedLinear, choices
-from sketchvar.estimators.spelling import EXAMPLES
 
 SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
 RATES = (0.5, 0.1)
@@ -88,43 +86,3 @@ def step(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     module.zero_grad()
     x.grad = None
     module(x).backward(y)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``bench layer`` on the command line."""
-    parser.add_argument(
-        "--estimators",
-        nargs="+",
-        default=(),
-        metavar="E",
-        help=f"as in {EXAMPLES} (default: all that a layer can take)",
-    )
-    parser.add_argument(
-        "--rates", nargs="+", type=float, default=RATES, metavar="R", help="fractions of X to keep"
-    )
-    typed = " ".join(",".join(map(str, sizes)) for sizes in SHAPES)
-    parser.add_argument(
-        "--shapes",
-        nargs="+",
-        type=shape,
-        default=SHAPES,
-        metavar="N,P,Q",
-        help=f"rows, inputs, outputs of a layer (default: {typed})",
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=15, metavar="N", help="interleaved pairs for each median"
-    )
-    parser.add_argument("--device", default="cpu", metavar="D", help="auto, cpu, cuda or cuda:N")
-
-
-def shape(text: str) -> tuple[int, int, int]:
-    """Rows, p and q of "8192,768,3072"."""
-    try:
-        n, p, q = map(int, text.split(","))
-    except ValueError:
-        n = p = q = 0
-    if min(n, p, q) < 1:
-        raise argparse.ArgumentTypeError(
-            f"a shape is three numbers, rows,inputs,outputs as in 8192,768,3072; got {text}"
-        )
-    return n, p, q

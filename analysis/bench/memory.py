@@ -2,7 +2,6 @@
 it.
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from sketchvar.analysis import meter
 from sketchvar.analysis.bench.roberta import Roberta
 from sketchvar.analysis.loop import checkpoint_blocks, forward, start
+from sketchvar.analysis.tasks import Batch
 from sketchvar.estimators import Choice, Exact, choices, sketch_linears
 from sketchvar.estimators.layers.linear import Sketched
 
@@ -63,7 +63,7 @@ def measure_memory(
                 theory, account = float("nan"), {}
                 # looking at what a checkpointed graph holds would compute it again
                 if not checkpointing:
-                    theory = 1 - count_sparable(model, examples[0]) / plain
+                    theory = 1 - count_sparable(model, examples) / plain
                     account = account_for(forward(task, model, examples, training.device))
                 held = sum(account.values()) or float("nan")
                 times = [meter.seconds(step, device) for _ in range(timed)]
@@ -76,7 +76,7 @@ def measure_memory(
                 yield pd.DataFrame(rows, columns=COLUMNS)
 
 
-def count_sparable(model: nn.Module, tokens: Tensor) -> int:
+def count_sparable(model: nn.Module, batch: Batch) -> int:
     """Σ over the distinct inputs of sketched layers: bytes of the input less what its estimator
     keeps, if less.
     """
@@ -91,7 +91,7 @@ def count_sparable(model: nn.Module, tokens: Tensor) -> int:
 
     hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, Sketched)]
     with torch.no_grad():
-        model(tokens)
+        model(batch[0])
     for hook in hooks:
         hook.remove()
     return sum(spared.values())
@@ -127,33 +127,3 @@ def account_for(output: Tensor) -> dict[str, int]:
                     name = node.name().removesuffix("Backward0").removesuffix("Backward")
                     held[name] = held.get(name, 0) + t.untyped_storage().nbytes()
     return dict(sorted(held.items(), key=lambda item: -item[1]))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``bench memory`` on the command line."""
-    parser.add_argument(
-        "--estimators",
-        nargs="+",
-        default=("uniform-rows", "countsketch"),
-        metavar="E",
-        help="as in gaussian or rounding:2",
-    )
-    parser.add_argument(
-        "--rates",
-        nargs="+",
-        type=float,
-        default=(0.5, 0.1),
-        metavar="R",
-        help="fractions of X to keep",
-    )
-    parser.add_argument("--layers", type=int, default=12, metavar="N", help="layers of the encoder")
-    parser.add_argument(
-        "--batch",
-        nargs="+",
-        type=int,
-        default=(128,),
-        metavar="N",
-        help="examples; 128 × 128 tokens need 20 GB",
-    )
-    parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens of an example")
-    parser.add_argument("--device", default="cpu", metavar="D", help="auto, cpu, cuda or cuda:N")

@@ -2,230 +2,216 @@
 one command each.
 """
 
-import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import pandas as pd
-from matplotlib.figure import Figure
+from sketchvar.analysis.commands import bench, options
+from sketchvar.analysis.commands.asked import OfStudy, OfSweep, OfTask, OnDevice, ToFolder, words
+from sketchvar.analysis.commands.command import Command, Group
+from sketchvar.analysis.commands.options import Shown, option
+from sketchvar.analysis.commands.screen import Screen
+from sketchvar.analysis.commands.show import show_folder
+from sketchvar.analysis.commands.training import train_grid, train_study
+from sketchvar.analysis.paper.items import ITEMS, Drawn, Item
 
-from sketchvar.analysis import records
-from sketchvar.analysis import style as figures
-from sketchvar.analysis.bench import layer as bench_layer
-from sketchvar.analysis.bench import memory as bench_memory
-from sketchvar.analysis.bench.figures import layer_times
-from sketchvar.analysis.commands import Help, bench, train
-from sketchvar.analysis.paper import figures as pictures
-from sketchvar.analysis.paper import probed_figures, trained_figures, variance
-from sketchvar.analysis.paper import rows as made
-from sketchvar.analysis.sweep import figures as training_figures
-
-MATMULS = ["gaussian", "rademacher", "dct"]
-BATCH_OR_FEATURE = [
-    "uniform-rows",
-    "countsketch",
-    "gaussian",
-    "feature-columns",
-    "feature-rademacher",
-]
-QUANTISED = [
-    "rounding:1",
-    "rounding:2",
-    "rounding:4",
-    "feature-gaussian+rounding:2",
-    "uniform-rows",
-    "countsketch",
-]
+POINTS = (0, 0.01, 0.03, 0.1, 0.3, 0.6, 1)  # of a study, as fractions of its steps
+STEPS = 200  # of a study
+UPDATES = "updates before the gradient is measured"
 
 
 @dataclass(frozen=True)
-class Item:
-    """One figure: how its rows are made and which file of a folder holds them, and how they are
-    drawn.
-    """
+class FromFolders(Shown):
+    """What can be drawn of rows that are there."""
 
-    about: str
-    options: made.Options
-    make: made.Maker
-    rows: str
-    draw: Callable[[pd.DataFrame, argparse.Namespace], Figure]
-    defaults: dict[str, Any] = field(default_factory=dict)
-    tasks: tuple[str, ...] = ()  # where one task is not enough
-    panels: bool = False  # whether it draws several tasks side by side
-
-
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Describe the command."""
-    this = commands.add_parser(
-        "paper",
-        help=(
-            "the figures of the paper, corrected, and the questions its reviewers asked, one"
-            " command each"
-        ),
-        description=(
-            "Make or read the rows of one item, then draw it beside what the paper reports"
-            " (Bershatsky et al. 2022, arXiv 2201.13195). Stopped, the same command with the same"
-            " --out goes on."
-        ),
+    folders: tuple[Path, ...] = option(
+        "--from",
+        default=(),
+        type=Path,
+        nargs="+",
+        section="output",
+        metavar="DIR",
+        help="draw what is in these folders instead of measuring",
     )
-    items = this.add_subparsers(dest="item", required=True, metavar="ITEM")
-    for name, item in ITEMS.items():
-        one = items.add_parser(
-            name,
-            help=item.about,
-            description=f"Figure: {item.about}" + ("" if item.about.endswith("?") else "."),
-            formatter_class=Help,
-        )
-        item.options(one)
-        one.add_argument(
-            "--from",
-            dest="folders",
-            type=Path,
-            nargs="+",
-            default=[],
-            metavar="DIR",
-            help="draw what is in these folders instead of measuring",
-        )
-        one.set_defaults(main=partial(main, name), out=None, **item.defaults)
-        if item.tasks:
-            one.set_defaults(task=None)
 
 
-def main(name: str, arguments: argparse.Namespace) -> None:
-    """Make what is missing, read it, draw it, and say where the figure is."""
-    item, a = ITEMS[name], arguments
-    out = a.out or Path("runs") / f"paper-{name}-{datetime.now():%Y-%m-%dT%H-%M-%S}"
-    folders = list(a.folders)
-    if not folders:
-        tasks = [a.task] if getattr(a, "task", None) else list(item.tasks)
-        for task in tasks or [None]:
-            folders.append(out / task.replace("/", "-") if len(tasks) > 1 else out)
-            item.make(argparse.Namespace(**vars(a) | {"task": task}), folders[-1])
-    rows = pd.concat(
-        [records.read_rows(folder / item.rows).pipe(of_task, folder) for folder in folders]
+@dataclass(frozen=True)
+class AskedStudy(FromFolders, OfStudy):
+    """The options of an item that a study answers."""
+
+    layer: str | None = options.layer("one in the middle")
+
+
+@dataclass(frozen=True)
+class AskedSweep(FromFolders, OfSweep):
+    """The options of an item that trained runs answer."""
+
+
+@dataclass(frozen=True)
+class AskedStep(FromFolders, ToFolder, OnDevice, OfTask):
+    """The options of an item that one step of a training answers."""
+
+    steps: int = options.steps(100, UPDATES)
+    estimators: tuple[str, ...] = options.estimators(())
+    seed: int = options.seed()
+
+
+@dataclass(frozen=True)
+class AskedAxis(AskedStep):
+    """The options of an item at equal bytes."""
+
+    rates: tuple[float, ...] = options.rates()
+    draws: int = options.draws(0, "draws behind a variance that has no closed form")
+
+
+@dataclass(frozen=True)
+class AskedAveraging(AskedStep):
+    """The options of ``paper averaging``."""
+
+    rate: float = options.rate(0.05)
+    counts: tuple[int, ...] = option(
+        "--counts",
+        default=(1, 2, 4, 8),
+        type=int,
+        nargs="+",
+        metavar="M",
+        help="sketches to average",
     )
-    found = list(rows["task"].unique()) if "task" in rows else []
-    if len(found) > 1 and not item.panels:
-        raise ValueError(f"paper {name} draws one task at a time; --from holds {', '.join(found)}")
-    out.mkdir(parents=True, exist_ok=True)
-    mpl.use("agg")
-    figure = item.draw(rows.reset_index(drop=True), a)
-    print(figures.save(figure, out / name)[0])
+    draws: int = options.draws(200, "draws of each mean")
+    layer: str | None = options.layer("one in the middle")
 
 
-def of_task(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The rows with a column ``task``; a study's are told by its run.json."""
-    if "task" in rows or not (folder / "run.json").exists():
-        return rows
-    about = records.read_json(folder / "run.json")
-    return rows.assign(task=about["study"]["task"]) if "study" in about else rows
+@dataclass(frozen=True)
+class AskedThroughput(AskedStep):
+    """The options of ``paper throughput``."""
+
+    rates: tuple[float, ...] = options.rates()
+    repeats: int = options.repeats(15, "paired steps behind every ratio")
 
 
-def just(
-    draw: Callable[[pd.DataFrame], Figure],
-) -> Callable[[pd.DataFrame, argparse.Namespace], Figure]:
-    """A drawing that no option changes."""
-    return lambda rows, a: draw(rows)
+@dataclass(frozen=True)
+class AskedLayer(FromFolders, bench.AskedLayer):
+    """The options of ``paper time``."""
 
 
-def draw_variance(rows: pd.DataFrame, a: argparse.Namespace) -> Figure:
-    """The figure of one layer; says at how many points the bound holds."""
-    found = variance.correct(rows)
-    layer = a.layer or variance.find_middle(found)
-    if layer not in set(found["layer"]):
-        raise ValueError(
-            f"no layer {layer!r} was measured; known are {', '.join(dict.fromkeys(found['layer']))}"
+@dataclass(frozen=True)
+class AskedMemory(FromFolders, bench.AskedMemory):
+    """The options of ``paper memory``."""
+
+
+def make_study(asked: AskedStudy, out: Path, screen: Screen) -> None:
+    """Train and measure as ``run``, at evenly spread points unless they are given."""
+    steps = STEPS if asked.steps is None else asked.steps
+    study = asked.study(steps, tuple(sorted({round(steps * part) for part in POINTS})))
+    train_study(study, out, screen)
+
+
+def make_sweep(asked: AskedSweep, out: Path, screen: Screen) -> None:
+    """Train as ``train``."""
+    train_grid(asked.grid(), out, asked, screen)
+
+
+def make_damage(asked: AskedSweep, out: Path, screen: Screen) -> None:
+    """Train as ``train`` for every block, with the other blocks exact."""
+    from sketchvar.analysis.paper.rows import list_blocks, write_damage
+
+    blocks, sweep = list_blocks(asked.made()), out / "sweep"
+    for block in blocks:
+        train_grid(replace(asked, layers=f"*.{block}.*").grid(), sweep, asked, screen)
+        write_damage(out, sweep, block)
+
+
+def make_step(
+    kind: str, fields: tuple[str, ...], asked: AskedStep, out: Path, screen: Screen
+) -> None:
+    """Measure at one step of a training."""
+    from sketchvar.analysis.paper import rows
+
+    changes, device = asked.changes(), asked.pick_device()
+    with words():
+        step = getattr(rows, kind)(
+            task=asked.task,
+            options=changes,
+            steps=asked.steps,
+            estimators=asked.estimators,
+            device=device,
+            seed=asked.seed,
+            **{name: getattr(asked, name) for name in fields},
         )
-    for column, what in (
-        ("holds", "as the paper computes the ratio"),
-        ("holds_corrected", "for the Gaussian sketch"),
-    ):
-        print(
-            f"(1 + α)/α bounds the ratio at {found[column].sum()} of {len(found)} layers and steps,"
-            f" {what}"
-        )
-    return pictures.variance(found[found["rate"] == a.rates[0]], layer)
+    what = f"Training {asked.task} for {asked.steps} steps on {device}; rows go to {out}"
+    with screen.progress(what, {"measured": None}, out) as update:
+        rows.make(step, out, lambda done, total: update("measured", done, total=total))
 
 
-FINE = {"estimators": ["gaussian"], "rates": [0.5]}
-ITEMS = {
-    "score": Item(
-        "final score by rate, with intervals over seeds",
-        train.add_options, made.make_sweep, "summary.parquet", just(trained_figures.score),
-        {"estimators": ["gaussian"], "rates": [0.5, 0.2, 0.1], "fractions": []}, panels=True,
+# how the rows of an item are made: its options, and what fills a folder
+WORK: dict[str, tuple[type, Callable[[Any, Path, Screen], None]]] = {
+    "study": (AskedStudy, make_study),
+    "sweep": (AskedSweep, make_sweep),
+    "damage": (AskedSweep, make_damage),
+    "frontier": (AskedAxis, partial(make_step, "Axis", ("rates", "draws"))),
+    "averaging": (
+        AskedAveraging,
+        partial(make_step, "Averaging", ("rate", "counts", "draws", "layer")),
     ),
-    "matmuls": Item(
-        "scores and times of different random matrices, beside the paper's",
-        train.add_options, made.make_sweep, "summary.parquet", just(trained_figures.matmuls),
-        {"estimators": MATMULS, "rates": [0.5, 0.2, 0.1], "fractions": []},
+    "throughput": (AskedThroughput, partial(make_step, "Throughput", ("rates", "repeats"))),
+    "layer": (AskedLayer, bench.measure_layer),
+    "memory": (AskedMemory, bench.measure_memory),
+}
+
+
+def main(name: str, item: Item, asked: Any, screen: Screen) -> None:
+    """Make what is missing, then show it with the item's figure."""
+    from sketchvar.analysis.paper.folder import describe, read_rows
+
+    out, tasks = asked.folder("paper", name), list_tasks(item, asked)
+    drawn = Drawn(getattr(asked, "layer", None), getattr(asked, "rate", None) or asked.rates[0])
+    if asked.folders:
+        read_rows(name, list(asked.folders))  # what cannot be drawn shows before anything is made
+        describe(out, name, list(asked.folders), drawn)
+    elif len(tasks) > 1:
+        folders = [out / task.replace("/", "-") for task in tasks]
+        describe(out, name, folders, drawn)
+        for task, folder in zip(tasks, folders, strict=True):
+            WORK[item.work][1](replace(asked, task=task), folder, screen)
+    else:
+        WORK[item.work][1](replace(asked, task=tasks[0]) if tasks else asked, out, screen)
+        describe(out, name, [out], drawn)
+    show_folder(out, screen)
+
+
+def list_tasks(item: Item, asked: Any) -> list[str]:
+    """The tasks that are trained, none where an item is about no task."""
+    if not hasattr(asked, "task"):
+        return []
+    return [asked.task] if asked.task else list(item.tasks)
+
+
+def make_command(name: str, item: Item) -> Command:
+    """The command of an item."""
+    asked, _ = WORK[item.work]
+    several = {"task": None} if item.tasks else {}
+    end = "" if item.about.endswith("?") else "."
+    usual = f" Of {', '.join(item.tasks)} unless --task says otherwise." if item.tasks else ""
+    return Command(
+        name,
+        item.about,
+        f"Figure: {item.about}{end}{usual}",
+        asked,
+        partial(main, name, item),
+        {**item.defaults, **several},
+    )
+
+
+COMMAND = Group(
+    "paper",
+    "the figures of the paper, corrected, and the questions its reviewers asked, one command each",
+    (
+        "Make or read the rows of one item, then draw it beside what the paper reports"
+        " (Bershatsky et al. 2022, arXiv 2201.13195). Stopped, the same command with the same --out"
+        " goes on."
     ),
-    "curves": Item(
-        "validation loss through training",
-        train.add_options, made.make_sweep, "rows.parquet", just(training_figures.validation_curves), {"fractions": []},
-    ),
-    "memory": Item(
-        "peak memory by batch size and rate, beside the paper's",
-        made.bench_options(bench_memory), made.made_by(bench.main_memory), "memory.parquet", just(pictures.memory),
-        {"estimators": ["gaussian"], "rates": [0.5, 0.2, 0.1], "batch": [8, 16, 32]},
-    ),
-    "throughput": Item(
-        "throughput of training steps by rate, beside the paper's",
-        made.throughput_options, made.make_throughput, "rows.parquet", just(pictures.throughput),
-        {"estimators": [*MATMULS, "countsketch", "uniform-rows"], "rates": [0.5, 0.2, 0.1]},
-    ),
-    "variance": Item(
-        "D²_SGD, D²_RMM and their ratio through training, as the paper computes them, corrected, and the bound",
-        made.study_options, made.make_study, "rows.parquet", draw_variance, FINE | {"batch_size": 64},
-    ),
-    "axis": Item(
-        "compress the batch axis or the feature axis?",
-        made.layer_options, made.make_frontier, "rows.parquet", just(probed_figures.by_kept),
-        {"estimators": BATCH_OR_FEATURE, "rates": [0.5, 0.25, 0.125, 0.0625], "draws": 0},
-    ),
-    "quantised": Item(
-        "quantised activations (1, 2, 4 bits) and EXACT, at equal bytes",
-        made.layer_options, made.make_frontier, "rows.parquet", just(probed_figures.by_kept),
-        {"estimators": QUANTISED, "rates": [0.25, 0.125, 0.0625, 0.03], "draws": 16},
-    ),
-    "scratch": Item(
-        "does a step train like one on 1 / (1 + ratio) of the batch, from scratch and fine-tuning?",
-        train.add_options, made.make_sweep, "predictions.parquet", just(trained_figures.predicted),
-        tasks=("stdlib-lm", "glue/cola"), panels=True,
-    ),
-    "architectures": Item(
-        "a vision transformer and a convolutional network",
-        train.add_options, made.make_sweep, "summary.parquet", just(trained_figures.differences),
-        tasks=("cifar10/vit", "cifar10/conv"), panels=True,
-    ),
-    "depth": Item(
-        "does the ratio grow with depth?",
-        made.study_options, made.make_study, "rows.parquet", lambda rows, a: probed_figures.by_depth(rows, a.rates[0]),
-        {"estimators": ["gaussian", "countsketch", "uniform-rows", "rounding:2"], "rates": [0.1]},
-    ),
-    "damage": Item(
-        "does the damage of a sketch depend on the depth where it is?",
-        train.add_options, made.make_damage, "rows.parquet", just(trained_figures.damage),
-        {"estimators": ["gaussian", "uniform-rows"], "rates": [0.1], "fractions": []},
-    ),
-    "averaging": Item(
-        "what does averaging several sketches buy?",
-        made.averaging_options, made.make_averaging, "rows.parquet", just(pictures.averaging),
-        {"estimators": ["gaussian", "countsketch", "uniform-rows"], "draws": 200},
-    ),
-    "time": Item(
-        "what a sketched layer costs in time",
-        made.bench_options(bench_layer), made.made_by(bench.main_layer), "layer.parquet",
-        just(layer_times),
-        {"estimators": [*MATMULS, "countsketch", "uniform-rows", "rounding:2"]},
-    ),
-    "alpha": Item(
-        "α per layer and task",
-        made.study_options, made.make_study, "rows.parquet", just(probed_figures.alpha),
-        FINE, tasks=("stdlib-lm", "digits-mlp", "cifar10/vit"), panels=True,
-    ),
-}  # fmt: skip
+    "item",
+    tuple(make_command(name, item) for name, item in ITEMS.items()),
+)

@@ -9,15 +9,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from sketchvar.analysis import records
-from sketchvar.analysis.bench.figures import layer_times
-from sketchvar.analysis.gpu import figures
+from sketchvar.analysis.claim import open_folder
 from sketchvar.analysis.gpu.parts import PARTS
 from sketchvar.analysis.gpu.run import Run
 from sketchvar.analysis.gpu.scale import TINY, Scale
-from sketchvar.analysis.style import save
 from sketchvar.analysis.tasks.glue_data import first_line
 
 
@@ -31,7 +28,7 @@ class Result(NamedTuple):
     skipped: list[str]
 
 
-def suite(
+def run_suite(
     scale: Scale,
     out: Path,
     device: str,
@@ -47,21 +44,15 @@ def suite(
     next part runs. The same call again goes on: parts that were done are not run again. Raises
     ValueError where ``out`` holds a suite of another device.
     """
-    out.mkdir(parents=True, exist_ok=True)
     origin = records.provenance(torch.device(device))
-    before = (
-        records.read_json(out / "suite.json")
-        if (out / "suite.json").exists()
-        else {"parts": {}, **origin}
-    )
+    begun = open_folder(out, "GPU suite", "suite.json")
+    before = records.read_json(out / "suite.json") if begun else {"parts": {}, **origin}
     if before["hardware"] != origin["hardware"]:
         raise ValueError(
             f"{out} was measured on {before['hardware']}, this is {origin['hardware']}; choose"
             " another --out"
         )
-    words = (
-        f"python -m analysis gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
-    )
+    words = f"sketchvar gpu-suite{' --tiny' if scale is TINY else ''} --minutes {minutes:g}"
     origin["command"] = words + (
         "" if tuple(parts) == tuple(PARTS) else f" --parts {' '.join(parts)}"
     )
@@ -77,7 +68,7 @@ def suite(
         results[part] = Result(part, len(rows), monotonic() - now, state, run.skipped)._asdict()
         records.write_json(out / "suite.json", origin | {"parts": results})
         records.atomically(
-            out / "README.md", lambda path: path.write_text(readme(out, origin, results))
+            out / "README.md", lambda path: path.write_text(describe(out, origin, results))
         )
         say(f"{part}: {state}, {len(rows)} rows in {monotonic() - now:.0f} s")
         left = left[1:]
@@ -102,12 +93,12 @@ def carry_out(part: str, run: Run) -> tuple[pd.DataFrame, str]:
     return rows, "done"
 
 
-def numbers(out: Path) -> pd.DataFrame:
-    """The numbers that were set for a GPU in bfloat16: what, the bound, and the measured value
+def list_numbers(out: Path) -> pd.DataFrame:
+    """List the numbers that were set for a GPU in bfloat16: what, the bound, and the measured value
     where there is one.
     """
     lines: list[tuple[str, str, float]] = []
-    if (rows := read(out / "layers.parquet")) is not None:
+    if (rows := read_if_there(out / "layers.parquet")) is not None:
         large = rows[(rows["dtype"] == "bfloat16") & (rows["p"] == 4096) & (rows["q"] == 4096)]
         for name in ("countsketch", "uniform-rows"):
             part = large[large["estimator"] == name]
@@ -118,7 +109,7 @@ def numbers(out: Path) -> pd.DataFrame:
                     (part["ratio"] / part["theory"]).max(),
                 )
             )
-    if (rows := read(out / "kernels.parquet")) is not None:
+    if (rows := read_if_there(out / "kernels.parquet")) is not None:
         narrow = rows[rows["dtype"] == "bfloat16"].groupby("kernel")["of_limit"].min()
         lines.append(
             (
@@ -134,32 +125,23 @@ def numbers(out: Path) -> pd.DataFrame:
                 1 / narrow.get("gaussian", float("nan")),
             )
         )
-    if (rows := read(out / "probe.parquet")) is not None:
+    if (rows := read_if_there(out / "probe.parquet")) is not None:
         for level, bound in (("row", "≤ 1.03"), ("example", "≤ 1.10")):
             time = rows.loc[rows["level"] == level, "time"]
             lines.append((f"probe by {level}, time / plain step", bound, time.max()))
     return pd.DataFrame(lines, columns=["number", "bound", "measured"])
 
 
-def draw(out: Path) -> list[Path]:
-    """Draw every figure that the folder has rows for, beside them; the paths of the PNGs."""
-    found: dict[str, Figure] = {}
-    if (rows := read(out / "layers.parquet")) is not None:
-        for dtype, part in rows.groupby("dtype", sort=False):
-            for i, group in enumerate(figures.split_by_model(part), start=1):
-                found[f"layers_{dtype}_{i}"] = layer_times(group)
-    if (rows := read(out / "memory.parquet")) is not None:
-        found["throughput"] = figures.throughput(rows)
-    if (rows := read(out / "kernels.parquet")) is not None:
-        found["kernels"] = figures.kernels(rows)
-    return [save(figure, out / name)[0] for name, figure in found.items()]
+def name_device(device: str) -> str:
+    """The name of a GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
 
 
-def read(path: Path) -> pd.DataFrame | None:
+def read_if_there(path: Path) -> pd.DataFrame | None:
     return records.read_rows(path) if path.exists() else None
 
 
-def readme(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
+def describe(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
     """What the folder holds, where and with what it was measured."""
     versions = ", ".join(f"{name} {origin[name]}" for name in ("python", *records.PACKAGES))
     lines = [f"# {origin['hardware']}, {origin['date'][:10]}", ""]
@@ -179,7 +161,7 @@ def readme(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
     if origin["device"] != "cpu":
         lines += ["", "| number | bound | measured |", "|---|---|---|"]
         lines += [
-            f"| {n.number} | {n.bound} | {n.measured:.3f} |" for n in numbers(out).itertuples()
+            f"| {n.number} | {n.bound} | {n.measured:.3f} |" for n in list_numbers(out).itertuples()
         ]
     parts = {name: (part.__doc__ or "").split("\n")[0] for name, (_, part) in PARTS.items()}
     lines += ["", *(f"- `{name}`: {about}" for name, about in parts.items() if name in results), ""]

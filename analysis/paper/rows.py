@@ -1,172 +1,152 @@
-"""How the rows of the paper's items are made: by a study, a frontier, a sweep, draws or a bench;
-and their options.
+"""How the rows of the paper's items are made where no other room makes them: the frontier of one
+step, sketches averaged, a sweep for every block, throughput.
 """
 
-import argparse
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
 from sketchvar.analysis import records
-from sketchvar.analysis.commands import bench, run, train
+from sketchvar.analysis.claim import record
 from sketchvar.analysis.frontier.rows import frontier
 from sketchvar.analysis.loop import layers_at
-from sketchvar.analysis.paper import averaging, probed, throughput, variance
-from sketchvar.analysis.tasks import find_task
-
-Options = Callable[[argparse.ArgumentParser], None]
-Maker = Callable[[argparse.Namespace, Path], None]  # fills a folder
-
-
-def make_study(a: argparse.Namespace, out: Path) -> None:
-    """Train and measure as ``run``; evenly spread points unless they are given."""
-    steps = 200 if a.steps is None else a.steps
-    points = a.measure_at or sorted(
-        {round(steps * part) for part in (0, 0.01, 0.03, 0.1, 0.3, 0.6, 1)}
-    )
-    run.followed(
-        argparse.Namespace(
-            **vars(a) | {"out": out, "steps": steps, "measure_at": points, "resume": True}
-        )
-    )
+from sketchvar.analysis.meter import Progress
+from sketchvar.analysis.paper import probed
+from sketchvar.analysis.paper.averaging import average_sketches
+from sketchvar.analysis.paper.throughput import measure_throughput
+from sketchvar.analysis.paper.variance import find_middle
+from sketchvar.analysis.probe import Layer
+from sketchvar.analysis.tasks import Options, Task, find_task
+from sketchvar.estimators import choices
 
 
-def make_frontier(a: argparse.Namespace, out: Path) -> None:
-    """The frontier of every layer of a trained step: variance by closed form, or by draws where
-    there is none.
+@dataclass(frozen=True)
+class Step(ABC):
+    """One step of a task's training, ``steps`` updates after its start, and what is measured of the
+    gradient there. Raises ValueError for names that are not known and numbers that make no sense.
     """
-    task, device = find_task(a.task, run.options_of(a)), torch.device(run.device(a.device))
-    steps = [100] if a.steps is None else [a.steps]
-    out.mkdir(parents=True, exist_ok=True)
-    records.write_json(out / "run.json", records.provenance(device) | task.provenance())
-    for step, layers in layers_at(task, steps, device, a.seed):
-        parts = [
-            frontier(layer, task.dtype, a.estimators, a.rates, a.draws, a.seed)
-            for layer in layers.values()
-        ]
-        records.write_rows(out / "rows.parquet", pd.concat(parts).assign(task=a.task, step=step))
+
+    task: str
+    options: Options
+    steps: int
+    estimators: tuple[str, ...]
+    device: str
+    seed: int
+
+    @abstractmethod
+    def tables(self, task: Task, progress: Progress) -> Iterator[pd.DataFrame]:
+        """Measure, and yield the table as it grows."""
+
+    def made(self) -> Task:
+        """Make the task."""
+        return find_task(self.task, self.options)
+
+    def layers(self, task: Task) -> dict[str, Layer]:
+        """Train up to the step, and return the layers with X and Y."""
+        ((_, found),) = layers_at(task, [self.steps], torch.device(self.device), self.seed)
+        return found
 
 
-def make_sweep(a: argparse.Namespace, out: Path) -> None:
-    """Train as ``train``."""
-    train.main(argparse.Namespace(**vars(a) | {"out": out}))
+@dataclass(frozen=True)
+class Axis(Step):
+    """Every layer's frontier at that step, at ``rates`` of X's bytes."""
+
+    rates: tuple[float, ...]
+    draws: int
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def tables(self, task: Task, progress: Progress) -> Iterator[pd.DataFrame]:
+        layers, parts = self.layers(task), []
+        for i, layer in enumerate(layers.values(), start=1):
+            rows = frontier(layer, task.dtype, self.estimators, self.rates, self.draws, self.seed)
+            parts.append(rows)
+            progress(i, len(layers))
+            yield pd.concat(parts).assign(task=self.task, step=self.steps)
 
 
-def make_averaging(a: argparse.Namespace, out: Path) -> None:
-    """Draws on the pair of one layer of a trained step."""
-    task, device = find_task(a.task, run.options_of(a)), torch.device(run.device(a.device))
-    steps = 100 if a.steps is None else a.steps
-    if max(a.counts) * a.rate > 1:
-        raise ValueError(
-            f"{max(a.counts)} sketches of rate {a.rate:g} keep more than X; give fewer, or a"
-            " smaller rate"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    records.write_json(out / "run.json", records.provenance(device) | task.provenance())
-    for _, layers in layers_at(task, [steps], device, a.seed):
-        layer = layers[a.layer or variance.find_middle(pd.DataFrame({"layer": list(layers)}))]
-        rows = averaging.average_sketches(layer, a.estimators, a.rate, a.counts, a.draws, a.seed)
-        records.write_rows(out / "rows.parquet", rows)
+@dataclass(frozen=True)
+class Averaging(Step):
+    """``counts`` sketches of ``rate`` averaged, on one layer (None: one in the middle)."""
+
+    rate: float
+    counts: tuple[int, ...]
+    draws: int
+    layer: str | None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if max(self.counts) * self.rate > 1:
+            raise ValueError(
+                f"{max(self.counts)} sketches of rate {self.rate:g} keep more than X; give fewer,"
+                " or a smaller rate"
+            )
+
+    def tables(self, task: Task, progress: Progress) -> Iterator[pd.DataFrame]:
+        layers, parts = self.layers(task), []
+        layer = layers[self.layer or find_middle(pd.DataFrame({"layer": list(layers)}))]
+        for i, name in enumerate(self.estimators, start=1):
+            rows = average_sketches(layer, [name], self.rate, self.counts, self.draws, self.seed)
+            parts.append(rows)
+            progress(i, len(self.estimators))
+            yield pd.concat(parts)
 
 
-def make_throughput(a: argparse.Namespace, out: Path) -> None:
-    """Training steps, timed in pairs."""
-    task = find_task(a.task, run.options_of(a))
-    bench.recorded(
-        throughput.throughput(a.task, task, a.estimators, a.rates, run.device(a.device), a.repeats),
-        out,
-        "rows",
-    )
+@dataclass(frozen=True)
+class Throughput(Step):
+    """Whole steps, timed in ``repeats`` pairs."""
+
+    rates: tuple[float, ...]
+    repeats: int
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def tables(self, task: Task, progress: Progress) -> Iterator[pd.DataFrame]:
+        for rows in measure_throughput(
+            self.task, task, self.estimators, self.rates, self.device, self.repeats
+        ):
+            progress(len(rows), len(self.estimators) * len(self.rates))
+            yield rows
 
 
-def make_damage(a: argparse.Namespace, out: Path) -> None:
-    """A sweep for every block, with the other blocks exact."""
-    model = find_task(a.task, run.options_of(a)).model()
-    blocks = sorted({probed.find_block(name) for name, _ in model.named_modules()})
-    tables = []
-    for block in (int(b) for b in blocks if b == b):
-        train.main(argparse.Namespace(**vars(a) | {"out": out / "sweep", "layers": f"*.{block}.*"}))
-        tables.append(records.read_rows(out / "sweep" / "summary.parquet").assign(block=block))
-        records.write_rows(out / "rows.parquet", pd.concat(tables, ignore_index=True))
+def check(step: Step) -> None:
+    """Raise ValueError for a step that cannot be measured."""
+    step.made()
+    if step.steps < 0:
+        raise ValueError(f"--steps must be 0 or more, got {step.steps}")
+    choices(step.estimators, 1.0)
 
 
-def study_options(this: argparse.ArgumentParser) -> None:
-    """Those of ``run``, and one layer."""
-    run.add_options(this)
-    this.add_argument(
-        "--layer", metavar="NAME", help="the layer that is drawn (default: one in the middle)"
-    )
+def make(step: Step, out: Path, progress: Progress | None = None) -> Path:
+    """Measure and write rows.parquet as it grows, and run.json; returns ``out``.
+
+    What was finished there before is left as it is. Raises ValueError for a folder that cannot be
+    used.
+    """
+    task = step.made()
+    origin = records.provenance(torch.device(step.device)) | task.provenance()
+    tables = step.tables(task, progress or (lambda done, total: None))
+    work = f"paper {type(step).__name__.lower()}"
+    return record(out, work, asdict(step), origin, "rows.parquet", tables)
 
 
-def layer_options(this: argparse.ArgumentParser) -> None:
-    """A task, one step of it, and draws."""
-    run.add_task(this, default="stdlib-lm")
-    this.add_argument(
-        "--steps",
-        type=int,
-        default=100,
-        metavar="N",
-        help="updates before the gradient is measured",
-    )
-    this.add_argument("--estimators", nargs="+", metavar="E", help="as in gaussian or rounding:2")
-    this.add_argument(
-        "--rates", type=float, nargs="+", metavar="R", help="fractions of X's bytes to keep"
-    )
-    this.add_argument(
-        "--draws", type=int, metavar="N", help="draws behind a variance that has no closed form"
-    )
-    this.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N")
-    this.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the model, its training and the draws"
-    )
-    this.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: runs/paper-<item>-<time>)"
-    )
+def list_blocks(task: Task) -> list[int]:
+    """The numbers of a model's blocks."""
+    names = [name for name, _ in task.model().named_modules()]
+    return sorted({int(b) for name in names if (b := probed.find_block(name)) == b})
 
 
-def averaging_options(this: argparse.ArgumentParser) -> None:
-    """Those of one step, the sketches and how many of them are averaged."""
-    layer_options(this)
-    this.add_argument("--rate", type=float, default=0.05, metavar="R", help="of each sketch")
-    this.add_argument(
-        "--counts",
-        type=int,
-        nargs="+",
-        default=[1, 2, 4, 8],
-        metavar="M",
-        help="sketches to average",
-    )
-    this.add_argument("--layer", metavar="NAME", help="(default: one in the middle)")
-
-
-def throughput_options(this: argparse.ArgumentParser) -> None:
-    """A task, and repeats."""
-    layer_options(this)
-    this.add_argument(
-        "--repeats", type=int, default=15, metavar="N", help="paired steps behind every ratio"
-    )
-
-
-def bench_options(module: Any) -> Options:
-    """Those of a bench, and where to write."""
-
-    def options(this: argparse.ArgumentParser) -> None:
-        module.add_arguments(this)
-        this.add_argument(
-            "--out",
-            type=Path,
-            metavar="DIR",
-            help="where to write (default: runs/paper-<item>-<time>)",
-        )
-
-    return options
-
-
-def made_by(
-    measure: Callable[[argparse.Namespace], None],
-) -> Callable[[argparse.Namespace, Path], None]:
-    """A bench as the maker of an item."""
-    return lambda a, out: measure(argparse.Namespace(**vars(a) | {"out": out}))
+def write_damage(out: Path, sweep: Path, block: int) -> None:
+    """Add to rows.parquet what came of the runs in which one block was sketched, those of a
+    sweep's summary; a block that is there already is written anew.
+    """
+    file = out / "rows.parquet"
+    before = records.read_rows(file) if file.exists() else pd.DataFrame({"block": []})
+    new = records.read_rows(sweep / "summary.parquet").assign(block=block)
+    records.write_rows(file, records.append_rows(before[before["block"] != block], new))

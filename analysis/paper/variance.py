@@ -42,6 +42,31 @@ def correct(rows: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def choose_layer(rows: pd.DataFrame, layer: str | None) -> tuple[pd.DataFrame, str]:
+    """Correct a study's rows, and choose the layer to draw: the middle one unless named. Raises
+    ValueError for a layer that was not measured.
+    """
+    found = correct(rows)
+    chosen = layer or find_middle(found)
+    if chosen not in set(found["layer"]):
+        known = ", ".join(dict.fromkeys(found["layer"]))
+        raise ValueError(f"no layer {chosen!r} was measured; known are {known}")
+    return found, chosen
+
+
+def count_bounds(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Say at how many layers and steps of a study the paper's bound holds."""
+    found = correct(rows)
+    return tuple(
+        f"(1 + α)/α bounds the ratio at {found[column].sum()} of {len(found)} layers and steps,"
+        f" {what}"
+        for column, what in (
+            ("holds", "as the paper computes the ratio"),
+            ("holds_corrected", "for the Gaussian sketch"),
+        )
+    )
+
+
 def find_middle(rows: pd.DataFrame) -> str:
     """Find the layer that the paper looks at, the intermediate one in the middle of the encoder, or the
     middle layer.

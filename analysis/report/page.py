@@ -1,6 +1,4 @@
-"""Report: one self-contained HTML page for a run: figures, tables, coverage, plan, provenance,
-words.
-"""
+"""Page: one self-contained HTML page for a folder: figures, tables, words, provenance."""
 
 import base64
 import io
@@ -8,33 +6,36 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
-
-import matplotlib.pyplot as plt
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from sketchvar.analysis import records
-from sketchvar.analysis.folder import Folder, rows_of
-from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
-from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
-from sketchvar.analysis.study import figures as pictures
-from sketchvar.analysis.study.figures import noise_scale_through_training
+from sketchvar.analysis.report.kinds import read_folder
+from sketchvar.analysis.report.table import Column, Table, write_digits
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 9  # of a table that fits on paper
 PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
 body { font: 15px/1.45 sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 0.6em 0 1.4em; font-size: 13px; font-variant-numeric: tabular-nums }
-th, td { padding: 0.15em 0.7em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child, .words td { text-align: left; white-space: normal }
+table { border-collapse: collapse; margin: 0.6em 0 1.4em; font-size: 13px }
+table { font-variant-numeric: tabular-nums }
+th, td { padding: 0.15em 0.7em; border-bottom: 1px solid #ddd; text-align: right }
+th, td { white-space: nowrap }
+.text, .words td { text-align: left; white-space: normal }
 thead th { border-bottom: 1px solid #666; vertical-align: bottom; max-width: 8em }
 thead th { white-space: normal; overflow-wrap: break-word }
-figure { margin: 1em 0 } figure img { max-width: 100%; height: auto } figcaption { font-size: 13px; color: #555 }
+tbody + tbody { border-top: 1px solid #666 }
+.wide { overflow-x: auto }
+figure { margin: 1em 0 } figure img { max-width: 100%; height: auto }
+figcaption { font-size: 13px; color: #555 }
 @media print { body { margin: 0; max-width: none; font-size: 10pt } table { font-size: 7.5pt }
   figure, tr { break-inside: avoid } h2 { break-after: avoid } }
 </style>
@@ -45,140 +46,74 @@ $body
 </body>
 </html>
 """)
-WORDS = {
-    "variance": (
-        "how far an estimate of a weight gradient is from it, E‖Ĝ − G‖², summed over its entries"
-    ),
-    "ratio": (
-        "that variance over the minibatch variance (unit: example); 1 is as noisy as the minibatch"
-        " itself"
-    ),
-    "effective batch": (
-        "1 / (1 + ratio): a step is as noisy as an exact one on this part of its batch"
-    ),
-    "rate": "what is kept of a layer's input X, as a fraction of its rows (or of its columns)",
-}
-CAPTIONS = {
-    "ratio_by_layer": "Ratio of every layer at the last measured step",
-    "ratio_through_training": "Median ratio over layers, by either unit of the minibatch",
-    "alpha_through_training": "How far the rows of X and Y of each layer point the same way",
-    "closed_form_and_draws": "Closed forms beside repeated draws, on one layer",
-    "noise_scale": "Gradient noise scale of each layer and of all together",
-}
 
 
-def report(run: Path, rate: float | None = None) -> str:
-    """The page of a run's folder, finished or not, or of one that a Probe wrote to; it loads
-    nothing from elsewhere.
+def report(folder: Path, rate: float | None = None) -> str:
+    """The page of a folder of any kind, finished or not; it loads nothing from elsewhere.
 
-    ``rate`` is that of the figures and of the table of layers: 0.1 or the smallest unless given.
-    Raises ValueError for a folder without rows and for a rate that was not measured.
+    ``rate`` is that of figures and of the table of layers, where there are several. Raises
+    ValueError for a folder of no kind, without rows, and for a rate that was not measured.
     """
-    folder, rows = Folder(run), rows_of(run)
-    rate = choose_rate(rows, rate)
-    about = records.read_json(folder.provenance) if folder.provenance.exists() else {}
-    draws = records.read_rows(folder.draws) if folder.draws.exists() else None
-    drawn = pictures.of_run(rows, draws, by_unit(rows), rate)
-    drawn["noise_scale"] = noise_scale_through_training(
-        noise_scale(rows, decay=0), int(rows["examples"].max())
-    )
-    last = rows[rows["step"] == rows["step"].max()]
-    step = int(last["step"].iloc[0])
-    parts = {
-        "Words": words(WORDS),
-        f"Ratios over the layers, step {step}": table(over_layers(last)),
-        f"Ratio by layer, rate {rate:g}, step {step}": "".join(
-            table(part) for part in in_parts(by_layer(last, rate))
-        ),
-        "Figures": "".join(embedded(figure, CAPTIONS[name]) for name, figure in drawn.items()),
-        "Noise scale of all layers, in examples": table(through_training(rows)),
-    }
-    if (run / "plan.json").exists():
-        parts["Plan"] = planned(records.read_json(run / "plan.json"))
-    if folder.coverage.exists():
-        parts["Coverage"] = table(records.read_rows(folder.coverage))
-    parts["Provenance"] = (
-        words(flat(about)) if about else "<p>No run.json: these rows were written by a Probe.</p>"
-    )
-    body = "\n".join(f"<h2>{escape(title)}</h2>\n{part}" for title, part in parts.items())
-    return PAGE.substitute(title=escape(f"sketchvar: {about.get('run', run.name)}"), body=body)
+    contents = read_folder(folder, rate)
+    parts = [("Words", write_words(contents.words))] if contents.words else []
+    parts += [(table.title, write_table(table)) for table in contents.tables]
+    if contents.sentences:
+        parts.append(("In words", write_paragraphs(contents.sentences)))
+    drawn = ((p.caption or p.name.replace("_", " "), p.draw()) for p in contents.pictures)
+    figures = [embed(figure, caption) for caption, figure in drawn if figure is not None]
+    parts += [("Figures", "".join(figures))] if figures else []
+    parts += [(table.title, write_table(table)) for table in contents.details]
+    about = write_words(flatten(contents.provenance))
+    parts.append(("Provenance", about or "<p>No run.json: these rows were written by a Probe.</p>"))
+    body = "\n".join(f"<h2>{escape(title)}</h2>\n{part}" for title, part in parts)
+    return PAGE.substitute(title=escape(f"sketchvar: {contents.title}"), body=body)
 
 
-def over_layers(last: pd.DataFrame) -> pd.DataFrame:
-    """Median, least and most of the ratio over layers for every estimator and rate, and what all
-    together leave of a batch, with a remark: of the rows of one step.
+def write_report(folder: Path, out: Path, rate: float | None = None) -> None:
+    """Write the page of a folder to a file. Raises ValueError as ``report``, and where there is no
+    folder for the file.
     """
-    keys = ["estimator", "rate"]
-    marks = last.drop_duplicates("estimator").set_index("estimator")[["oracle", "biased"]]
-    ratios = last.groupby(keys, sort=False)["ratio"].agg(median="median", least="min", most="max")
-    found = batch_fraction(last)
-    total = found[found["layer"] == TOTAL].set_index(keys)
-    ratios["all layers"], ratios["effective batch"] = total["ratio"], total["fraction"]
-    return ratios.reset_index().assign(
-        remark=lambda lines: [remark(*marks.loc[name]) for name in lines["estimator"]]
-    )
+    page = report(folder, rate)
+    if not out.parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent}; make it, or choose another --out")
+    records.atomically(out, lambda part: part.write_text(page, encoding="utf-8"))
 
 
-def remark(oracle: bool, biased: bool) -> str:
-    """What keeps an estimator from being compared with others as it is."""
-    if oracle:
-        return "oracle: told about Y"
-    return "biased: its mean squared error" if biased else ""
-
-
-def by_layer(last: pd.DataFrame, rate: float) -> pd.DataFrame:
-    """The ratio of every layer and estimator at one rate, beside the layer's minibatch variance and
-    noise scale.
+def write_table(table: Table) -> str:
+    """A table, as several one below the other where it has more columns than fit on paper, the
+    first column in each.
     """
-    shown = at_rate(last, rate)
-    ratios = shown.pivot_table(
-        index="layer", columns="estimator", values="ratio", sort=False, dropna=False
-    )
-    minibatch = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
-    scale = noise_scale(shown, decay=0).set_index("layer")["noise_scale"]
-    ratios.insert(0, "noise scale", scale.reindex(ratios.index))
-    ratios.insert(0, "minibatch variance", minibatch.reindex(ratios.index))
-    return ratios.rename_axis(columns=None).reset_index()
+    first, *others = table.columns
+    more = COLUMNS - 1
+    blocks = [others[i : i + more] for i in range(0, len(others), more)]
+    caption = f"<p>{escape(table.caption)}</p>\n" if table.caption else ""
+    return "".join(write_block(table, (first, *block)) for block in blocks) + caption
 
 
-def in_parts(wide: pd.DataFrame, first: int = 3, more: int = 8) -> list[pd.DataFrame]:
-    """A table as several that fit on paper: each with the ``first`` columns and so many
-    ``more``.
-    """
-    names = list(wide.columns)
-    return [wide[names[:first] + names[i : i + more]] for i in range(first, len(names), more)]
+def write_block(table: Table, columns: tuple[Column, ...]) -> str:
+    """Some columns of a table, all text escaped."""
+    head = "".join(write_cell("th", column, column.title) for column in columns)
+    sections = []
+    for rows in table.sections:
+        lines = (
+            "".join(write_cell("td", column, column.show(row)) for column in columns)
+            for row in rows
+        )
+        sections.append("".join(f"<tr>{line}</tr>\n" for line in lines))
+    body = "".join(f"<tbody>\n{section}</tbody>\n" for section in sections)
+    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n{body}</table></div>\n'
 
 
-def through_training(rows: pd.DataFrame) -> pd.DataFrame:
-    """The noise scale of all layers at every measured step, each from that step alone."""
-    scale = noise_scale(rows, decay=0)
-    return scale[scale["layer"] == TOTAL][["step", "noise_scale"]].rename(
-        columns={"noise_scale": "noise scale"}
-    )
+def write_cell(tag: str, column: Column, text: str) -> str:
+    """A cell; words stand left."""
+    left = ' class="text"' if column.text else ""
+    return f"<{tag}{left}>{escape(text)}</{tag}>"
 
 
-def planned(plan: Mapping[str, Any]) -> str:
-    """What ``sketchvar plan`` wrote: budget and totals, and the estimator of every layer."""
-    budget = {
-        f"budget of {name}": value
-        for name, value in plan.get("budget", {}).items()
-        if value is not None
-    }
-    sums = {name.replace("_", " "): value for name, value in plan.get("totals", {}).items()}
-    return words(budget | sums) + words(plan.get("layers", {}))
-
-
-def table(rows: pd.DataFrame) -> str:
-    """A table with all text escaped; numbers with four digits, a dash where there is none."""
-    return rows.to_html(
-        index=False, border=0, justify="right", na_rep="–", float_format=number, escape=True
-    )
-
-
-def words(lines: Mapping[str, Any]) -> str:
+def write_words(lines: Mapping[str, Any]) -> str:
     """Names and what they are."""
     cells = (
-        (name, number(value) if isinstance(value, float) else str(value))
+        (name, write_digits(value) if isinstance(value, float) else str(value))
         for name, value in lines.items()
     )
     body = "".join(
@@ -187,25 +122,25 @@ def words(lines: Mapping[str, Any]) -> str:
     return f'<table class="words">\n{body}</table>\n' if body else ""
 
 
-def number(value: float) -> str:
-    """Four digits, and no exponent for what is large."""
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+def write_paragraphs(lines: tuple[str, ...]) -> str:
+    return "".join(f"<p>{escape(line)}</p>\n" for line in lines)
 
 
-def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A dictionary of dictionaries as one: "study seed" -> 0."""
     lines: dict[str, Any] = {}
     for name, value in content.items():
-        lines |= (
-            flat(value, f"{prefix}{name} ")
-            if isinstance(value, Mapping)
-            else {prefix + name: value}
-        )
+        if isinstance(value, Mapping):
+            lines |= flatten(value, f"{prefix}{name} ")
+        else:
+            lines[f"{prefix}{name}"] = value
     return lines
 
 
-def embedded(figure: Figure, caption: str) -> str:
+def embed(figure: "Figure", caption: str) -> str:
     """The figure as a PNG (150 dpi) in the page itself."""
+    import matplotlib.pyplot as plt
+
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     plt.close(figure)

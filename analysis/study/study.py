@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -35,6 +35,7 @@ class Study:
     Raises ValueError for names that are not known and numbers that make no sense.
     """
 
+    work: ClassVar[str] = "run"
     task: str
     steps: int
     measure_at: tuple[int, ...]

@@ -21,16 +21,6 @@ from sketchvar.analysis.style import (
 )
 
 
-def of_sweep(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Figure]:
-    """Draw every figure of a sweep, by file name."""
-    found = {
-        "curves": validation_curves(rows),
-        "ratio": total_ratio(rows),
-        "final": final_losses(table),
-    }
-    return {name: figure for name, figure in found.items() if figure is not None}
-
-
 def select_whole_batch(rows: pd.DataFrame) -> pd.DataFrame:
     """Select the runs on the whole batch, without those that only repeat exact training under
     checkpointing.

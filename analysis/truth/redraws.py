@@ -5,6 +5,7 @@ redrawn minibatches.
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -31,6 +32,7 @@ class Redraws:
     Raises ValueError for names that are not known and numbers that make no sense.
     """
 
+    work: ClassVar[str] = "truth"
     task: str
     steps: int
     draws: int

@@ -132,12 +132,10 @@ def test_what_has_no_closed_form_is_drawn_or_left_out(pair, rows):
 
 def test_oracles_and_bias_are_marked(rows):
     assert set(rows.loc[rows["oracle"], "estimator"]) == ORACLES
-    assert set(rows.loc[rows["biased"], "estimator"]) == {"top-rows"}
-    top = rows["estimator"] == "top-rows"
-    assert (rows[top]["bias_sq"] == rows[top]["variance"]).all() and (
-        rows[top]["bias_sq"] > 0
-    ).all()
-    assert (rows[~top]["bias_sq"] == 0).all()
+    assert set(rows.loc[rows["biased"], "estimator"]) >= {"top-rows"}
+    top = rows[rows["estimator"] == "top-rows"]
+    assert (top["bias_sq"] == top["variance"]).all() and (top["bias_sq"] > 0).all()
+    assert ((rows["bias_sq"] > 0) == rows["biased"]).all()
 
 
 def test_examples_of_several_rows():
@@ -214,7 +212,7 @@ def test_lines_that_coincide_become_one_and_the_baseline_stays_alone():
     made = [
         ("a", n, b, 50, r)
         for n, pair in zip(names, ratios, strict=True)
-        for b, r in zip((0.5, 0.2), pair)
+        for b, r in zip((0.5, 0.2), pair, strict=True)
     ]
     assert list(dict.fromkeys(merge_lines(lines(*made))["line"])) == [
         "haar, srht",
@@ -342,7 +340,7 @@ def test_an_interrupted_frontier_keeps_its_rows(tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sketchvar.analysis.commands.frontier.average", stop)
+    monkeypatch.setattr("sketchvar.analysis.report.frontier.average", stop)
     assert main([*QUICK, "--estimators", "uniform-rows", "--out", str(tmp_path)]) == 2
     assert "what was measured is kept" in capsys.readouterr().err
     assert set(pd.read_parquet(tmp_path / "frontier.parquet")["step"]) == {0, 2}
@@ -372,9 +370,8 @@ def bad(pair, name):
 def test_a_pair_that_makes_no_sense(tmp_path, capsys, pair, content, says):
     file = save(tmp_path / "pair.pt", bad(pair, content))
     assert main(["frontier", "--pair", str(file), "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err.strip()
+    error = capsys.readouterr().err.splitlines()[-1]
     assert pd.Series([error]).str.contains(says).all(), error
-    assert "\n" not in error
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
-from sketchvar.analysis.commands.paper import ITEMS
 from sketchvar.analysis.noise.layer import pair_layer
 from sketchvar.analysis.noise.table import compare
 from sketchvar.analysis.paper import recorded, throughput
 from sketchvar.analysis.paper.averaging import average_sketches, measure_average
+from sketchvar.analysis.paper.items import ITEMS
 from sketchvar.analysis.paper.probed import find_block
 from sketchvar.analysis.paper.variance import correct, find_middle
 from sketchvar.analysis.tasks import find_task
@@ -117,7 +117,7 @@ def test_blocks_and_the_middle_layer():
 
 def test_throughput_has_a_row_per_choice():
     task = find_task("digits-mlp", (("width", 16),))
-    *_, rows = throughput.throughput(
+    *_, rows = throughput.measure_throughput(
         "digits-mlp", task, ["gaussian", "rounding:2"], [0.5, 0.1], "cpu", 3
     )
     assert list(zip(rows["estimator"], rows["rate"], strict=True)) == [
@@ -172,7 +172,7 @@ def test_every_item_draws_and_draws_again_from_its_rows(item, tmp_path, capsys):
     [
         (["variance", *PROBE, "--layer", "9"], "no layer '9' was measured; known are 0, 2, 4"),
         (["averaging", *PROBE, "--rate", "0.5"], "8 sketches of rate 0.5 keep more than X"),
-        (["score", "--from", "nowhere"], "no file nowhere/summary.parquet"),
+        (["score", "--from", "nowhere"], "nowhere/summary.parquet"),
         (["variance", "--task", "glue/cole"], "unknown task 'glue/cole'; did you mean 'glue/cola'"),
         (["quantised", *PROBE, "--estimators", "rounding:3"], "needs bits of 1, 2, 4 or 8"),
     ],

@@ -101,7 +101,7 @@ def test_rows_of_an_older_run_or_of_a_probe(folder, tmp_path, capsys):
     assert "no run.json in " in (error := capsys.readouterr().err) and "give --precision" in error
     assert main(["plan", str(tmp_path), "--memory", "0.3", "--precision", "float32"]) == 0
     captured = capsys.readouterr()
-    assert "do not say which layers read the same input" in captured.err.replace("\n", " ")
+    assert "do not say which layers read the same input" in captured.out.replace("\n", " ")
     assert "with blocks.0.query" not in captured.out
 
 

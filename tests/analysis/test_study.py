@@ -257,7 +257,7 @@ def test_a_killed_process_is_resumed_to_the_same_rows(tmp_path, how):
         process.kill()
     assert process.returncode == (2 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
-        assert "interrupted; measured rows are kept, go on with --out" in errors
+        assert "interrupted; what was measured is kept, go on with --out" in errors
         assert "Traceback" not in errors
     rows = records.read_rows(out / "rows.parquet")
     study = Study("digits-mlp", 100000, tuple(range(0, 200, 5)), ("countsketch",), (0.1,), seed=3)

@@ -158,7 +158,7 @@ def test_the_command_writes_rows_tables_and_figures_and_goes_on(tmp_path, capsys
     out = tmp_path / "sweep"
     assert main([*WORDS, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "uniform-rows 0.5" in printed and "observed − predicted" in printed
+    assert "uniform-rows 0.5" in printed and "effective" in printed
     names = {file.name for file in out.iterdir()}
     assert names >= {
         "rows.parquet",
@@ -241,7 +241,7 @@ def test_memory_is_measured_once_and_again_where_another_precision_trains(tmp_pa
     folder.open()
     few = replace(GRID, estimators=("gaussian",), rates=(0.5,))
     table = folder.activations(few, lambda *numbers: told.append(numbers))
-    assert told == [(1, 2), (2, 2)]
+    assert told == [(0, 2), (1, 2), (2, 2)]
     (file,) = tmp_path.glob("memory-*.parquet")
     records.write_rows(file, table.assign(same_memory_batch=7))
     assert set(folder.activations(few)["same_memory_batch"]) == {7}

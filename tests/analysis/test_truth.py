@@ -153,7 +153,7 @@ def test_command(tmp_path, capsys):
     assert "of 3 layers. A true form is so in all at once with probability 0.99." in printed
     assert "countsketch:0.1: closed form" in printed
     assert main([*DIGITS, "--out", str(out)]) == 2
-    assert "holds another run; choose another --out" in capsys.readouterr().err
+    assert "holds a truth with estimator countsketch:0.1, not None" in capsys.readouterr().err
     assert main([*DIGITS, "--estimator", "countsketch:0.1", "--out", str(out), "--resume"]) == 0
     assert " ".join(capsys.readouterr().out.split()) == printed
 
@@ -216,7 +216,6 @@ def test_a_stopped_run_goes_on_to_the_same_rows(
     if left < 40:
         rows = records.read_rows(out / "truth.parquet")
         assert set(rows["draws"]) == {20 if left == 1 else 10} and rows["example_z"].notna().all()
-    assert main([*words, "--out", str(out)]) == 2  # not over what is there
     assert main([*words, "--out", str(out), "--resume"]) == 0
     assert len(done) - calls == left
     for name in ("truth", "estimator"):
@@ -229,7 +228,7 @@ def test_resuming_what_cannot_go_on(tmp_path, capsys):
     assert main([*DIGITS, "--out", str(out)]) == 0
     assert main([*DIGITS, "--draws", "30", "--out", str(out), "--resume"]) == 2
     assert (
-        "holds a run with draws 20, not 30; resume it with its own options"
+        "holds a truth with draws 20, not 30; resume it with its own options"
         in capsys.readouterr().err
     )
     about = records.read_json(out / "run.json")

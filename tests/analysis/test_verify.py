@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom, norm
 
 from sketchvar.analysis import verify as module
-from sketchvar.analysis.__main__ import main, parser
+from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.verify import find_bound, make_pairs, read, score, verify
 from sketchvar.estimators import CATALOG, Choice, Estimator, TopRows, UniformRows
 from sketchvar.estimators.estimator import Traits
@@ -159,12 +159,21 @@ def test_more_draws_with_more_time(three, monkeypatch):
     assert not torch.equal(default.scores, other.scores)
 
 
-def test_the_command_takes_the_whole_catalog_unless_told():
-    assert parser().parse_args(["verify"]).estimators == list(CATALOG)
+def test_the_command_takes_the_whole_catalog_unless_told(three, monkeypatch, capsys):
+    asked = []
+
+    def stop(estimators, *_):
+        asked.extend(estimators)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("sketchvar.analysis.verify.make_pairs", lambda seed: three)
+    monkeypatch.setattr("sketchvar.analysis.verify.verify", stop)
+    assert main(["verify"]) == 2
+    assert asked == list(CATALOG) and "enough" in capsys.readouterr().err
 
 
 def test_command(three, monkeypatch, capsys, unchecked):
-    monkeypatch.setattr("sketchvar.analysis.commands.verify.make_pairs", lambda seed: three)
+    monkeypatch.setattr("sketchvar.analysis.verify.make_pairs", lambda seed: three)
     words = [
         "verify",
         "--budget",
@@ -175,7 +184,7 @@ def test_command(three, monkeypatch, capsys, unchecked):
         "top-rows",
     ]
     assert main([*words, "countsketch+rounding:4", "optimal-rows"]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())  # lines are wrapped
     for word in (
         "All agree.",
         "no closed form",
@@ -187,7 +196,7 @@ def test_command(three, monkeypatch, capsys, unchecked):
         "sketchvar.estimators.UniformRows.variance", lambda self, m: 1.5 * m.D * m.n
     )
     assert main(["verify", "--budget", "0", "--estimators", "uniform-rows"]) == 1
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())  # lines are wrapped
     assert (
         "DISAGREES: uniform-rows on gaussian: measured variance" in printed
         and "All agree" not in printed

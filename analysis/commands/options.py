@@ -1,0 +1,324 @@
+"""Every option of the command line, once: its words, its type, its default and its help.
+
+A command's options are the fields of a frozen dataclass, each made by a function of this file::
+
+    @dataclass(frozen=True)
+    class Asked(Shown):
+        seed: int = options.seed()
+
+``declare`` tells argparse of them and ``read`` makes the dataclass of what was typed.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sketchvar.analysis.tasks import TASKS
+
+EXAMPLES = "gaussian:0.1, rounding:2, centered(countsketch):0.1, gaussian:0.1+rounding:4"
+# one of each kind; whatever is spelled and has a closed form can be given
+KINDS = (
+    "gaussian",
+    "rademacher",
+    "countsketch",
+    "srht",
+    "uniform-rows",
+    "norm-rows",
+    "optimal-rows",
+)
+SECTIONS = ("task", "", "output")  # of the help, in this order
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What argparse is told of one option: its flags (none: it stands without one), the part of the
+    help in which it is listed, and the group of options of which one can be given.
+    """
+
+    flags: tuple[str, ...]
+    section: str
+    group: str
+    words: Mapping[str, Any]
+
+
+def option(
+    *flags: str, default: Any = None, section: str = "", group: str = "", **words: Any
+) -> Any:
+    """A field of a command's options; ``words`` go to argparse. Of a ``group`` one can be given,
+    or one has to be where it ends in "!".
+    """
+    return field(default=default, metadata={"option": Option(flags, section, group, words)})
+
+
+def declare(parser: argparse.ArgumentParser, asked: type, defaults: Mapping[str, Any]) -> None:
+    """Tell argparse of all options of a command, with ``defaults`` where they are not the usual."""
+    found = [(each, each.metadata["option"]) for each in fields(asked)]
+    places: dict[str, Any] = {"": parser}
+    for each, one in sorted(found, key=lambda pair: SECTIONS.index(pair[1].section)):
+        if one.section not in places:
+            places[one.section] = parser.add_argument_group(one.section)
+        place = places[one.section]
+        if one.group:
+            name, required = one.group.removesuffix("!"), one.group.endswith("!")
+            if name not in places:
+                places[name] = place.add_mutually_exclusive_group(required=required)
+            place = places[name]
+        words = dict(one.words)
+        if one.flags:
+            usual = defaults.get(each.name, each.default)
+            words |= {"dest": each.name}
+            words |= {"default": list(usual) if isinstance(usual, tuple) else usual}
+        place.add_argument(*(one.flags or (each.name,)), **words)
+
+
+def read(asked: type[T], found: argparse.Namespace) -> T:
+    """The options of a command, of what argparse has read."""
+    values = {each.name: getattr(found, each.name) for each in fields(asked)}  # type: ignore[arg-type]
+    return asked(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says what each default is, once, and as it would be typed."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help or "", action.default
+        if default in (None, False, []) or "(default: " in text:
+            return text
+        if isinstance(default, list):
+            typed = (",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in default)
+            return f"{text} (default: {' '.join(typed)})"
+        return super()._get_help_string(action)
+
+
+# what is trained
+
+
+def task(default: str | None = "stdlib-lm", usual: str = "") -> Any:
+    return option(
+        "--task",
+        default=default,
+        section="task",
+        metavar="T",
+        help=f"what to train: {', '.join(TASKS)}{usual}",
+    )
+
+
+def model() -> Any:
+    return option(
+        "--model",
+        section="task",
+        metavar="M",
+        help=(
+            "for glue/...: a directory, minilm (the installed package), or a name on the hub"
+            " (default: roberta-base)"
+        ),
+    )
+
+
+def data_dir() -> Any:
+    return option(
+        "--data-dir",
+        section="task",
+        metavar="DIR",
+        help=(
+            "for glue/... and cifar10/...: a directory of GLUE's TSV files or of CIFAR-10's images"
+            " (default: the one in SKETCHVAR_DATASETS, else the hub)"
+        ),
+    )
+
+
+def batch_size() -> Any:
+    return option(
+        "--batch-size",
+        section="task",
+        type=int,
+        metavar="B",
+        help="examples in a batch (default: the task's)",
+    )
+
+
+def learning_rate() -> Any:
+    return option(
+        "--learning-rate",
+        section="task",
+        type=float,
+        metavar="L",
+        help="of AdamW (default: the task's)",
+    )
+
+
+def depth(default: int | None = None, *more: str) -> Any:
+    return option(
+        "--depth",
+        *more,
+        default=default,
+        section="task",
+        type=int,
+        metavar="N",
+        help="blocks of the model" + ("" if default else ", from scratch (default: the task's)"),
+    )
+
+
+def precision(
+    whose: str = "of matrix products; weights are float32 (default: the task's)", *more: str
+) -> Any:
+    return option("--precision", section="task", choices=["float32", "bfloat16", *more], help=whose)
+
+
+def settings() -> Any:
+    return option(
+        "--set",
+        default=(),
+        section="task",
+        nargs="+",
+        action="extend",
+        metavar="NAME=VALUE",
+        help="any other field of the task, as in width=64; an unknown one lists those that it has",
+    )
+
+
+# what is measured
+
+
+def steps(default: int | None = None, whose: str = "updates") -> Any:
+    return option(
+        "--steps",
+        default=default,
+        type=int,
+        metavar="N",
+        help=whose + ("" if default else " (default: the task's own)"),
+    )
+
+
+def measure_at() -> Any:
+    return option(
+        "--measure-at",
+        type=int,
+        nargs="+",
+        metavar="S",
+        help=(
+            "measure the gradient after so many updates, 0 to N (default: the task's own, up to N)"
+        ),
+    )
+
+
+def estimators(default: tuple[str, ...] = KINDS, usual: str = "") -> Any:
+    return option(
+        "--estimators",
+        default=default,
+        nargs="*",
+        metavar="E",
+        help=(
+            f"names, as sketchvar estimators lists them, or with a rate or bits of their own:"
+            f" {EXAMPLES}{usual}"
+        ),
+    )
+
+
+def rates(*default: float) -> Any:
+    return option(
+        "--rates",
+        default=default or (0.5, 0.2, 0.1, 0.05),
+        type=float,
+        nargs="+",
+        metavar="R",
+        help="fractions of X to keep, 0 to 1",
+    )
+
+
+def rate(default: float | None = None) -> Any:
+    return option(
+        "--rate",
+        default=default,
+        type=float,
+        metavar="R",
+        help="fraction of X that is kept" + ("" if default else " (default: 0.1, or the least)"),
+    )
+
+
+def layer(usual: str) -> Any:
+    return option("--layer", metavar="NAME", help=f"one layer (default: {usual})")
+
+
+def draws(default: int | None, whose: str) -> Any:
+    return option("--draws", default=default, type=int, metavar="N", help=whose)
+
+
+def repeats(default: int, whose: str) -> Any:
+    return option("--repeats", default=default, type=int, metavar="N", help=whose)
+
+
+def level(default: float, whose: str) -> Any:
+    return option("--level", default=default, type=float, metavar="P", help=whose)
+
+
+# where it runs and where it is written
+
+
+def device() -> Any:
+    return option(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="auto, cpu, cuda or cuda:N; auto takes a GPU if any",
+    )
+
+
+def seed(whose: str = "of the model, its training and the draws") -> Any:
+    return option(
+        "--seed",
+        default=0,
+        type=int,
+        metavar="S",
+        help=f"{whose}: the same seed gives the same rows on a CPU",
+    )
+
+
+def out(usual: str = "runs/<command>-<what>-<time>", metavar: str = "DIR") -> Any:
+    going = "; a folder with the same work goes on" if metavar == "DIR" else ""
+    return option(
+        "--out",
+        section="output",
+        type=Path,
+        metavar=metavar,
+        help=f"where to write{going} (default: {usual})",
+    )
+
+
+def resume() -> Any:
+    return option(
+        "--resume",
+        default=False,
+        section="output",
+        action="store_true",
+        help="go on with the work in --out, which has to be there",
+    )
+
+
+def run() -> Any:
+    return option(
+        metavar="RUN", type=Path, help="a folder that sketchvar or a Probe wrote, as runs/NAME"
+    )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The options of every command."""
+
+    quiet: bool = option(
+        "--quiet",
+        default=False,
+        section="output",
+        action="store_true",
+        help="say nothing of progress, notes and files",
+    )
+    json: bool = option(
+        "--json",
+        default=False,
+        section="output",
+        action="store_true",
+        help="print tables as JSON, and nothing else on stdout",
+    )

@@ -1,0 +1,65 @@
+"""Studies and sweeps trained with a progress bar, for every command that trains one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sketchvar.analysis.commands.asked import OfSweep
+from sketchvar.analysis.commands.screen import Screen
+
+if TYPE_CHECKING:
+    from sketchvar.analysis.study.study import Study
+    from sketchvar.analysis.sweep.grid import Grid
+
+
+def train_study(study: "Study", out: Path, screen: Screen) -> None:
+    """Train and measure what is left of a study."""
+    from sketchvar.analysis.folder import Folder
+    from sketchvar.analysis.study.study import run
+    from sketchvar.analysis.tasks import find_task
+
+    find_task(study.task, study.options).check()  # what is wrong with the data shows here
+    Folder(out).claim(study, resume=True)
+    what = (
+        f"Training {study.task} for {study.steps} steps on {study.device}; rows go to"
+        f" {out}/rows.parquet"
+    )
+    with screen.progress(what, {"step": study.steps}, out) as update:
+        update("step", 0)
+        run(study, out, True, lambda step, loss: update("step", step, f"loss {loss:.3f}"))
+
+
+def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
+    """Train what is left of a grid, write what came of it, and say which runs failed. Raises
+    ValueError where none is finished.
+    """
+    from sketchvar.analysis.sweep.results import claim_sweep, write_results
+    from sketchvar.analysis.sweep.run import Sweep, sweep
+    from sketchvar.analysis.tasks import find_task
+
+    folder = Sweep(out)
+    find_task(grid.task, grid.options).check()  # what is wrong with the data shows here
+    claim_sweep(folder, grid)
+    what = "Measuring the bytes that each estimator leaves for backward"
+    with screen.progress(what, {"estimator": None}, out) as update:
+        memory = folder.activations(
+            grid, lambda done, total: update("estimator", done, total=total)
+        )
+    cells = grid.cells(memory)
+    done = folder.finished(cells)
+    what = (
+        f"{done} of {len(cells)} runs are there; training the others for {grid.steps} steps each on"
+        f" {grid.device}; they go to {folder.cells}"
+        if done < len(cells)
+        else f"{done} of {len(cells)} runs are there, in {folder.cells}"
+    )
+    with screen.progress(what, {"run": len(cells)}, out) as update:
+        update("run", done)
+        rows = sweep(
+            cells, folder, asked.jobs, asked.backend, asked.retry,
+            lambda finished, total: update("run", finished),
+        )  # fmt: skip
+    for name, error in folder.errors(cells).items():
+        screen.note(f"failed: {name}: {error}; give --retry to train it again")
+    if rows.empty:
+        raise ValueError(f"no run finished; their errors are in {folder.failed}")
+    write_results(folder, grid, rows)

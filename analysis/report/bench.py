@@ -1,0 +1,164 @@
+"""What benches say: time of layers, peak memory of training, cost of the probe."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from sketchvar.analysis import records
+from sketchvar.analysis.report.contents import Contents, Picture
+from sketchvar.analysis.report.table import (
+    Column,
+    Row,
+    Table,
+    list_rows,
+    text,
+    values,
+    write_fixed,
+    write_short,
+    write_whole,
+)
+
+GIGA = 1e9
+
+
+def layer(folder: Path, rate: float | None = None) -> Contents:
+    """All of a folder of ``bench layer``."""
+    from sketchvar.analysis.bench import figures
+
+    rows = records.read_rows(folder / "layer.parquet")
+    caption = "Time of forward and backward over nn.Linear's, median and quartiles"
+    return Contents(
+        title=f"time of layers on {rows['device'].iloc[0]}",
+        tables=(layer_times(rows),),
+        pictures=(Picture("layer", caption, lambda: figures.layer_times(rows)),),
+        provenance=provenance(folder),
+    )
+
+
+def layer_times(rows: pd.DataFrame) -> Table:
+    """Time over nn.Linear by estimator and rate, a column for every shape."""
+    lines, shapes = [], []
+    for (mode, name, kept), part in rows.groupby(["mode", "estimator", "rate"], sort=False):
+        line: dict[str, object] = {
+            "estimator": name if mode == "train" else f"{name}, {mode}",
+            "rate": kept,
+            "theory": part["theory"].iloc[0],
+        }
+        for row in part.to_dict("records"):
+            shape = f"{row['rows']} × {row['p']} → {row['q']}"
+            shapes.append(shape)
+            line[shape] = row["ratio"]
+        lines.append(line)
+    columns = (
+        text("estimator"),
+        values("rate", None, write_short),
+        *(values(shape, None, write_fixed) for shape in dict.fromkeys(shapes)),
+        values("theory", None, write_fixed),
+    )
+    where = f"{rows['device'].iloc[0]}, {rows['threads'].iloc[0]} threads"
+    return Table("layer", f"Time over nn.Linear, {where}", columns, tuple(lines))
+
+
+def memory(folder: Path, rate: float | None = None) -> Contents:
+    """All of a folder of ``bench memory``."""
+    from sketchvar.analysis.bench import figures
+
+    rows = records.read_rows(folder / "memory.parquet")
+    tables = [peaks(rows)]
+    if "account" in rows:
+        tables.append(accounts(rows[~rows["checkpointing"]]))
+    caption = "Peak memory of a training step over the plain step's"
+    return Contents(
+        title=f"memory of training on {rows['device'].iloc[0]}",
+        tables=tuple(tables),
+        pictures=(Picture("memory", caption, lambda: figures.peak_memory(rows)),),
+        provenance=provenance(folder),
+    )
+
+
+def peaks(rows: pd.DataFrame) -> Table:
+    """Peak memory of a training step."""
+    found = rows.assign(
+        peak_gb=rows["peak"] / GIGA,
+        saved_gb=rows["saved"] / GIGA,
+        recomputed=rows["checkpointing"].map({True: "yes", False: "no"}),
+    )
+    columns = (
+        text("estimator"),
+        values("rate", None, write_short),
+        values("batch", None, write_whole),
+        Column("recom- puted", lambda row: row["recomputed"]),
+        values("peak_gb", "peak, GB", "{:.2f}".format),
+        values("ratio", "/ plain", write_fixed),
+        values("theory", None, write_fixed),
+        values("saved_gb", "saved, GB", "{:.2f}".format),
+    )
+    return Table("memory", "Peak memory of a training step", columns, list_rows(found))
+
+
+def accounts(rows: pd.DataFrame) -> Table:
+    """What holds memory for backward, by operation, in percent."""
+    lines = []
+    for row in rows.to_dict("records"):
+        held = json.loads(row["account"])
+        shares = {name: size / row["saved"] for name, size in held.items()}
+        listed = ", ".join(
+            f"{name} {100 * share:.0f}" for name, share in shares.items() if share >= 0.005
+        )
+        lines.append({**row, "held": listed, "account": held})
+    columns = (Column("step", name_step, text=True), text("held", "held for backward by, %"))
+    return Table("account", "What else holds memory", columns, tuple(lines))
+
+
+def name_step(row: Row) -> str:
+    """What a training step is called."""
+    rate = f" {row['rate']:g}" if row["rate"] < 1 else ""
+    return f"{row['estimator']}{rate}, batch {row['batch']}"
+
+
+def probe(folder: Path, rate: float | None = None) -> Contents:
+    """All of a folder of ``bench probe``."""
+    rows = records.read_rows(folder / "probe.parquet")
+    return Contents(title="cost of the probe", tables=(costs(rows),), provenance=provenance(folder))
+
+
+def costs(rows: pd.DataFrame) -> Table:
+    """Time and peak memory of a step with the probe, over the plain one."""
+
+    def show_quartiles(row: Row) -> str:
+        return f"{row['low']:.3f}–{row['high']:.3f}"
+
+    columns = (
+        text("model"),
+        text("level"),
+        values("every", None, write_whole),
+        values("time", None, write_fixed),
+        Column("quartiles", show_quartiles),
+        values("memory", "peak memory", write_fixed),
+    )
+    return Table("probe", "Ratio to the plain training step", columns, list_rows(rows))
+
+
+def throughput(folder: Path, rate: float | None = None) -> Contents:
+    """All of a folder of ``paper throughput``."""
+    rows = records.read_rows(folder / "rows.parquet")
+    columns = (
+        text("estimator"),
+        values("rate", None, write_short),
+        values("ratio", "throughput / plain", write_fixed),
+        values("low", "lower quartile", write_fixed),
+        values("high", "upper quartile", write_fixed),
+    )
+    title = (
+        f"Throughput of training {rows['task'].iloc[0]} over the plain step's"
+        f" ({rows['plain'].iloc[0]:.3g} examples/s)"
+    )
+    table = Table("throughput", title, columns, list_rows(rows))
+    return Contents("throughput of training", (table,), provenance=provenance(folder))
+
+
+def provenance(folder: Path) -> dict[str, object]:
+    """What run.json says, where there is one."""
+    file = folder / "run.json"
+    return records.read_json(file) if file.exists() else {}

@@ -1,0 +1,48 @@
+"""Contents: what there is to say of a folder: tables, sentences, pictures with captions, and where
+the numbers come from.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sketchvar.analysis.report.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure by the name of its file, made when it is asked for, and a caption."""
+
+    name: str
+    caption: str
+    draw: Callable[[], "Figure | None"]  # None: there is nothing to draw
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder says. ``tables`` and ``sentences`` are printed; a page has ``details`` too, and
+    explains ``words``.
+    """
+
+    title: str
+    tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...] = ()
+    sentences: tuple[str, ...] = ()
+    details: tuple[Table, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def draw(contents: Contents, folder: Path) -> list[Path]:
+    """Write every picture to the folder, as PNG and PDF; the paths of the PNGs."""
+    import matplotlib as mpl
+
+    from sketchvar.analysis.style import save
+
+    mpl.use("agg")
+    drawn = ((picture.name, picture.draw()) for picture in contents.pictures)
+    return [save(figure, folder / name)[0] for name, figure in drawn if figure is not None]

@@ -1,0 +1,221 @@
+"""What a run says, or the files of a Probe: the ratio of every layer and estimator, through
+training, with bytes and noise scale.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sketchvar.analysis import records
+from sketchvar.analysis.folder import Folder, rows_of, task_of
+from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
+from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
+from sketchvar.analysis.report import plan
+from sketchvar.analysis.report.contents import Contents, Picture
+from sketchvar.analysis.report.table import (
+    Column,
+    Row,
+    Table,
+    list_rows,
+    make_table,
+    text,
+    values,
+    write_digits,
+    write_percent,
+    write_short,
+    write_whole,
+)
+
+SHARES = ("bytes kept", "effective batch")  # rows of the table of layers that are fractions
+WORDS = {
+    "variance": (
+        "how far an estimate of a weight gradient is from it, E‖Ĝ − G‖², summed over its entries"
+    ),
+    "minibatch variance": "the same of the gradient over the draw of the minibatch (unit: example)",
+    "ratio": "the first over the second; 1 is as noisy as the minibatch itself",
+    "effective batch": (
+        "1 / (1 + ratio): a step is as noisy as an exact one on this part of its batch"
+    ),
+    "rate": "what is kept of a layer's input X, as a fraction of its rows (or of its columns)",
+    "bytes kept": "what is kept of X from forward to backward, indices and scales included, over X",
+    "noise scale": (
+        "in examples: the batch on which the gradient is as large as its noise; a dash where the"
+        " noise hides the gradient"
+    ),
+    "oracle": "told about Y in advance, which no layer can be: a bound, not a choice",
+}
+CAPTION = (
+    "1 = as noisy as the minibatch itself; below 1 = less noisy. B: gradient noise scale in"
+    " examples, from this step alone; –: the noise hides the gradient. Effective batch: as noisy as"
+    " an exact step on this part of the batch. An estimator without a rate keeps its own bytes."
+)
+
+
+def contents(folder: Path, rate: float | None = None) -> Contents:
+    """All of a run, finished or not, or of the files that a Probe wrote.
+
+    ``rate`` is that of pictures and of the table of layers: 0.1 or the least unless given. Raises
+    ValueError for a folder without rows and for a rate that was not measured.
+    """
+    files, rows = Folder(folder), rows_of(folder)
+    rate = choose_rate(rows, rate)
+    about = records.read_json(files.provenance) if files.provenance.exists() else {}
+    last = rows[rows["step"] == rows["step"].max()]
+    details = [summarise(last), scale_through_training(rows)]
+    if (folder / "plan.json").exists():
+        details += plan.tables(records.read_json(folder / "plan.json"))
+    if files.coverage.exists():
+        covered = records.read_rows(files.coverage)
+        details.append(make_table(covered, "coverage", "Coverage: which weights were measured"))
+    return Contents(
+        title=str(about.get("run", folder.name)),
+        tables=(by_layer(last, rate, share_of_bytes(at_rate(last, rate), folder)),),
+        pictures=pictures(files, rows, rate),
+        details=tuple(details),
+        words=WORDS,
+        provenance=about,
+    )
+
+
+def pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Picture, ...]:
+    """Every figure of a run; that of draws is left out where the run has not reached it."""
+    from sketchvar.analysis.study import figures
+
+    step = int(rows["step"].max())
+    found = [
+        Picture(
+            "ratio_by_layer",
+            f"Ratio of every layer, rate {rate:g}, step {step}",
+            lambda: figures.ratio_by_layer(rows, step, rate),
+        ),
+        Picture(
+            "ratio_through_training",
+            f"Median ratio over layers, rate {rate:g}, by either unit of the minibatch",
+            lambda: figures.ratio_through_training(by_unit(rows), rate),
+        ),
+        Picture(
+            "alpha_through_training",
+            "How far the rows of X and Y of each layer point the same way",
+            lambda: figures.alpha_through_training(rows),
+        ),
+    ]
+    if files.draws.exists():
+        drawn = records.read_rows(files.draws)
+        caption = f"Closed forms beside repeated draws, on layer {drawn['layer'].iloc[0]}"
+        found.append(
+            Picture("closed_form_and_draws", caption, lambda: figures.closed_form_and_draws(drawn))
+        )
+    scale = Picture(
+        "noise_scale",
+        "Gradient noise scale of each layer and of all together, from each step alone",
+        lambda: figures.noise_scale_through_training(
+            noise_scale(rows, decay=0), int(rows["examples"].max())
+        ),
+    )
+    return (*found, scale)
+
+
+def by_layer(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:
+    """The ratio of every layer and estimator at the last step and one rate; ``shares`` of X's bytes
+    stand above, all layers together below.
+    """
+    shown = at_rate(last, rate)
+    marks = remarks(shown)
+    ratios = shown.pivot_table(
+        index="layer", columns="estimator", values="ratio", sort=False, dropna=False
+    )
+    once = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
+    scale = noise_scale(shown, decay=0).set_index("layer")["noise_scale"]
+    wide = ratios.assign(minibatch_example=once, noise_scale=scale.reindex(ratios.index))
+    total = batch_fraction(shown).set_index(["layer", "estimator"]).loc[TOTAL]
+    sums = {"minibatch_example": once.sum(), "noise_scale": scale[TOTAL]}
+    feet: list[Row] = [
+        {"layer": "median", **ratios.median().to_dict()},
+        {"layer": TOTAL, **sums, **total["ratio"].to_dict()},
+        {"layer": SHARES[1], **total["fraction"].to_dict()},
+    ]
+    columns = [
+        text("layer"),
+        values("minibatch_example", "minibatch variance", "{:.1e}".format),
+        values("noise_scale", "B", write_whole),
+        *(ratio_column(name, marks[name]) for name in ratios.columns),
+    ]
+    return Table(
+        "ratio_by_layer",
+        "Estimator variance / minibatch variance (by example), rate"
+        f" {rate:g}, step {last['step'].iloc[0]}",
+        tuple(columns),
+        list_rows(wide.reset_index()),
+        CAPTION,
+        heads=({"layer": SHARES[0], **shares.to_dict()},) if len(shares) else (),
+        feet=tuple(feet),
+    )
+
+
+def ratio_column(name: str, mark: str) -> Column:
+    """Ratios of an estimator, and its shares."""
+    ratio = values(name, f"{name} ({mark})" if mark else name, write_digits)
+    share = values(name, name, write_percent)
+    return Column(ratio.title, lambda row: (share if row["layer"] in SHARES else ratio).show(row))
+
+
+def summarise(last: pd.DataFrame) -> Table:
+    """Median, least and most of the ratio over layers for every estimator and rate, and what all
+    together leave of a batch: of the rows of one step.
+    """
+    keys = ["estimator", "rate"]
+    ratios = last.groupby(keys, sort=False)["ratio"].agg(median="median", least="min", most="max")
+    found = batch_fraction(last)
+    total = found[found["layer"] == TOTAL].set_index(keys)
+    ratios["all layers"], ratios["effective batch"] = total["ratio"], total["fraction"]
+    marks = remarks(last)
+    table = ratios.reset_index().assign(remark=lambda lines: lines["estimator"].map(marks))
+    numbers = (values(name) for name in ("median", "least", "most", "all layers"))
+    share = values("effective batch", None, write_percent)
+    return Table(
+        "ratio_over_layers",
+        f"Ratio over the layers, step {last['step'].iloc[0]}",
+        (
+            text("estimator"),
+            values("rate", None, write_short),
+            *numbers,
+            share,
+            text("remark"),
+        ),
+        list_rows(table),
+    )
+
+
+def scale_through_training(rows: pd.DataFrame) -> Table:
+    """The noise scale of all layers at every measured step, each from that step alone."""
+    scale = noise_scale(rows, decay=0)
+    total = scale[scale["layer"] == TOTAL][["step", "noise_scale"]]
+    return Table(
+        "noise_scale",
+        "Noise scale of all layers, in examples",
+        (values("step", None, write_whole), values("noise_scale", "noise scale")),
+        list_rows(total),
+    )
+
+
+def remarks(rows: pd.DataFrame) -> dict[str, str]:
+    """What keeps each estimator from being compared with others as it is: "oracle", "biased"."""
+    once = rows.drop_duplicates("estimator").set_index("estimator")
+    return {
+        str(name): "oracle" if line["oracle"] else "biased" if line["biased"] else ""
+        for name, line in once.iterrows()
+    }
+
+
+def share_of_bytes(shown: pd.DataFrame, folder: Path) -> pd.Series:
+    """Bytes kept over the bytes of X by estimator, all layers together; empty where the rows of an
+    older version do not say in which precision X is kept.
+    """
+    if "x_bytes" not in shown:
+        try:
+            each = task_of(folder).dtype.itemsize
+        except ValueError:
+            return pd.Series(dtype=float)
+        shown = shown.assign(x_bytes=shown["rows"] * shown["p"] * each)
+    sums = shown.groupby("estimator", sort=False)[["kept_bytes", "x_bytes"]].sum()
+    return sums["kept_bytes"] / sums["x_bytes"]

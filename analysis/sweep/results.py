@@ -1,0 +1,40 @@
+"""What comes of a sweep, as files of its folder: whose it is, rows.parquet, summary.parquet,
+predictions.parquet.
+"""
+
+from dataclasses import asdict
+
+import pandas as pd
+
+from sketchvar.analysis import records
+from sketchvar.analysis.claim import claim
+from sketchvar.analysis.sweep.grid import Grid
+from sketchvar.analysis.sweep.outcome import summarize
+from sketchvar.analysis.sweep.prediction import predict
+from sketchvar.analysis.sweep.run import Sweep
+
+# of grids of one folder: they say which cells are trained, not how
+FREE = ("estimators", "rates", "seeds", "fractions", "layers")
+
+
+def claim_sweep(folder: Sweep, grid: Grid) -> None:
+    """Make a folder that of a grid's training. One with other estimators, rates, seeds, fractions
+    or layers trains on in it; any other is refused with ValueError.
+    """
+    claim(folder.path, "sweep", asdict(grid), "sweep.json", "grid", FREE)
+    folder.open()
+    folder.describe(grid)
+
+
+def write_results(folder: Sweep, grid: Grid, rows: pd.DataFrame) -> None:
+    """Write the rows of a grid's finished cells and what they say: final values beside the
+    baselines, and the prediction where exact training had several batches.
+    """
+    records.write_rows(folder.path / "rows.parquet", rows)
+    table = summarize(rows, folder.activations(grid))
+    records.write_rows(folder.path / "summary.parquet", table)
+    file = folder.path / "predictions.parquet"
+    if len(set(rows[rows["estimator"] == "exact"]["batch"])) > 1:
+        records.write_rows(file, predict(rows))
+    else:
+        file.unlink(missing_ok=True)  # of a larger grid

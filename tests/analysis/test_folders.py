@@ -1,0 +1,123 @@
+"""Every kind of folder that a command writes is known by its files: `figures` prints and draws it,
+`report` makes a page of it, and a folder of no kind is named in one line.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sketchvar.analysis import records
+from sketchvar.analysis.__main__ import main
+from sketchvar.analysis.report.kinds import KINDS, kind_of, read_folder
+
+DATA = Path(__file__).parents[2] / "data"
+# what was recorded by earlier versions: folder -> kind, and a number of its first table
+RECORDED = {
+    "stdlib-lm": ("a run", "ratio_by_layer"),
+    "plan": ("a run", "ratio_by_layer"),
+    "train/stdlib-lm": ("training runs", "summary"),
+    "equal-time/stdlib-lm": ("training runs", "summary"),
+    "truth/stdlib-lm": ("redrawn minibatches", "truth"),
+    "frontier": ("a frontier", "frontier"),
+    "scores/glue-cola-minilm": ("predicted scores", "scores"),
+    "layers": ("times of layers", "layer"),
+    "memory/batch-16-32": ("peak memory", "memory"),
+    "paper/averaging": ("averaged sketches", "averaging"),
+    "paper/axis": ("a frontier", "frontier"),
+    "paper/depth": ("a run", "ratio_by_layer"),
+}
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Copy a recorded folder, with what large files it has made small."""
+
+    def copy(name: str) -> Path:
+        out = tmp_path / name.replace("/", "-")
+        shutil.copytree(DATA / name, out, ignore=shutil.ignore_patterns("cells", "*.png", "*.md"))
+        for file in (out / "frontier.parquet", out / "rows.parquet"):
+            if file.exists() and "layer" in (rows := pd.read_parquet(file)):
+                few = list(dict.fromkeys(rows["layer"]))[:3]
+                rows[rows["layer"].isin(few)].to_parquet(file)
+        return out
+
+    return copy
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_was_recorded_is_known_printed_and_drawn(name, recorded, capsys):
+    kind, table = RECORDED[name]
+    folder = recorded(name)
+    assert kind_of(folder).name == kind
+    assert main(["figures", str(folder), "--json"]) == 0, capsys.readouterr().err
+    content = json.loads(capsys.readouterr().out)
+    assert content[table]
+    assert content["files"] and all(Path(file).stat().st_size > 5000 for file in content["files"])
+
+
+@pytest.mark.parametrize("name", ["train/stdlib-lm", "frontier", "truth/stdlib-lm"])
+def test_a_page_of_any_kind(name, recorded, capsys):
+    folder = recorded(name)
+    assert main(["report", str(folder)]) == 0, capsys.readouterr().err
+    text = (folder / "report.html").read_text()
+    assert "data:image/png" in text and text.count("<table") >= 2
+
+
+def test_a_summary_says_what_its_rows_say(recorded, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = recorded("train/stdlib-lm")
+    assert main(["figures", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    table = records.read_rows(folder / "summary.parquet")
+    line = table[(table["estimator"] == "gaussian") & (table["rate"] == 0.1)].iloc[0]
+    half = line["validation_smaller_high"] - line["validation_smaller"]
+    assert f"{line['validation_smaller']:.3f} ± {half:.3f} (batch 10)" in printed
+    assert all(len(row) <= 80 for row in printed.splitlines() if str(folder) not in row)
+    assert "…" not in printed
+
+
+def test_a_batch_that_saves_nothing_and_few_seeds_are_said(recorded, capsys):
+    folder = recorded("train/stdlib-lm")
+    rows = records.read_rows(folder / "rows.parquet")
+    table = records.read_rows(folder / "summary.parquet")
+    table.loc[table["estimator"] == "gaussian", "same_memory_batch"] = rows["batch"].max()
+    records.write_rows(folder / "summary.parquet", table.assign(seeds=2))
+    assert main(["figures", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("saves nothing") == 2 and "Two seeds: " in printed
+
+
+def test_folders_of_no_kind_are_named(tmp_path, capsys):
+    assert main(["figures", str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["figures", str(tmp_path)]) == 2
+    assert "holds nothing: nothing that sketchvar writes (" in capsys.readouterr().err
+    (tmp_path / "thesis.tex").touch()
+    assert main(["report", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "holds thesis.tex: nothing that sketchvar writes" in error
+    assert all(kind.name in error for kind in KINDS)
+    (tmp_path / "run.json").write_text("{}")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no rows; what writes to it stopped" in capsys.readouterr().err
+
+
+def test_files_of_a_probe(tmp_path, recorded, capsys):
+    rows = records.read_rows(recorded("stdlib-lm") / "rows.parquet")
+    for step, part in rows.groupby("step"):
+        (tmp_path / "probe").mkdir(exist_ok=True)
+        records.write_rows(tmp_path / "probe" / f"step-{step:08d}.parquet", part)
+    assert kind_of(tmp_path / "probe").name == "files of a probe"
+    assert main(["figures", str(tmp_path / "probe")]) == 0
+    assert "effective batch" in capsys.readouterr().out
+
+
+def test_a_plan_alone(tmp_path):
+    plan = {"budget": {"memory": 0.25}, "totals": {"ratio": 0.5}, "layers": {"0": "rounding:2"}}
+    records.write_json(tmp_path / "plan.json", plan)  # of an earlier version
+    contents = read_folder(tmp_path)
+    assert contents.tables[0].records() == [{"layer": "0", "estimator": "rounding:2"}]
+    assert contents.tables[1].records() == [{"choice": "this plan", "ratio": 0.5}]
