@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -39,6 +40,7 @@ class ForkStudy(Points):
     on which no copy trains, have the losses that are compared.
     """
 
+    work: ClassVar[str] = "forks"
     estimators: tuple[str, ...]
     rates: tuple[float, ...]
     ahead: int = 16

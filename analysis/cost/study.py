@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -28,6 +29,7 @@ class CostStudy(Points):
     every layer by itself too.
     """
 
+    work: ClassVar[str] = "cost"
     estimators: tuple[str, ...]
     rates: tuple[float, ...]
     horizons: tuple[float, ...] = HORIZONS

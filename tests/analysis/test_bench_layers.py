@@ -2,7 +2,6 @@
 right.
 """
 
-
 import torch
 from torch import nn
 
