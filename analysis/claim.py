@@ -52,6 +52,18 @@ def open_folder(folder: Path, work: str, file: str) -> bool:
     """Make a folder, and say whether work that has this file has begun there. Raises ValueError
     where nothing can be written to it, and where it is not empty without that file.
     """
+    make_folder(folder)
+    if (folder / file).exists():
+        return True
+    if other := sorted(each.name for each in folder.iterdir() if each.name[0] != "."):
+        raise ValueError(
+            f"{folder} is not empty and holds no {work}, but {other[0]}; choose another --out"
+        )
+    return False
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder. Raises ValueError where nothing can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         records.atomically(folder / "writable", lambda part: part.touch())
@@ -60,13 +72,6 @@ def open_folder(folder: Path, work: str, file: str) -> bool:
         raise ValueError(
             f"cannot write to {folder} ({error.strerror}); choose another --out"
         ) from None
-    if (folder / file).exists():
-        return True
-    if other := sorted(each.name for each in folder.iterdir() if each.name[0] != "."):
-        raise ValueError(
-            f"{folder} is not empty and holds no {work}, but {other[0]}; choose another --out"
-        )
-    return False
 
 
 def record(

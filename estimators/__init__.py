@@ -10,6 +10,7 @@ from sketchvar.estimators.empirical import Empirical, Measured, empirical
 from sketchvar.estimators.estimator import Compressed, Estimator, estimate
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
+from sketchvar.estimators.floating import GridRounding
 from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsketch
 from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
@@ -36,6 +37,7 @@ __all__ = [
     "Exact",
     "FeatureProjection",
     "Gaussian",
+    "GridRounding",
     "GroupedRows",
     "Haar",
     "Measured",

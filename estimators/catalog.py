@@ -17,6 +17,7 @@ from sketchvar.estimators.dense import Gaussian, Rademacher
 from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
+from sketchvar.estimators.floating import GridRounding
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
 from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import BITS, StochasticRounding
@@ -57,6 +58,10 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "rounding:4": partial(StochasticRounding, 4),
     "rounding:8": partial(StochasticRounding, 8),
     "rounding-rotated:2": partial(StochasticRounding, 2, rotate=True),
+    "nvfp4": partial(GridRounding, grid="e2m1", block=16, scale="e4m3"),
+    "nvfp4-nearest": partial(GridRounding, grid="e2m1", block=16, scale="e4m3", nearest=True),
+    "mxfp4": partial(GridRounding, grid="e2m1", block=32, scale="power"),
+    "fp8": partial(GridRounding, grid="e4m3"),
     "centered(countsketch)": lambda rate: Centered(CountSketch(rate)),
     "uniform-rows+rounding:4": lambda rate: Then(UniformRows(rate), StochasticRounding(4)),
     "countsketch+rounding:4": lambda rate: Then(CountSketch(rate), StochasticRounding(4)),
@@ -65,6 +70,7 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     ),
 }
 WITHOUT_RATE = {"exact", *(f"rounding:{b}" for b in BITS), "rounding-rotated:2"}
+WITHOUT_RATE |= {"nvfp4", "nvfp4-nearest", "mxfp4", "fp8"}
 # are told about the rows of Y in advance, so no layer can take them by name
 ORACLES = {
     name for name in CATALOG if name not in WITHOUT_RATE and CATALOG[name](1.0).traits.oracle

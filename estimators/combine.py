@@ -51,8 +51,8 @@ class Centered(Estimator):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """Those of what is inside; centring needs the pair."""
-        return self.inner.traits._replace(needs_pair=True)
+        """Those of ``inner``; the mean needs the pair and sees every row."""
+        return self.inner.traits._replace(needs_pair=True, skips_unseen=False)
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         mean = column_mean(x)
@@ -98,10 +98,10 @@ class Then(Estimator):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """Those of ``first``; rounding needs the pair, and rows for a closed form."""
+        """Those of ``first`` and of rounding, which has a closed form for rows only."""
         first = self.first.traits
         open_ = first.no_closed_form or not isinstance(self.first, KeepsRows)
-        return first._replace(needs_pair=True, no_closed_form=open_)
+        return first._replace(needs_pair=True, basis_matters=True, no_closed_form=open_)
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         kept = self.first.compress(x, seed)

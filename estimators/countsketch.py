@@ -1,37 +1,21 @@
 """Sketches with few nonzeros: every row of X goes to some buckets, each time with a random sign."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from sketchvar.estimators.kernels import counter
+from sketchvar.estimators.kernels import (
+    Buckets,
+    bucket_sums,
+    draw_partition,
+    group_rows,
+    split_buckets,
+)
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.seeds import generator
 from sketchvar.estimators.sketch import RowSketch
-
-
-class Buckets(NamedTuple):
-    """Bucket j sums the rows ``order[offsets[j]:offsets[j + 1]]``, each times the sign at the same
-    place.
-    """
-
-    order: Int[Tensor, " nonzeros"]
-    offsets: Int[Tensor, " k"]
-    signs: Float[Tensor, " nonzeros"]
-
-
-def split_buckets(s: Buckets, size: int) -> Iterator[Buckets]:
-    """``s`` in pieces of ``size`` buckets, in order."""
-    ends = [*s.offsets[::size].tolist()[1:], s.order.shape[0]]
-    start = 0
-    for offsets, end in zip(s.offsets.split(size), ends, strict=True):
-        yield Buckets(s.order[start:end], offsets - start, s.signs[start:end])
-        start = end
 
 
 @dataclass(frozen=True)
@@ -53,15 +37,11 @@ class CountSketch(RowSketch[Buckets]):
     cut = staticmethod(split_buckets)
 
     def draw(self, n: int, seed: int, device: torch.device) -> Buckets:
-        g, k, fast = generator(seed, device), self.k(n), counter.kernels(device)
-        if self.balanced and fast is not None:
-            return Buckets(*fast.partition(n, k, seed, device))
-        if not self.balanced:
-            return grouped(g.integers(k, n), k, g.signs(n))
-        order = g.permutation(n)
-        offsets = torch.arange(k, device=device, dtype=torch.int32) * (n // max(k, 1))
-        offsets += torch.arange(k, device=device, dtype=torch.int32).clamp(max=n % max(k, 1))
-        return Buckets(order, offsets, g.signs(n))
+        k = self.k(n)
+        if self.balanced:
+            return draw_partition(n, k, seed, device)
+        g = generator(seed, device)
+        return group_rows(g.integers(k, n), k, g.signs(n))
 
     def apply(self, s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
         return bucket_sums(s, x)
@@ -104,7 +84,7 @@ class SparseSign(RowSketch[Buckets]):
     def draw(self, n: int, seed: int, device: torch.device) -> Buckets:
         g, k = generator(seed, device), self.k(n)
         s = min(self.nonzeros, k)
-        drawn = grouped(g.subsets(k, s, n).flatten(), k, g.signs(n * s))
+        drawn = group_rows(g.subsets(k, s, n).flatten(), k, g.signs(n * s))
         return drawn._replace(order=drawn.order // max(s, 1))
 
     def apply(self, s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
@@ -113,26 +93,3 @@ class SparseSign(RowSketch[Buckets]):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return (m.Q + m.C - 2 * m.D).clamp(min=0) / max(self.k(m.n), 1)
-
-
-def grouped(
-    buckets: Int[Tensor, " nonzeros"], k: int, signs: Float[Tensor, " nonzeros"]
-) -> Buckets:
-    """What goes to each of k buckets, from the bucket of each. No device synchronisation."""
-    sorted_buckets, order = buckets.sort(stable=True)
-    offsets = torch.searchsorted(sorted_buckets, torch.arange(k, device=buckets.device))
-    return Buckets(order, offsets, signs)
-
-
-def bucket_sums(s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-    """SᵀX by segmented sums: one pass over X at the speed of a copy, where gather, reshape and sum
-    take five.
-    """
-    fast = counter.kernels(x.device)
-    if fast is not None:
-        return fast.bucket_sums(*s, x)
-    if x.numel() == 0:
-        return x.new_zeros(s.offsets.shape[0], x.shape[1])
-    return embedding_bag(
-        s.order, x.contiguous(), s.offsets, mode="sum", per_sample_weights=s.signs.to(x.dtype)
-    )

@@ -37,13 +37,21 @@ class Compressed(NamedTuple):
 class Traits(NamedTuple):
     """What a caller has to know of an estimator before trusting it with a task; false of most."""
 
-    biased: bool = (
-        False  # E Ĝ ≠ G: ``variance`` is the mean squared error and ``bias_sq`` its bias part
-    )
-    oracle: bool = False  # was told about Y in advance, so no layer can use it
-    varying_size: bool = False  # keeps a random number of bytes: ``kept_bytes`` is the expected one
-    needs_pair: bool = False  # the closed form needs X and Y themselves, not only row norms and C
-    no_closed_form: bool = False  # ``variance`` raises NotImplementedError: use ``empirical``
+    # E Ĝ ≠ G: ``variance`` is the mean squared error and ``bias_sq`` its bias part
+    biased: bool = False
+    # was told about Y in advance, so no layer can use it
+    oracle: bool = False
+    # keeps a random number of bytes: ``kept_bytes`` is the expected one
+    varying_size: bool = False
+    # the closed form needs X and Y themselves, not only row norms and C
+    needs_pair: bool = False
+    # ``variance`` raises NotImplementedError: use ``empirical``
+    no_closed_form: bool = False
+    # leaves rows or features out without a look: what is not finite there does not show
+    skips_unseen: bool = False
+    # its error changes with the basis of the features, or with the order of the rows
+    basis_matters: bool = False
+    order_matters: bool = False
 
 
 class Estimator(ABC):

@@ -46,8 +46,9 @@ class FeatureProjection(KeepsMatrix):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """Those of the sketch of features."""
-        return self.sketch.traits
+        """Those of the sketch, whose rows are features here."""
+        of_rows = self.sketch.traits
+        return of_rows._replace(order_matters=False, basis_matters=of_rows.order_matters)
 
     @property
     def sketch(self) -> RowSketch[Any]:

@@ -8,8 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sketchvar.estimators.estimator import Traits
-from sketchvar.estimators.kernels.cosine import cosine
-from sketchvar.estimators.kernels.hadamard import hadamard, padded
+from sketchvar.estimators.kernels import cosine_transform, hadamard_transform, next_power_of_two
 from sketchvar.estimators.moments import CHUNK, Moments
 from sketchvar.estimators.seeds import generator
 from sketchvar.estimators.sketch import RowSketch
@@ -40,17 +39,17 @@ class SRHT(RowSketch[SignedRows]):
     def draw(self, n: int, seed: int, device: torch.device) -> SignedRows:
         g = generator(seed, device)
         choose = g.integers if self.replacement else g.sample
-        return SignedRows(rows=choose(padded(n), self.k(n)), signs=g.signs(n))
+        return SignedRows(rows=choose(next_power_of_two(n), self.k(n)), signs=g.signs(n))
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
         k = max(s.rows.shape[0], 1)
-        small = 0.5 ** (
-            k.bit_length() // 2
-        )  # close to √(1/k), exact in any dtype: float16 sums do not overflow
-        return hadamard(x * (s.signs * small).to(x.dtype)[:, None])[s.rows] * (k**-0.5 / small)
+        # close to √(1/k), exact in any dtype: float16 sums do not overflow
+        small = 0.5 ** (k.bit_length() // 2)
+        signed = x * (s.signs * small).to(x.dtype)[:, None]
+        return hadamard_transform(signed)[s.rows] * (k**-0.5 / small)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        k, size = max(self.k(m.n), 1), padded(m.n)
+        k, size = max(self.k(m.n), 1), next_power_of_two(m.n)
         kept = 1.0 if self.replacement else (size - k) / max(size - 1, 1)
         return (m.Q + m.C - 2 * m.D).clamp(min=0) * (kept / k)
 
@@ -73,7 +72,7 @@ class SubsampledDCT(RowSketch[SignedRows]):
     """
 
     replacement: bool = False
-    traits = Traits(needs_pair=True)
+    traits = Traits(needs_pair=True, order_matters=True)
 
     def draw(self, n: int, seed: int, device: torch.device) -> SignedRows:
         g = generator(seed, device)
@@ -81,10 +80,8 @@ class SubsampledDCT(RowSketch[SignedRows]):
         return SignedRows(rows=choose(n, self.k(n)), signs=g.signs(n))
 
     def apply(self, s: SignedRows, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        return (
-            cosine(x * s.signs.to(x.dtype)[:, None], s.rows)
-            * (x.shape[0] / max(s.rows.shape[0], 1)) ** 0.5
-        )
+        n, k = x.shape[0], max(s.rows.shape[0], 1)
+        return cosine_transform(x * s.signs.to(x.dtype)[:, None], s.rows) * (n / k) ** 0.5
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         n, k = max(m.n, 1), max(self.k(m.n), 1)
@@ -126,9 +123,8 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
         n, k = m.n, self.k(m.n)
         if k == n:
             return torch.zeros_like(m.D)
-        return (
-            ((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2))) - m.C
-        ).clamp(min=0)
+        square = ((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2)))
+        return (square - m.C).clamp(min=0)
 
 
 def mirror_sum(m: Moments) -> Float[Tensor, ""]:

@@ -45,6 +45,7 @@ class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
     """
 
     replacement: bool = False
+    traits = Traits(skips_unseen=True)
     cut = staticmethod(Tensor.split)
 
     def draw(self, n: int, seed: int, device: torch.device) -> Int[Tensor, " k"]:

@@ -52,7 +52,7 @@ class Generator(torch.Generator):
         return torch.randperm(n, generator=self, device=self.device, dtype=torch.int32)
 
     def sample(self, n: int, k: int) -> Int[Tensor, " k"]:
-        """k distinct numbers below n, in a random order."""
+        """k distinct numbers below n; their order means nothing."""
         return torch.randperm(n, generator=self, device=self.device)[:k]
 
     def subsets(self, n: int, k: int, count: int) -> Int[Tensor, "count k"]:

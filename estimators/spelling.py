@@ -19,15 +19,19 @@ from torch import Tensor
 from sketchvar.estimators.catalog import CATALOG, suggest, tell
 from sketchvar.estimators.combine import Centered, Then, check_then
 from sketchvar.estimators.estimator import Estimator
+from sketchvar.estimators.floating import GridRounding
 from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.quantize import StochasticRounding
 
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},
     "grouped-rows": GroupedRows,
+    "grid": GridRounding,
+    "grid-nearest": partial(GridRounding, nearest=True),
     "rounding": StochasticRounding,
     "rounding-rotated": partial(StochasticRounding, rotate=True),
 }
+WORDS = {"grid", "scale", "axis"}  # fields that are words, not numbers
 TOLD = {"scores", "y_sq"}  # fields that are not spelled: what an oracle is told of Y
 EXAMPLES = "gaussian:0.1, rounding:2, centered(countsketch):0.1, gaussian:0.1+rounding:4"
 
@@ -108,14 +112,14 @@ def parse_single(single: str, text: str, rate: float | None) -> Estimator:
     name, parameter, options = split_single(single, text)
     kind = find_parameter(name)
     if kind is None:
-        if parameter or options:
+        if parameter or (options and not find_defaults(split_partial(SINGLE[name])[0])):
             raise ValueError(f"{name!r} in {text!r} takes nothing after its name; write {name}")
-        return SINGLE[name]()
+        return SINGLE[name](**parse_fields(options, name, text))
     given = rate if kind == "rate" else None
     if parameter:
-        given = parse_number(parameter, name, kind, text)
+        given = parse_word(parameter, name, kind, text)
     if given is None:
-        example = "0.1" if kind == "rate" else "2"
+        example = {"rate": "0.1", "grid": "e2m1"}.get(kind, "2")
         raise ValueError(f"{name!r} in {text!r} needs {kind}; write {name}:{example}")
     return SINGLE[name](given, **parse_fields(options, name, text))
 
@@ -160,8 +164,10 @@ def split_outside(text: str, mark: str) -> list[str]:
 
 def find_parameter(name: str) -> str | None:
     """Find what follows the colon of a name: "rate", "bits" or None."""
-    kind, _ = split_partial(SINGLE[name])
-    return next((f.name for f in fields(kind)), None)
+    kind, fixed = split_partial(SINGLE[name])
+    return next(
+        (f.name for f in fields(kind) if f.default is MISSING and f.name not in fixed), None
+    )
 
 
 def find_defaults(kind: Any) -> dict[str, Any]:
@@ -174,6 +180,11 @@ def find_defaults(kind: Any) -> dict[str, Any]:
 def split_partial(make: Callable[..., Estimator]) -> tuple[Any, dict[str, Any]]:
     """Split a catalog entry into the class that it makes and the fields that it fixes."""
     return (make.func, make.keywords) if isinstance(make, partial) else (make, {})
+
+
+def parse_word(word: str, name: str, kind: str, text: str) -> float | int | str:
+    """Parse what stands for a rate, a number or, of a grid, a word."""
+    return word if kind in WORDS else parse_number(word, name, kind, text)
 
 
 def parse_number(word: str, name: str, kind: str, text: str) -> float | int:
@@ -200,7 +211,7 @@ def parse_fields(options: list[str], name: str, text: str) -> dict[str, Any]:
                 f"{name} in {text!r} has no field {field!r}; it has {', '.join(known) or 'none'}"
             )
         number = "rate" if isinstance(known[field], float) else field
-        values[field] = parse_number(word, name, number, text)
+        values[field] = parse_word(word, name, number, text)
     return values
 
 

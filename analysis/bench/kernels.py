@@ -15,9 +15,14 @@ from torch import Tensor
 
 from sketchvar.analysis import meter
 from sketchvar.estimators import CountSketch, Gaussian, Rademacher, StochasticRounding, UniformRows
-from sketchvar.estimators.countsketch import Buckets
-from sketchvar.estimators.kernels import counter
-from sketchvar.estimators.kernels.hadamard import hadamard, padded
+from sketchvar.estimators.kernels import (
+    Buckets,
+    counter,
+    find_triton,
+    hadamard_transform,
+    next_power_of_two,
+)
+from sketchvar.estimators.kernels.rounding import round_and_pack
 from sketchvar.estimators.sketch import RowSketch
 
 COLUMNS = [
@@ -80,7 +85,7 @@ def time_kernels(
             median(w, repeats, device) for w in (partial(b.copy_, a), partial(torch.mm, a, b))
         )
         bandwidth, rate_of_gemm = 2 * a.nbytes / copy, 2 * side**3 / gemm
-        found = {} if counter.kernels(where) is None else errors(dtype, where)
+        found = {} if find_triton(where) is None else errors(dtype, where)
         name = str(dtype).removeprefix("torch.")
         rows += [
             (
@@ -165,7 +170,8 @@ def works(x: Tensor, rates: Sequence[float]) -> list[Work]:
                     2 * n * k * d * dense,
                 )
             )
-    found.append(Work("hadamard", 1.0, partial(hadamard, x), (n + padded(n)) * d * each))
+    transform, rows = partial(hadamard_transform, x), n + next_power_of_two(n)
+    found.append(Work("hadamard", 1.0, transform, rows * d * each))
     rounding = StochasticRounding(4)
     kept = rounding.compress(x, 1)
     found.append(Work("rounding", 1.0, partial(rounding.compress, x, 1), x.nbytes + kept.nbytes))
@@ -181,7 +187,7 @@ def errors(
     """Kernel -> its largest error against the plain path in float64, over the largest entry of
     that.
     """
-    fast, x = counter.kernels(device), torch.randn(n, d, device=device, dtype=dtype)
+    fast, x = find_triton(device), torch.randn(n, d, device=device, dtype=dtype)
     assert fast is not None
     wide, k, seed = x.double(), n // 10, 2**40 + 1
     s = Buckets(*fast.partition(n, k, seed, device))
@@ -195,13 +201,16 @@ def errors(
     for name, entries in (("gaussian", counter.normals), ("rademacher", counter.sign_matrix)):
         made = entries(n, k, seed, device).double()
         found[name] = apart(fast.product(entries, k, seed, x), made.T @ wide * k**-0.5)
-    found["hadamard"] = apart(fast.hadamard(x, padded(n)), under(lambda: hadamard(wide)))
-    rounding = StochasticRounding(4)
-    kept = rounding.compress(x, seed)
-    plain = under(lambda: rounding.keep(x, counter.uniforms(n, d, 4, seed, device), seed))
-    found["rounding"] = float((kept.tensors[0] != plain.tensors[0]).double().mean())
+    found["hadamard"] = apart(
+        fast.hadamard(x, next_power_of_two(n)), under(lambda: hadamard_transform(wide))
+    )
+    e = StochasticRounding(4)
+    kept, u = e.compress(x, seed), counter.uniforms(n, d, 4, seed, device)
+    packed, low, step = kept.tensors
+    plain = round_and_pack(x, low, step, 4, lambda f: u.view_as(f) < f)
+    found["rounding"] = float((packed != plain).double().mean())
     found["restoring"] = apart(
-        rounding.restore(kept, dtype), under(lambda: rounding.restore(kept, dtype)).double()
+        e.restore(kept, dtype), under(lambda: e.restore(kept, dtype)).double()
     )
     return found
 

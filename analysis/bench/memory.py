@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sketchvar.analysis import meter
 from sketchvar.analysis.bench.roberta import Roberta
 from sketchvar.analysis.loop import checkpoint_blocks, forward, start
+from sketchvar.analysis.tasks import Batch
 from sketchvar.estimators import Choice, Exact, choices, sketch_linears
 from sketchvar.estimators.layers.linear import Sketched
 
@@ -62,7 +63,7 @@ def measure_memory(
                 theory, account = float("nan"), {}
                 # looking at what a checkpointed graph holds would compute it again
                 if not checkpointing:
-                    theory = 1 - count_sparable(model, examples[0]) / plain
+                    theory = 1 - count_sparable(model, examples) / plain
                     account = account_for(forward(task, model, examples, training.device))
                 held = sum(account.values()) or float("nan")
                 times = [meter.seconds(step, device) for _ in range(timed)]
@@ -75,7 +76,7 @@ def measure_memory(
                 yield pd.DataFrame(rows, columns=COLUMNS)
 
 
-def count_sparable(model: nn.Module, tokens: Tensor) -> int:
+def count_sparable(model: nn.Module, batch: Batch) -> int:
     """Σ over the distinct inputs of sketched layers: bytes of the input less what its estimator
     keeps, if less.
     """
@@ -90,7 +91,7 @@ def count_sparable(model: nn.Module, tokens: Tensor) -> int:
 
     hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, Sketched)]
     with torch.no_grad():
-        model(tokens)
+        model(batch[0])
     for hook in hooks:
         hook.remove()
     return sum(spared.values())

@@ -85,8 +85,10 @@ def attach(
 ) -> Callable[[], None]:
     """A training step of a model of its own with a probe on it, as a user would write it."""
     training = start(task, 1, CPU, seed=0)
-    kind = {"estimators": ["uniform-rows"], "rates": [0.1], "every": every}
-    probe = probes.enter_context(Probe(training.model, level == "example", **kind))
+    probe = Probe(
+        training.model, level == "example", estimators=["uniform-rows"], rates=[0.1], every=every
+    )
+    probes.enter_context(probe)
 
     def step() -> None:
         training.advance(0, batch)

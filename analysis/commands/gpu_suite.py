@@ -33,7 +33,7 @@ class Asked(ToFolder, OnDevice):
 def main(asked: Asked, screen: Screen) -> None:
     """Run the suite, then show it."""
     from sketchvar.analysis.gpu.scale import FULL, TINY
-    from sketchvar.analysis.gpu.suite import name_device, suite
+    from sketchvar.analysis.gpu.suite import name_device, run_suite
     from sketchvar.estimators.catalog import check_known
 
     device = asked.pick_device()
@@ -52,7 +52,7 @@ def main(asked: Asked, screen: Screen) -> None:
     os.environ.setdefault("SKETCHVAR_KERNELS", "on")
     screen.folder = out
     screen.note(f"At most {asked.minutes:g} minutes on {device}; rows go to {out}")
-    suite(TINY if asked.tiny else FULL, out, device, asked.minutes, asked.parts, screen.note)
+    run_suite(TINY if asked.tiny else FULL, out, device, asked.minutes, asked.parts, screen.note)
     show_folder(out, screen)
 
 

@@ -17,6 +17,7 @@ from sketchvar.estimators import (
     Choice,
     Estimator,
     FeatureProjection,
+    GridRounding,
     StochasticRounding,
     Then,
     UniformRows,
@@ -162,7 +163,7 @@ def find_family(e: Estimator) -> str:
     match e:
         case Centered():
             return find_family(e.inner)
-        case StochasticRounding() | Then():
+        case StochasticRounding() | GridRounding() | Then():
             return "rounding"
         case FeatureProjection():
             return "features"

@@ -28,7 +28,7 @@ class Result(NamedTuple):
     skipped: list[str]
 
 
-def suite(
+def run_suite(
     scale: Scale,
     out: Path,
     device: str,
@@ -68,7 +68,7 @@ def suite(
         results[part] = Result(part, len(rows), monotonic() - now, state, run.skipped)._asdict()
         records.write_json(out / "suite.json", origin | {"parts": results})
         records.atomically(
-            out / "README.md", lambda path: path.write_text(readme(out, origin, results))
+            out / "README.md", lambda path: path.write_text(describe(out, origin, results))
         )
         say(f"{part}: {state}, {len(rows)} rows in {monotonic() - now:.0f} s")
         left = left[1:]
@@ -93,12 +93,12 @@ def carry_out(part: str, run: Run) -> tuple[pd.DataFrame, str]:
     return rows, "done"
 
 
-def numbers(out: Path) -> pd.DataFrame:
-    """The numbers that were set for a GPU in bfloat16: what, the bound, and the measured value
+def list_numbers(out: Path) -> pd.DataFrame:
+    """List the numbers that were set for a GPU in bfloat16: what, the bound, and the measured value
     where there is one.
     """
     lines: list[tuple[str, str, float]] = []
-    if (rows := read(out / "layers.parquet")) is not None:
+    if (rows := read_if_there(out / "layers.parquet")) is not None:
         large = rows[(rows["dtype"] == "bfloat16") & (rows["p"] == 4096) & (rows["q"] == 4096)]
         for name in ("countsketch", "uniform-rows"):
             part = large[large["estimator"] == name]
@@ -109,7 +109,7 @@ def numbers(out: Path) -> pd.DataFrame:
                     (part["ratio"] / part["theory"]).max(),
                 )
             )
-    if (rows := read(out / "kernels.parquet")) is not None:
+    if (rows := read_if_there(out / "kernels.parquet")) is not None:
         narrow = rows[rows["dtype"] == "bfloat16"].groupby("kernel")["of_limit"].min()
         lines.append(
             (
@@ -125,7 +125,7 @@ def numbers(out: Path) -> pd.DataFrame:
                 1 / narrow.get("gaussian", float("nan")),
             )
         )
-    if (rows := read(out / "probe.parquet")) is not None:
+    if (rows := read_if_there(out / "probe.parquet")) is not None:
         for level, bound in (("row", "≤ 1.03"), ("example", "≤ 1.10")):
             time = rows.loc[rows["level"] == level, "time"]
             lines.append((f"probe by {level}, time / plain step", bound, time.max()))
@@ -137,11 +137,11 @@ def name_device(device: str) -> str:
     return torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
 
 
-def read(path: Path) -> pd.DataFrame | None:
+def read_if_there(path: Path) -> pd.DataFrame | None:
     return records.read_rows(path) if path.exists() else None
 
 
-def readme(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
+def describe(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
     """What the folder holds, where and with what it was measured."""
     versions = ", ".join(f"{name} {origin[name]}" for name in ("python", *records.PACKAGES))
     lines = [f"# {origin['hardware']}, {origin['date'][:10]}", ""]
@@ -161,7 +161,7 @@ def readme(out: Path, origin: dict[str, Any], results: dict[str, Any]) -> str:
     if origin["device"] != "cpu":
         lines += ["", "| number | bound | measured |", "|---|---|---|"]
         lines += [
-            f"| {n.number} | {n.bound} | {n.measured:.3f} |" for n in numbers(out).itertuples()
+            f"| {n.number} | {n.bound} | {n.measured:.3f} |" for n in list_numbers(out).itertuples()
         ]
     parts = {name: (part.__doc__ or "").split("\n")[0] for name, (_, part) in PARTS.items()}
     lines += ["", *(f"- `{name}`: {about}" for name, about in parts.items() if name in results), ""]

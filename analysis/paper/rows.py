@@ -17,7 +17,7 @@ from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.paper import probed
 from sketchvar.analysis.paper.averaging import average_sketches
-from sketchvar.analysis.paper.throughput import throughput
+from sketchvar.analysis.paper.throughput import measure_throughput
 from sketchvar.analysis.paper.variance import find_middle
 from sketchvar.analysis.probe import Layer
 from sketchvar.analysis.tasks import Options, Task, find_task
@@ -108,7 +108,7 @@ class Throughput(Step):
         check(self)
 
     def tables(self, task: Task, progress: Progress) -> Iterator[pd.DataFrame]:
-        for rows in throughput(
+        for rows in measure_throughput(
             self.task, task, self.estimators, self.rates, self.device, self.repeats
         ):
             progress(len(rows), len(self.estimators) * len(self.rates))

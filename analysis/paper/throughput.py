@@ -14,22 +14,11 @@ from sketchvar.analysis.loop import start
 from sketchvar.analysis.tasks import Task
 from sketchvar.estimators import Estimator, choices, sketch_linears
 
-COLUMNS = [
-    "task",
-    "device",
-    "threads",
-    "batch",
-    "estimator",
-    "rate",
-    "ratio",
-    "low",
-    "high",
-    "plain",
-    "repeats",
-]
+COLUMNS = ["task", "device", "threads", "batch", "estimator", "rate"]
+COLUMNS += ["ratio", "low", "high", "plain", "repeats"]
 
 
-def throughput(
+def measure_throughput(
     name: str,
     task: Task,
     estimators: Sequence[str],
@@ -42,21 +31,21 @@ def throughput(
     the quartiles, ``plain`` the plain step's examples per second (median). Time is the process's
     CPU time, or on a GPU wall time.
     """
-    plain = step(task, None, device)
+    plain = prepare_step(task, None, device)
     plain()
     times = [meter.seconds(plain, device) for _ in range(repeats)]
     per_second = task.batch_size / median_high(times)
     about, lines = (name, device, torch.get_num_threads(), task.batch_size), []
     for choice in choices(estimators, rates):
-        sketched = step(task, choice.told(), device)
+        sketched = prepare_step(task, choice.told(), device)
         middle, low, high = meter.paired(plain, sketched, device, repeats)
         ratios = (1 / middle, 1 / high, 1 / low)
         lines.append((*about, choice.name, choice.rate, *ratios, per_second, repeats))
         yield pd.DataFrame(lines, columns=COLUMNS)
 
 
-def step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], object]:
-    """One update on the task's first batch, with its linear layers under ``estimator``, or
+def prepare_step(task: Task, estimator: Estimator | None, device: str) -> Callable[[], object]:
+    """Prepare one update on the task's first batch, with its linear layers under ``estimator``, or
     plain.
     """
     training = start(task, 1, torch.device(device), seed=0)

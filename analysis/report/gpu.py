@@ -10,7 +10,7 @@ from sketchvar.analysis.report.table import Table, list_rows, text, values, writ
 
 def contents(folder: Path, rate: float | None = None) -> Contents:
     """All of a suite's folder; its parts' own files say the rest."""
-    from sketchvar.analysis.gpu.suite import numbers
+    from sketchvar.analysis.gpu.suite import list_numbers
 
     about = records.read_json(folder / "suite.json")
     parts = tuple(
@@ -27,7 +27,7 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     if about["device"] != "cpu":  # on a CPU it is a test of the suite, at toy size
         bounds = (text("number"), text("bound"), values("measured", None, write_fixed))
         tables.append(
-            Table("numbers", "What was set for a GPU", bounds, list_rows(numbers(folder)))
+            Table("numbers", "What was set for a GPU", bounds, list_rows(list_numbers(folder)))
         )
     return Contents(
         title=f"GPU suite on {about['hardware']}",

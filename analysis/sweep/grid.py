@@ -94,11 +94,14 @@ class Grid:
     def activations(self, progress: Progress | None = None) -> pd.DataFrame:
         """One row per estimator and rate: bytes that a forward pass leaves for backward, those of
         the exact pass, and the most examples on which exact training leaves no more (columns
-        ``MEMORY``). Checkpointed: "checkpointing". ``progress`` is called after every row.
+        ``MEMORY``). Checkpointed: "checkpointing". ``progress`` is called before the first row and
+        after every one.
         """
         whole = self.exact()
         cells = [replace(whole, estimator=c.name, rate=c.rate) for c in self.choices()]
         cells.append(replace(whole, checkpointing=True))
+        if progress is not None:
+            progress(0, len(cells))
         most, lines = held(whole, whole.batch), []
         for cell in cells:
             kept = held(cell, whole.batch)

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis import records
+from sketchvar.analysis.claim import make_folder
 from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.sweep.cell import COLUMNS, Cell, train
 from sketchvar.analysis.sweep.grid import Grid
@@ -36,15 +37,8 @@ class Sweep:
 
     def open(self) -> None:
         """Make the folders. Raises ValueError where they cannot be written to."""
-        try:
-            for folder in (self.cells, self.failed):
-                folder.mkdir(parents=True, exist_ok=True)
-            records.atomically(self.path / "writable", lambda part: part.touch())
-            (self.path / "writable").unlink()
-        except OSError as error:
-            raise ValueError(
-                f"cannot write to {self.path} ({error.strerror}); choose another --out"
-            ) from None
+        for folder in (self.path, self.cells, self.failed):
+            make_folder(folder)
 
     def describe(self, grid: Grid) -> None:
         """Write sweep.json: the grid, and where and with what it is trained."""

@@ -77,13 +77,12 @@ class Glue(Task):
 
     def batch(self, step: int, seed: int) -> Batch:
         places = epoch_places(self.population, self.batch_size, step, seed)
-        return self.encoded(self.examples("train"), places.tolist())
+        return self.encode(self.examples("train"), places.tolist())
 
-    def encoded(self, of: Examples, places: list[int]) -> tuple[dict[str, Tensor], Tensor]:
-        """Token numbers and masks (S × T) of some examples, and their labels (S)."""
-        texts = zip(
-            *(of.texts[i] for i in places), strict=True
-        )  # all first sentences, all second ones
+    def encode(self, of: Examples, places: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+        """Encode some examples: token numbers and masks (S × T), and labels (S)."""
+        # all first sentences, all second ones
+        texts = zip(*(of.texts[i] for i in places), strict=True)
         words = tokenizer(self.pretrained)(
             *map(list, texts),
             padding=True,
@@ -95,9 +94,9 @@ class Glue(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, labels = batch
-        return self.loss_of(compute_logits(model, inputs), labels)
+        return self.compute_loss(compute_logits(model, inputs), labels)
 
-    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if logits.shape[-1] == 1:
             return F.mse_loss(logits.squeeze(-1), labels.float())
         return F.cross_entropy(logits, labels.long())
@@ -105,13 +104,12 @@ class Glue(Task):
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
         held_out = self.examples("dev")
-        order = sorted(
-            range(len(held_out.labels)), key=lambda i: len(" ".join(held_out.texts[i]))
-        )  # little padding
+        # by length, for little padding
+        order = sorted(range(len(held_out.labels)), key=lambda i: len(" ".join(held_out.texts[i])))
         model.eval()
         logits, labels = [], []
         for start in range(0, len(order), 64):
-            inputs, targets = self.encoded(held_out, order[start : start + 64])
+            inputs, targets = self.encode(held_out, order[start : start + 64])
             logits.append(
                 compute_logits(model, {name: t.to(device) for name, t in inputs.items()}).cpu()
             )
@@ -119,7 +117,9 @@ class Glue(Task):
         model.train()
         scores, truth = torch.cat(logits), torch.cat(labels)
         guesses = scores.squeeze(-1) if scores.shape[-1] == 1 else scores.argmax(-1)
-        return Validation(float(self.loss_of(scores, truth)), METRICS[self.metric](guesses, truth))
+        return Validation(
+            float(self.compute_loss(scores, truth)), METRICS[self.metric](guesses, truth)
+        )
 
     def provenance(self) -> dict[str, object]:
         train, dev = self.examples("train"), self.examples("dev")

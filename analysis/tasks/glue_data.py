@@ -40,9 +40,8 @@ class Source:
     header: tuple[str, ...] = ()  # of files that have no header line
     dev: str = "dev"
     hub_dev: str = "validation"
-    leaves_out_short_lines: bool = (
-        False  # the published QQP has a few, which GLUE's own loaders drop too
-    )
+    # the published QQP has a few, which GLUE's own loaders drop too
+    leaves_out_short_lines: bool = False
 
 
 PAIR, BINARY = ("sentence1", "sentence2"), ("0", "1")

@@ -32,7 +32,7 @@ class Tasks(MutableMapping[str, "Task"]):
         if isinstance(entry, Recipe):
             module = import_module(f"{__package__}.{entry.module}")
             entry = self._entries[name] = getattr(module, entry.make)(**entry.arguments)
-        return entry  # type: ignore[return-value]
+        return entry
 
     def __setitem__(self, name: str, task: "Task") -> None:
         self._entries[name] = task

@@ -23,9 +23,8 @@ from sketchvar.estimators.seeds import fold, generator
 
 HELD_OUT = 10  # one file in so many is for validation
 BYTES = 256
-PIECES = re.compile(
-    rb" ?[A-Za-z_]+|[0-9]|\n *| +|[^A-Za-z_0-9 \n]+"
-)  # of a source file, none left out
+# of a source file, none left out
+PIECES = re.compile(rb" ?[A-Za-z_]+|[0-9]|\n *| +|[^A-Za-z_0-9 \n]+")
 
 
 @dataclass(frozen=True)

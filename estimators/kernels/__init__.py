@@ -1,0 +1,180 @@
+"""The one door to what makes a draw or a product fast: every function here runs a GPU kernel where
+one serves, else PyTorch's own operators. Estimators ask for the result and never for the device.
+
+The plain paths are in ``buckets``, ``hadamard``, ``cosine`` and ``rounding``; the kernels are in
+``triton`` and take their random numbers from ``counter``.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from sketchvar.estimators.kernels import buckets, counter, hadamard, rounding
+from sketchvar.estimators.kernels.buckets import Buckets, group_rows, split_buckets
+from sketchvar.estimators.kernels.cosine import cosine_transform
+from sketchvar.estimators.kernels.hadamard import blockwise_hadamard, next_power_of_two
+from sketchvar.estimators.kernels.rounding import count_steps, pack, unpack
+from sketchvar.estimators.seeds import generator
+
+__all__ = [
+    "Buckets",
+    "RandomMatrix",
+    "blockwise_hadamard",
+    "bucket_sums",
+    "cosine_transform",
+    "count_steps",
+    "draw_normals",
+    "draw_partition",
+    "draw_signs",
+    "find_triton",
+    "group_rows",
+    "hadamard_transform",
+    "next_power_of_two",
+    "pack",
+    "round_and_pack",
+    "split_buckets",
+    "unpack",
+    "unpack_and_scale",
+]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # that the kernels take
+LEAST_ROWS = 16  # of a matrix that a GPU's matrix units multiply
+
+
+def find_triton(device: torch.device, dtype: torch.dtype = torch.float32) -> ModuleType | None:
+    """The GPU kernels, where they serve: for these dtypes on a CUDA device with triton installed,
+    if SKETCHVAR_KERNELS=on.
+
+    They have to be asked for until they have been measured on a GPU; only Triton's interpreter and
+    compiler saw them.
+    """
+    on = device.type == "cuda" and os.environ.get("SKETCHVAR_KERNELS") == "on"
+    return load_triton() if on and dtype in DTYPES else None
+
+
+@cache
+def load_triton() -> ModuleType | None:
+    """The module of the GPU kernels; None where triton is not installed."""
+    if find_spec("triton") is None:
+        return None
+    from sketchvar.estimators.kernels import triton
+
+    return triton
+
+
+@dataclass(frozen=True)
+class RandomMatrix:
+    """S (n × k) = ``entries(n, k, seed, device)``/√k, made where it is used, on the device of what
+    it multiplies: ``S.T @ x``.
+
+    A GPU kernel makes it tile by tile as it multiplies, and never stores it.
+    """
+
+    entries: Callable[[int, int, int, torch.device], Tensor]
+    n: int
+    k: int
+    seed: int
+
+    @property
+    def T(self) -> "Transposed":
+        return Transposed(self)
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """Sᵀ of a ``RandomMatrix``, which is multiplied by."""
+
+    matrix: RandomMatrix
+
+    def __matmul__(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+        """SᵀX, in the dtype of X."""
+        s, fast = self.matrix, find_triton(x.device, x.dtype)
+        if fast is not None and s.entries in fast.PRODUCTS:
+            return fast.product(s.entries, s.k, s.seed, x)
+        entries = s.entries(s.n, s.k, s.seed, x.device).to(x.dtype)
+        return (entries.T @ x) * max(s.k, 1) ** -0.5
+
+
+def draw_normals(n: int, k: int, seed: int, device: torch.device) -> RandomMatrix:
+    """An n × k matrix of independent N(0, 1/k)."""
+    return RandomMatrix(counter.normals if find_triton(device) else normals, n, k, seed)
+
+
+def normals(n: int, k: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
+    return generator(seed, device).normals(n, k)
+
+
+def draw_signs(n: int, k: int, seed: int, device: torch.device) -> RandomMatrix:
+    """An n × k matrix of independent ±1/√k, with equal probability."""
+    return RandomMatrix(counter.sign_matrix if find_triton(device) else signs, n, k, seed)
+
+
+def signs(n: int, k: int, seed: int, device: torch.device) -> Float[Tensor, "n k"]:
+    return generator(seed, device).signs(n, k)
+
+
+def draw_partition(n: int, k: int, seed: int, device: torch.device) -> Buckets:
+    """A random partition of n rows, each with a random sign, into k buckets, sizes equal up to
+    one.
+    """
+    fast = find_triton(device)
+    if fast is not None:
+        return Buckets(*fast.partition(n, k, seed, device))
+    return buckets.draw_partition(n, k, generator(seed, device))
+
+
+def bucket_sums(s: Buckets, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+    """The signed sum of the rows of x in each bucket."""
+    fast = find_triton(x.device, x.dtype)
+    if fast is not None:
+        return fast.bucket_sums(*s, x)
+    return buckets.bucket_sums(s, x)
+
+
+def hadamard_transform(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
+    """H·X for the N × N Walsh–Hadamard matrix (entries ±1, natural order), X padded by zero rows to
+    N = ``next_power_of_two(n)``. H is not normalised: HᵀH = N·I.
+    """
+    fast, size = find_triton(x.device, x.dtype), next_power_of_two(x.shape[0])
+    if fast is not None and size >= LEAST_ROWS:
+        return fast.hadamard(x, size)
+    return hadamard.transform_rows(x)
+
+
+def round_and_pack(
+    x: Float[Tensor, "n p"],
+    low: Float[Tensor, "n groups"],
+    step: Float[Tensor, "n groups"],
+    bits: int,
+    seed: int,
+) -> UInt8[Tensor, "n bytes"]:
+    """Every entry of x as a number of steps above ``low``, rounded up or down at random so that it
+    is unbiased, and packed into bytes.
+    """
+    fast = find_triton(x.device, x.dtype)
+    if fast is not None:
+        return fast.round_and_pack(x, low, step, bits, seed)
+    g = generator(seed, x.device)
+    return rounding.round_and_pack(x, low, step, bits, lambda f: g.coins(f, torch.float32))
+
+
+def unpack_and_scale(
+    packed: UInt8[Tensor, "n bytes"],
+    low: Float[Tensor, "n groups"],
+    step: Float[Tensor, "n groups"],
+    bits: int,
+    p: int,
+    dtype: torch.dtype,
+) -> Float[Tensor, "n p"]:
+    """low + step · level, from what ``round_and_pack`` gave for p features."""
+    fast = find_triton(packed.device, low.dtype)
+    if fast is not None:
+        return fast.unpack_and_scale(packed, low, step, bits, p, dtype)
+    return rounding.unpack_and_scale(packed, low, step, bits, p).to(dtype)

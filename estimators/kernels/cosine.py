@@ -9,7 +9,7 @@ from torch import Tensor
 from sketchvar.estimators.moments import wide
 
 
-def cosine(x: Float[Tensor, "n d"], rows: Int[Tensor, " k"]) -> Float[Tensor, "k d"]:
+def cosine_transform(x: Float[Tensor, "n d"], rows: Int[Tensor, " k"]) -> Float[Tensor, "k d"]:
     """Rows ``rows`` of U·X for the orthonormal n × n DCT-II matrix U, u_ja ∝ cos(π(2a + 1)j / 2n).
 
     One real FFT of length n per column, in float32 or wider; the result has the dtype of X.

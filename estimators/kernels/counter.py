@@ -2,48 +2,22 @@
 as it goes.
 
 Philox 4×32 with ten rounds: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405. Here in
-plain PyTorch, on any device; ``kernels.py`` makes the same numbers in Triton. Where the kernels
-run, the draws of estimators come from here.
+plain PyTorch, on any device; ``triton.py`` makes the same numbers in its kernels.
 """
 
 import math
-import os
-from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PERMUTATION, SIGNS, NORMALS, SIGN_MATRIX, ROUNDING = range(
-    5
-)  # what a number is for: the counter's third word
+# what a number is for: the counter's third word
+PERMUTATION, SIGNS, NORMALS, SIGN_MATRIX, ROUNDING = range(5)
 # Feistel rounds: the chance that two rows meet is then right to 2 parts in 10⁴, in 10⁶ from 1000
 # rows
 MIXING = 12
 LANES = 32  # rows of S that one step of a product takes
 WORD = 2**32 - 1
-
-
-def kernels(device: torch.device) -> ModuleType | None:
-    """The kernels, where they run: on a CUDA device with triton installed, if SKETCHVAR_KERNELS=on.
-
-    They have to be asked for until they have been measured on a GPU; only Triton's interpreter and
-    compiler saw them.
-    """
-    if device.type != "cuda" or os.environ.get("SKETCHVAR_KERNELS") != "on":
-        return None
-    return triton_kernels()
-
-
-@cache
-def triton_kernels() -> ModuleType | None:
-    if find_spec("triton") is None:
-        return None
-    from sketchvar.estimators.kernels import triton as kernels
-
-    return kernels
 
 
 def philox(
@@ -58,12 +32,8 @@ def philox(
     a, b, c, d = first.long(), second, stream, call
     for _ in range(10):
         left, right = a * 0xD2511F53, c * 0xCD9E8D57  # modulo 2⁶⁴
-        a, b, c, d = (
-            (right >> 32) & WORD ^ b ^ low,
-            right & WORD,
-            (left >> 32) & WORD ^ d ^ high,
-            left & WORD,
-        )  # type: ignore[assignment]
+        first, third = (right >> 32) & WORD ^ b ^ low, (left >> 32) & WORD ^ d ^ high
+        a, b, c, d = first, right & WORD, third, left & WORD  # type: ignore[assignment]
         low, high = (low + 0x9E3779B9) & WORD, (high + 0xBB67AE85) & WORD
     return a, b, c, d  # type: ignore[return-value]
 
@@ -75,13 +45,13 @@ def permutation(n: int, seed: int | Tensor, device: torch.device) -> Int[Tensor,
     Rogaway 2002, https://doi.org/10.1007/3-540-45760-7_9). ``seed`` may be a column of seeds.
     """
     rows = torch.arange(n, device=device)
-    rows = mixed(rows, n, seed)
+    rows = mix(rows, n, seed)
     while (outside := rows >= n).any():
-        rows = torch.where(outside, mixed(rows, n, seed), rows)
+        rows = torch.where(outside, mix(rows, n, seed), rows)
     return rows
 
 
-def mixed(rows: Int[Tensor, "..."], n: int, seed: int | Tensor) -> Int[Tensor, "..."]:
+def mix(rows: Int[Tensor, "..."], n: int, seed: int | Tensor) -> Int[Tensor, "..."]:
     """The network once: a permutation of the numbers below ``side(n)``²."""
     size = side(n)
     high, low = rows // size, rows % size

@@ -2,12 +2,15 @@
 right.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from sketchvar.analysis import meter
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
+from sketchvar.analysis.bench import probe as bench_probe
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
 from sketchvar.estimators import CountSketch, sketch_linears
 
@@ -47,3 +50,14 @@ def test_the_account_of_saved_bytes_counts_each_memory_once_and_no_parameter():
 def test_peak_sees_what_is_allocated_inside_operators():
     x = torch.randn(256, 256)
     assert 2 * x.nbytes <= meter.peak(lambda: x @ x + 1, "cpu") < 2.01 * x.nbytes
+
+
+def test_bench_probe(monkeypatch):
+    small = replace(bench_probe.DigitsMLP(), width=16, batch_size=10)
+    monkeypatch.setattr(bench_probe, "MODELS", {"a": small, "b": small})
+    told, threads = [], torch.get_num_threads()
+    *_, rows = bench_probe.time_probes(3, lambda *numbers: told.append(numbers))
+    assert list(rows.columns) == bench_probe.COLUMNS and len(rows) == 2 * 4
+    assert told == [(i, 6) for i in range(1, 7)]
+    assert (rows.low <= rows.time).all() and (rows.time <= rows.high).all()
+    assert (rows.memory > 0.9).all() and torch.get_num_threads() == threads

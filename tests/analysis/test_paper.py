@@ -117,7 +117,7 @@ def test_blocks_and_the_middle_layer():
 
 def test_throughput_has_a_row_per_choice():
     task = find_task("digits-mlp", (("width", 16),))
-    *_, rows = throughput.throughput(
+    *_, rows = throughput.measure_throughput(
         "digits-mlp", task, ["gaussian", "rounding:2"], [0.5, 0.1], "cpu", 3
     )
     assert list(zip(rows["estimator"], rows["rate"], strict=True)) == [

@@ -15,7 +15,7 @@ from sketchvar.analysis.gpu import scale, suite
 from sketchvar.analysis.gpu.parts import PARTS
 from sketchvar.analysis.gpu.run import Run
 from sketchvar.analysis.gpu.scale import Scale
-from sketchvar.estimators.kernels import counter
+from sketchvar.estimators import kernels as door
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +66,17 @@ def test_parts_that_are_done_are_not_run_again(out, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(suite, "PARTS", {part: (1, never) for part in PARTS})
-    results = suite.suite(scale.TINY, out, "cpu", 1, tuple(PARTS), str)
+    results = suite.run_suite(scale.TINY, out, "cpu", 1, tuple(PARTS), str)
     assert [r.state for r in results] == ["done"] * len(PARTS)
 
 
 def test_time_runs_out_and_rows_are_kept(tmp_path):
-    results = suite.suite(scale.TINY, tmp_path, "cpu", 1e-9, ("layers", "probe"), str)
+    results = suite.run_suite(scale.TINY, tmp_path, "cpu", 1e-9, ("layers", "probe"), str)
     assert [(r.part, r.rows, r.state) for r in results] == [
         ("layers", 0, "out of time"),
         ("probe", 0, "out of time"),
     ]
-    results = suite.suite(scale.TINY, tmp_path, "cpu", 5, ("probe",), str)
+    results = suite.run_suite(scale.TINY, tmp_path, "cpu", 5, ("probe",), str)
     assert [(r.part, r.state) for r in results] == [("layers", "out of time"), ("probe", "done")]
 
 
@@ -115,7 +115,7 @@ def test_an_error_of_one_part_is_written_down(tmp_path, monkeypatch):
         yield
 
     monkeypatch.setitem(PARTS, "memory", (1, fails))
-    (result,) = suite.suite(scale.TINY, tmp_path, "cpu", 1, ("memory",), str)
+    (result,) = suite.run_suite(scale.TINY, tmp_path, "cpu", 1, ("memory",), str)
     assert result.state == "ImportError: no transformers"
 
 
@@ -133,11 +133,11 @@ def test_bad_input_in_one_line(words, error, capsys):
 
 
 def test_kernels_are_switched_off_for_the_plain_path(monkeypatch):
-    monkeypatch.setattr(counter, "triton_kernels", lambda: pytest)
+    monkeypatch.setattr(door, "load_triton", lambda: pytest)
     monkeypatch.setenv("SKETCHVAR_KERNELS", "on")
-    assert counter.kernels(torch.device("cuda")) is pytest
-    assert bench_kernels.under(lambda: counter.kernels(torch.device("cuda"))) is None
-    assert counter.kernels(torch.device("cuda")) is pytest
+    assert door.find_triton(torch.device("cuda")) is pytest
+    assert bench_kernels.under(lambda: door.find_triton(torch.device("cuda"))) is None
+    assert door.find_triton(torch.device("cuda")) is pytest
 
 
 def test_full_size_is_what_was_asked_for():

@@ -241,7 +241,7 @@ def test_memory_is_measured_once_and_again_where_another_precision_trains(tmp_pa
     folder.open()
     few = replace(GRID, estimators=("gaussian",), rates=(0.5,))
     table = folder.activations(few, lambda *numbers: told.append(numbers))
-    assert told == [(1, 2), (2, 2)]
+    assert told == [(0, 2), (1, 2), (2, 2)]
     (file,) = tmp_path.glob("memory-*.parquet")
     records.write_rows(file, table.assign(same_memory_batch=7))
     assert set(folder.activations(few)["same_memory_batch"]) == {7}

@@ -4,7 +4,6 @@ sense.
 
 import pytest
 import torch
-from support.outcomes import draws, mean_and_variance, outcomes, roundings
 from test_enumerate import agrees, pair
 
 from sketchvar.estimators import (
@@ -31,6 +30,7 @@ from sketchvar.estimators import (
 )
 from sketchvar.estimators.combine import centered_moments
 from sketchvar.estimators.seeds import fold
+from sketchvar.estimators.testing import assert_unbiased, mean_and_variance
 
 ROUND = StochasticRounding(4)
 
@@ -52,20 +52,11 @@ def shifted(n, by=3.0):
     ids=repr,
 )
 def test_centered_enumeration(inner):
-    """Every S, drawn in place of ``draw``, through both phases of Centered."""
     x, y = shifted(4)
-    m, exact = Moments.of(x, y), x.T @ y
-    every = draws(inner, 4)
-    estimator = Centered(inner)
-    mean, variance = torch.zeros_like(exact), torch.zeros((), dtype=torch.float64)
-    with pytest.MonkeyPatch.context() as patch:
-        for s in every:
-            patch.setattr(type(inner), "draw", lambda *_, s=s: s)
-            error = estimate(estimator, x, y, 0) - exact
-            mean += error / len(every)
-            variance += error.square().sum() / len(every)
+    m, exact, estimator = Moments.of(x, y), x.T @ y, Centered(inner)
+    mean, variance = mean_and_variance(estimator, x, y)
     formula = estimator.variance(m)
-    assert mean.norm() <= 1e-12 * exact.norm()
+    assert (mean - exact).norm() <= 1e-12 * exact.norm()
     assert agrees(variance, formula, m)
     assert not agrees(variance, formula * 1.05, m)
     assert not agrees(variance, inner.variance(m), m)
@@ -144,22 +135,22 @@ FIRSTS = [
 ]
 
 
-@pytest.mark.parametrize("first", FIRSTS, ids=repr)
+@pytest.mark.parametrize(
+    "first",
+    [
+        CountSketch(0.5),
+        Rademacher(0.5),
+        UniformRows(0.5),
+        NormRows(0.5),
+        FeatureProjection(0.5, Rademacher),
+        Exact(),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("bits", [1, 8])
-def test_then_is_unbiased_given_what_it_rounds(first, bits):
-    """Over every way to round, for one draw of the first: the mean is the first's own estimate."""
-    x, y = pair(4)
-    first_kept = first.compress(x, 3)
-    second, payload = StochasticRounding(bits), first_kept.tensors[0]
-    total, mean = 0.0, torch.zeros(3, 2, dtype=torch.float64)
-    for probability, rounded in roundings(
-        second, payload, torch.eye(len(payload), dtype=torch.float64)
-    ):
-        again = first_kept._replace(tensors=(rounded.T, *first_kept.tensors[1:]))
-        mean += probability * first.contract(again, y)
-        total += probability
-    assert total == pytest.approx(1)
-    torch.testing.assert_close(mean, first.contract(first_kept, y))
+def test_then_is_unbiased(first, bits):
+    """Over every draw of the first and, given it, every way to round what it keeps."""
+    assert_unbiased(Then(first, StochasticRounding(bits)), *pair(3))
 
 
 @pytest.mark.parametrize("first", FIRSTS, ids=repr)
@@ -214,49 +205,17 @@ def closed(first, n=4):
     ids=repr,
 )
 def test_then_after_kept_rows_enumeration(first):
-    """Every choice of rows by the first, and given it the exact error of rounding the matrix that
-    it keeps.
-    """
+    """Every choice of rows by the first and, given it, every way to round what it keeps."""
     x, y, estimator = closed(first)
     m, exact = Moments.of(x, y), x.T @ y
-    variance, seen = torch.zeros((), dtype=torch.float64), 0.0
-    for probability, kept, multiplier in kept_outcomes(first, x, y):
-        matrix = kept.tensors[0]
-        error = (first.contract(kept, y) - exact).square().sum()
-        error += multiplier.square().sum(1) @ estimator.second.row_errors(matrix)
-        variance += probability * error
-        seen += probability
-    assert seen == pytest.approx(1, abs=1e-12)
+    mean, variance = mean_and_variance(estimator, x, y)
     formula = estimator.variance(m)
+    assert (mean - exact).norm() <= 1e-12 * exact.norm()
     assert agrees(variance, formula, m)
     assert not agrees(variance, formula * 1.05, m) and not agrees(variance, formula / 1.05, m)
     if first.rate < 1:  # must fail: as if all rows were kept, and rounded, as they are
         assert not agrees(variance, first.variance(m) + estimator.second.variance(m), m)
     assert not estimator.traits.no_closed_form and estimator.traits.needs_pair
-
-
-def kept_outcomes(first, x, y):
-    """(probability, what is kept, what multiplies each of its rows) for every outcome of
-    ``first``.
-    """
-    chosen = []
-
-    def contract(kept, _):
-        chosen.append(kept)
-        return torch.zeros(())
-
-    if isinstance(first, UniformRows):
-        for s in draws(first, len(x)):
-            kept = Compressed(0, x.shape, (first.apply(s, x),))
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(UniformRows, "draw", lambda *_, s=s: s)
-                yield 1 / len(draws(first, len(x))), kept, first.apply(s, y)
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(first), "contract", lambda _, kept, y: contract(kept, y))
-        probabilities = [probability for probability, _ in outcomes(first, x, y)]
-    for probability, kept in zip(probabilities, chosen, strict=True):
-        yield probability, kept, y[kept.tensors[1].long()]
 
 
 def test_then_after_kept_rows_costs_the_rounding_once():

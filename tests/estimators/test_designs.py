@@ -10,7 +10,6 @@ from unittest.mock import patch
 import pytest
 import torch
 from scipy.integrate import quad
-from support.outcomes import mean_and_variance
 from test_enumerate import agrees, pair
 from test_family_enumerate import heavy, scores
 
@@ -30,6 +29,7 @@ from sketchvar.estimators import (
 from sketchvar.estimators.designs import chance_to_meet, draw_from_groups
 from sketchvar.estimators.priority import expected_excess
 from sketchvar.estimators.seeds import Generator, generator
+from sketchvar.estimators.testing import mean_and_variance
 
 
 def positive(n):
@@ -51,8 +51,11 @@ CASES = {
     "winner take all 5 to 3": (WinnerTakeAllRows(0.6), heavy(5)),
     "winner take all 5 to 4": (WinnerTakeAllRows(0.8), heavy(5)),
     "winner take all 6 to 4": (WinnerTakeAllRows(0.67), heavy(6, zero_row=True)),
+    "norm rows, rounded": (Then(NormRows(0.5), StochasticRounding(1)), pair(4)),
+    "winner take all, rounded": (Then(WinnerTakeAllRows(0.7), StochasticRounding(1)), heavy(4)),
 }
 ONE_DRAWN = {"norm 4 to 1", "winner take all 5 to 3", "winner take all 5 to 4"}
+ONE_DRAWN |= {"winner take all, rounded"}
 
 
 @pytest.mark.parametrize("case", CASES)

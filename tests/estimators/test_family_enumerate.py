@@ -4,7 +4,6 @@ beside.
 
 import pytest
 import torch
-from support.outcomes import mean_and_variance
 from test_enumerate import agrees, pair
 
 from sketchvar.estimators import (
@@ -24,7 +23,8 @@ from sketchvar.estimators import (
     estimate,
 )
 from sketchvar.estimators.certain import descending, winners
-from sketchvar.estimators.kernels.cosine import cosine
+from sketchvar.estimators.kernels import cosine_transform
+from sketchvar.estimators.testing import mean_and_variance
 
 
 def heavy(n, zero_row=False):
@@ -191,13 +191,13 @@ def test_top_rows_is_all_bias(rate, n):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 9])
 def test_the_cosine_transform_is_orthonormal(n):
-    u = cosine(torch.eye(n, dtype=torch.float64), torch.arange(n))
+    u = cosine_transform(torch.eye(n, dtype=torch.float64), torch.arange(n))
     a, j = torch.arange(n).double(), torch.arange(n).double()[:, None]
     direct = torch.cos(torch.pi * (2 * a + 1) * j / (2 * n)) * ((1 + (j > 0).double()) / n).sqrt()
     torch.testing.assert_close(u, direct, rtol=0, atol=1e-14)
     some = torch.tensor([n - 1, 0])
     torch.testing.assert_close(
-        cosine(torch.eye(n, dtype=torch.float64), some), direct[some], rtol=0, atol=1e-14
+        cosine_transform(torch.eye(n, dtype=torch.float64), some), direct[some], rtol=0, atol=1e-14
     )
     torch.testing.assert_close(u @ u.T, torch.eye(n, dtype=torch.float64), rtol=0, atol=1e-14)
 
@@ -206,7 +206,7 @@ def test_the_cosine_transform_is_orthonormal(n):
 def test_the_dct_needs_no_pairs_of_rows(n):
     """Its closed form is the general one for any orthonormal transform, over all pairs of rows."""
     x, y = pair(n)
-    u_sq = cosine(torch.eye(n, dtype=torch.float64), torch.arange(n)).square()
+    u_sq = cosine_transform(torch.eye(n, dtype=torch.float64), torch.arange(n)).square()
     kappa = n * u_sq.T @ u_sq
     other = ~torch.eye(n, dtype=torch.bool)
     m = Moments.of(x, y)

@@ -4,7 +4,6 @@ out.
 
 import pytest
 import torch
-from support.outcomes import mean_and_variance
 from support.zscore import case, check, rejects
 from test_enumerate import agrees, pair
 
@@ -19,6 +18,7 @@ from sketchvar.estimators import (
     UniformRows,
     estimate,
 )
+from sketchvar.estimators.testing import mean_and_variance
 
 # distribution: (rate, variance of p features to r over C, {why it is wrong: the same})
 WRITTEN = {

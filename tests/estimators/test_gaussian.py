@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sketchvar.estimators import Gaussian, Measured, Moments
+from sketchvar.estimators.kernels import RandomMatrix
 
 BOUND, POWER = 4.5, 3.1
 DRAWS = 200_000
@@ -25,7 +26,12 @@ def case():
     y = torch.randn(6, 2, generator=g) * 0.6 + 1
     estimator = Gaussian(0.5)
     s = torch.randn(DRAWS, 6, estimator.k(6), generator=g)
-    estimates = torch.vmap(lambda s: estimator.apply(s, x).T @ estimator.apply(s, y))(s).double()
+
+    def estimated(s):
+        matrix = RandomMatrix(lambda *_: s, *s.shape, seed=0)
+        return estimator.apply(matrix, x).T @ estimator.apply(matrix, y)
+
+    estimates = torch.vmap(estimated)(s).double()
     exact = x.double().T @ y.double()
     return (
         estimator,
@@ -76,7 +82,8 @@ def test_other_fourth_moments_are_rejected(case):
 
 
 def test_draws_are_standard_normal():
-    s = Gaussian(0.5).draw(1000, 3, torch.device("cpu")).double()
+    cpu = torch.device("cpu")
+    s = Gaussian(0.5).draw(1000, 3, cpu).entries(1000, 500, 3, cpu).double()
     count = s.numel()
     assert s.shape == (1000, 500)
     assert abs(s.mean()) < BOUND * count**-0.5

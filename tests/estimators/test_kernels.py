@@ -37,10 +37,11 @@ def test_kernels_compile_for_a_gpu(tmp_path):
 def test_kernels_are_not_used_on_a_cpu_nor_unless_switched_on(monkeypatch):
     import torch
 
-    from sketchvar.estimators.kernels import counter
+    from sketchvar.estimators.kernels import find_triton
 
     monkeypatch.delenv("SKETCHVAR_KERNELS", raising=False)
-    assert counter.kernels(torch.device("cuda")) is None
+    assert find_triton(torch.device("cuda")) is None
     monkeypatch.setenv("SKETCHVAR_KERNELS", "on")
-    assert counter.kernels(torch.device("cpu")) is None
-    assert counter.kernels(torch.device("cuda")) is not None
+    assert find_triton(torch.device("cpu")) is None
+    assert find_triton(torch.device("cuda")) is not None
+    assert find_triton(torch.device("cuda"), torch.float64) is None

@@ -4,12 +4,14 @@ rotation is for.
 
 import pytest
 import torch
-from support.outcomes import mean_and_variance
 from test_enumerate import agrees, pair
 
 from sketchvar.estimators import Moments, StochasticRounding, estimate
-from sketchvar.estimators.kernels.hadamard import matrix
-from sketchvar.estimators.quantize import BITS, pack, rotated, unpack, unrotated
+from sketchvar.estimators.kernels import count_steps
+from sketchvar.estimators.kernels.hadamard import hadamard_matrix
+from sketchvar.estimators.kernels.rounding import pack, unpack
+from sketchvar.estimators.quantize import BITS, rotate_back, rotate_features
+from sketchvar.estimators.testing import mean_and_variance
 
 
 def wide_pair(n=3, p=4):
@@ -47,11 +49,9 @@ def test_enumeration(case):
     assert agrees(variance, formula, m)
     assert not agrees(variance, formula * 1.05, m)
     assert not agrees(variance, formula / 1.05, m)
-    steps = estimator.grid(x)
-    uniform = m.y_sq @ (
-        steps[1].square().sum(1) * steps[2].shape[2] / 6
-    )  # as if fractions were uniform in [0, 1)
-    assert not agrees(variance, uniform, m)
+    _, step = estimator.grid(rotate_features(x) if rotate else x)
+    each = step.square().sum(1) * estimator.groups(p)[1] / 6
+    assert not agrees(variance, m.y_sq @ each, m)  # as if fractions were uniform in [0, 1)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,8 @@ def test_values_stay_on_a_grid_that_holds_them(bits, dtype):
     x = (torch.randn(300, 7, generator=g) * torch.randn(300, 1, generator=g).mul(3).exp() + 5).to(
         dtype
     )
-    low, step, steps = StochasticRounding(bits).grid(x)
+    low, step = StochasticRounding(bits).grid(x)
+    steps = count_steps(x, low, step)
     top = (low.double() + step.double() * (2**bits - 1))[:, 0]
     assert (
         top >= x.double().amax(1) - 2 * torch.finfo(low.dtype).eps * x.double().abs().amax(1)
@@ -137,20 +138,20 @@ def test_tiny_and_huge_ranges(low):
 @pytest.mark.parametrize("p", [1, 3, 4, 6, 12, 64])
 def test_rotation_is_orthonormal(p):
     x = torch.randn(5, p, dtype=torch.float64)
-    torch.testing.assert_close(unrotated(rotated(x)), x)
-    torch.testing.assert_close(rotated(x).norm(dim=1), x.norm(dim=1))
+    torch.testing.assert_close(rotate_back(rotate_features(x)), x)
+    torch.testing.assert_close(rotate_features(x).norm(dim=1), x.norm(dim=1))
 
 
 def test_rotation_mixes_blocks_by_hadamard():
     x = torch.randn(2, 12, dtype=torch.float64)
     signs = (
-        rotated(torch.eye(12, dtype=torch.float64))[::4].sum(0).sign()
+        rotate_features(torch.eye(12, dtype=torch.float64))[::4].sum(0).sign()
     )  # row 0 of each block of H is all ones
-    first = rotated(torch.eye(12, dtype=torch.float64))
-    expected = torch.block_diag(*[matrix(4, torch.float64, torch.device("cpu")) / 2] * 3)
+    first = rotate_features(torch.eye(12, dtype=torch.float64))
+    expected = torch.block_diag(*[hadamard_matrix(4, torch.float64, torch.device("cpu")) / 2] * 3)
     torch.testing.assert_close(first.abs(), expected.abs())
     assert signs.abs().sum() == 12
-    torch.testing.assert_close(rotated(x), x @ first)
+    torch.testing.assert_close(rotate_features(x), x @ first)
 
 
 def test_rotation_tames_an_outlier():

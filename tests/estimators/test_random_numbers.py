@@ -26,8 +26,13 @@ def fair(counts, probability):
     return bool(((counts - DRAWS * probability).abs() < 5.5 * stderr).all())
 
 
+def entries(dense, n):
+    s = dense.draw(n, 1, CPU)
+    return s.entries(n, s.k, s.seed, CPU)
+
+
 def test_signs_are_fair():
-    s = Rademacher(1.0).draw(1000, 1, CPU)
+    s = entries(Rademacher(1.0), 1000)
     assert s.unique().tolist() == [-1, 1]
     assert s.mean().abs() < 4.5 / 1000
     assert (s.mean() - 0.01).abs() > 4.5 / 1000  # must fail: a coin of 0.505
@@ -97,8 +102,8 @@ def test_draws_are_made_in_float32_whatever_the_data():
     """Autocast would otherwise make forward and backward disagree."""
     torch.set_default_dtype(torch.float64)
     try:
-        wide = Rademacher(0.5).draw(8, 1, CPU)
+        wide = entries(Rademacher(0.5), 8)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert torch.equal(wide.float(), Rademacher(0.5).draw(8, 1, CPU))
+    assert torch.equal(wide, entries(Rademacher(0.5), 8))
     assert torch.rand(1, generator=generator(1)).dtype == torch.float32

@@ -14,11 +14,10 @@ def test_golden_values():
 
 
 def test_arguments_are_kept_apart():
-    seeds = [
-        fold(1, 2), fold(2, 1), fold(1), fold(2), fold(12), fold(1, 2, 3), fold(1, 23), fold(12, 3), fold(1, 3, 2),
-        fold(1, "2"), fold(1, "2", "3"), fold(1, "23"), fold(1, "a", "b"), fold(1, "ab"), fold(1, ""), fold(1, "", ""),
-        fold(-1), fold(1, -2), fold(fold(1), 2),
-    ]  # fmt: skip
+    numbers = [(1, 2), (2, 1), (1,), (2,), (12,), (1, 2, 3), (1, 23), (12, 3), (1, 3, 2)]
+    words = [(1, "2"), (1, "2", "3"), (1, "23"), (1, "a", "b"), (1, "ab"), (1, ""), (1, "", "")]
+    others = [(-1,), (1, -2), (fold(1), 2)]
+    seeds = [fold(*arguments) for arguments in numbers + words + others]
     assert len(set(seeds)) == len(seeds)
 
 

@@ -14,11 +14,9 @@ from sketchvar.estimators import (
     build,
     estimate,
 )
-from sketchvar.estimators.catalog import ORACLES, WITHOUT_RATE
+from sketchvar.estimators.catalog import ORACLES
 from sketchvar.estimators.sampling import ImportanceRows
-
-# these never look at the rows (or columns) that they leave out, whatever is in them
-MAY_SKIP_A_ROW = {"uniform-rows", "uniform-rows-iid", "uniform-rows+rounding:4", "feature-columns"}
+from sketchvar.estimators.spelling import takes_rate
 
 
 @pytest.fixture(params=CATALOG)
@@ -134,7 +132,7 @@ def test_not_finite_x_shows_and_never_raises(name, bad):
     x[8, 2] = bad
     e = of(name, y)
     results = [estimate(e, x, y, s) for s in range(20)]
-    if name not in MAY_SKIP_A_ROW:
+    if not e.traits.skips_unseen:
         assert not any(r.isfinite().all() for r in results)
     variance(e, x, y)
 
@@ -145,14 +143,14 @@ def test_not_finite_y_shows_where_rows_are_mixed(name, bad):
     y[8, 2] = bad
     e = of(name, y)
     results = [estimate(e, x, y, s) for s in range(20)]
-    if name in ORACLES or (isinstance(e, RowSketch) and not isinstance(e, UniformRows)):
+    if name in ORACLES or (isinstance(e, RowSketch) and not e.traits.skips_unseen):
         assert not any(r.isfinite().all() for r in results)
     variance(e, x, y)
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan"), float("inf")])
 def test_rates_outside_0_to_1(name, rate):
-    if name in WITHOUT_RATE:
+    if not takes_rate(name):
         pytest.skip("has no rate")
     with pytest.raises(ValueError, match=rf"\w+ needs 0 < rate <= 1, got rate={rate}"):
         of(name, pair()[1], rate)

@@ -7,7 +7,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sketchvar.estimators.kernels import triton as kernels
+from sketchvar.estimators.kernels import programs
 
 POINTERS = {
     "x": "*bf16",
@@ -24,13 +24,13 @@ POINTERS |= {
     "step": "*fp32",
 }  # all others are i32
 CASES = (
-    (kernels.draw_partition, {"BLOCK": 128}, 4),
-    (kernels.sum_buckets, {"x_column": 1, "ROWS": 4, "COLUMNS": 2048, "WIDE": tl.float32}, 4),
-    (kernels.multiply_normals, {"x_column": 1, "K": 128, "D": 128, "PRECISION": "ieee"}, 8),
-    (kernels.multiply_signs, {"x_column": 1, "K": 128, "D": 128, "PRECISION": "ieee"}, 8),
-    (kernels.transform, {"x_column": 1, "FACTOR": 128, "COLUMNS": 64, "PRECISION": "tf32x3"}, 8),
-    (kernels.round_rows, {"x_column": 1, "BITS": 1, "BLOCK": 512}, 4),
-    (kernels.restore_rows, {"BITS": 4, "BLOCK": 1024}, 4),
+    (programs.draw_partition, {"BLOCK": 128}, 4),
+    (programs.sum_buckets, {"x_column": 1, "ROWS": 4, "COLUMNS": 2048, "WIDE": tl.float32}, 4),
+    (programs.multiply_normals, {"x_column": 1, "K": 128, "D": 128, "PRECISION": "ieee"}, 8),
+    (programs.multiply_signs, {"x_column": 1, "K": 128, "D": 128, "PRECISION": "ieee"}, 8),
+    (programs.transform, {"x_column": 1, "FACTOR": 128, "COLUMNS": 64, "PRECISION": "tf32x3"}, 8),
+    (programs.round_rows, {"x_column": 1, "BITS": 1, "BLOCK": 512}, 4),
+    (programs.restore_rows, {"BITS": 4, "BLOCK": 1024}, 4),
 )
 for kernel, constants, warps in CASES:
     names = kernel.arg_names

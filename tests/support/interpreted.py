@@ -17,11 +17,17 @@ from sketchvar.estimators import (
     StochasticRounding,
     estimate,
 )
-from sketchvar.estimators.countsketch import Buckets, bucket_sums
-from sketchvar.estimators.kernels import counter
-from sketchvar.estimators.kernels.hadamard import hadamard, padded
+from sketchvar.estimators import kernels as door
+from sketchvar.estimators.kernels import (
+    Buckets,
+    bucket_sums,
+    counter,
+    hadamard_transform,
+    next_power_of_two,
+    rounding,
+)
 
-kernels = counter.triton_kernels()
+kernels = door.load_triton()
 assert kernels is not None
 CPU = torch.device("cpu")
 LARGE = 2**62 + 12345
@@ -34,7 +40,11 @@ def matrix(n, d, seed=0):
 @pytest.fixture
 def used(monkeypatch):
     """Estimators use the kernels, as they do on a CUDA device."""
-    monkeypatch.setattr(counter, "kernels", lambda device: kernels)
+
+    def find(device, dtype=torch.float32):
+        return kernels if dtype in door.DTYPES else None
+
+    monkeypatch.setattr(door, "find_triton", find)
 
 
 @pytest.mark.parametrize(("n", "k", "seed"), [(60, 7, 3), (150, 150, LARGE)])
@@ -52,9 +62,9 @@ def test_partition_to_the_bit(n, k, seed):
 def test_bucket_sums(dtype):
     x = matrix(60, 37).to(dtype)
     s = Buckets(*kernels.partition(60, 7, 1, CPU))
-    sums, plain = kernels.bucket_sums(*s, x), bucket_sums(s, x.double())
+    sums, wide = kernels.bucket_sums(*s, x), bucket_sums(s, x.double())
     assert sums.dtype == dtype
-    assert torch.allclose(sums.double(), plain, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+    assert torch.allclose(sums.double(), wide, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
     assert torch.equal(kernels.bucket_sums(*s, x.T.contiguous().T), sums)  # columns first
     assert kernels.bucket_sums(*s, x[:, :0]).shape == (7, 0)
 
@@ -81,32 +91,38 @@ def test_products_with_a_matrix_never_stored(entries, k):
 @pytest.mark.parametrize("n", [9, 100, 300])
 def test_hadamard(n):
     x = matrix(n, 70)
-    transformed = kernels.hadamard(x, padded(n))
-    assert torch.allclose(transformed, hadamard(x), atol=1e-4)
-    assert not torch.allclose(transformed, hadamard(x.roll(1, 0)), atol=1)  # must fail
+    transformed = kernels.hadamard(x, next_power_of_two(n))
+    assert torch.allclose(transformed, hadamard_transform(x), atol=1e-4)
+    assert not torch.allclose(transformed, hadamard_transform(x.roll(1, 0)), atol=1)  # must fail
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("group", [None, 12])
 def test_rounding_and_packing_to_the_bit(bits, group):
-    x, e = matrix(5, 36), StochasticRounding(bits, group)
-    low, step, _ = e.grid(x)
-    plain = e.keep(x, counter.uniforms(5, 36, bits, 11, CPU), 11)
+    x = matrix(5, 36)
+    low, step = StochasticRounding(bits, group).grid(x)
     packed = kernels.round_and_pack(x, low, step, bits, 11)
-    assert torch.equal(packed, plain.tensors[0])
+    assert torch.equal(packed, plain(x, low, step, bits, 11))
     assert torch.equal(
-        kernels.unpack_and_scale(packed, low, step, bits, 36, x.dtype), e.restore(plain, x.dtype)
+        kernels.unpack_and_scale(packed, low, step, bits, 36, x.dtype),
+        rounding.unpack_and_scale(packed, low, step, bits, 36),
     )
     assert not torch.equal(
         packed, kernels.round_and_pack(x, low, step, bits, 12)
     )  # must fail: another seed
 
 
+def plain(x, low, step, bits, seed):
+    """What the plain path packs by the numbers of the counter."""
+    u = counter.uniforms(*x.shape, bits, seed, CPU)
+    return rounding.round_and_pack(x, low, step, bits, lambda f: u.view_as(f) < f)
+
+
 def test_rounding_rows_that_do_not_fill_their_bytes():
-    x, e = matrix(3, 13), StochasticRounding(2)
-    low, step, _ = e.grid(x)
-    plain = e.keep(x, counter.uniforms(3, 13, 2, 1, CPU), 1)
-    assert torch.equal(kernels.round_and_pack(x, low, step, 2, 1), plain.tensors[0])
+    x = matrix(3, 13)
+    low, step = StochasticRounding(2).grid(x)
+    packed = kernels.round_and_pack(x, low, step, 2, 1)
+    assert torch.equal(packed, plain(x, low, step, 2, 1))
 
 
 USERS = [

@@ -157,6 +157,5 @@ def tensor_parallel():
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]))
-    os._exit(
-        0
-    )  # gloo's threads may still be letting go of tensors, and abort where the interpreter has ended
+    # gloo's threads may still be letting go of tensors, and abort where the interpreter has ended
+    os._exit(0)

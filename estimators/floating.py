@@ -1,0 +1,208 @@
+"""GridRounding: keeps every entry of X on a grid of few values, as 4- and 8-bit floating formats
+do.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
+from sketchvar.estimators.grids import (
+    GRIDS,
+    SCALES,
+    goes_up_to_nearest,
+    least_scale,
+    levels_of,
+    locate,
+)
+from sketchvar.estimators.kernels import blockwise_hadamard, pack, unpack
+from sketchvar.estimators.moments import Moments, row_sq, total_sq, wide
+from sketchvar.estimators.seeds import Generator, generator
+
+AXES = ("features", "tokens")
+
+
+@dataclass(frozen=True)
+class GridRounding(Estimator):
+    """Keeps X rounded up or down at random to the values of a ``grid``, times a scale for each
+    ``block`` of entries along an ``axis``.
+
+    An entry between neighbours a ≤ x ≤ b goes to b with probability (x − a)/(b − a), so it is
+    unbiased; the scale is rounded up, so that nothing lies beyond the grid. Grids: ``e2m1``,
+    ``e4m3``, ``e5m2``, ``log2`` (powers of two, and zero or the least at random below it: LUQ),
+    ``nf4``. Scales: ``float``, ``power`` of two, or ``e4m3`` of one unit for all of X. So ``nvfp4``
+    is e2m1 in blocks of 16 with scales in e4m3, ``mxfp4`` in blocks of 32 with powers of two,
+    ``fp8`` e4m3 with a float for each row. A block (default: all of a row or column) may be cut
+    short by the end.
+    ``rotate`` first mixes that many neighbours along the axis by signs, the same every time, and a
+    Hadamard transform; along tokens those of Y are mixed alike. ``nearest`` rounds to the nearest
+    value instead, of a tie to the even one: biased, the same every time.
+    Variance: Σᵢ ‖yᵢ‖² Σⱼ (xᵢⱼ − aᵢⱼ)(bᵢⱼ − xᵢⱼ), of the rotated pair; with ``nearest`` it is all
+    bias, ‖(X̃ − X)ᵀY‖². Bytes: n·p·4/8, or 8/8, and the scales. Time: 2npq, a search in the grid.
+    Source: NVIDIA 2025, https://arxiv.org/abs/2509.25149 (NVFP4); Rouhani et al. 2023,
+    https://arxiv.org/abs/2310.10537 (MX); Chmiel et al. 2021, https://arxiv.org/abs/2112.10769
+    (LUQ); Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (NF4).
+    """
+
+    grid: str
+    block: int | None = None
+    scale: str = "float"
+    axis: str = "features"
+    rotate: int | None = None
+    nearest: bool = False
+
+    def __post_init__(self) -> None:
+        for field, known in (("grid", GRIDS), ("scale", SCALES), ("axis", AXES)):
+            given = getattr(self, field)
+            if given not in known:
+                raise ValueError(
+                    f"GridRounding needs a {field} of {', '.join(known)}, got {field}={given!r}"
+                )
+        if self.block is not None and self.block < 1:
+            raise ValueError(
+                "GridRounding needs block >= 1 entries, or None for a whole row, got"
+                f" block={self.block}"
+            )
+        if self.rotate is not None and (self.rotate < 2 or self.rotate & (self.rotate - 1)):
+            raise ValueError(
+                f"GridRounding needs to rotate 2, 4, 8, 16, ... entries, got rotate={self.rotate}"
+            )
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """Biased where it rounds to the nearest; the closed form needs the pair."""
+        return Traits(
+            biased=self.nearest,
+            needs_pair=True,
+            basis_matters=True,
+            order_matters=self.axis == "tokens",
+        )
+
+    def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
+        z = self.turn(x)
+        need = self.need(z)
+        kept = SCALES[self.scale].write(need)
+        levels = levels_of(self.grid, z.dtype, z.device)
+        down, above, below = locate(self.scaled(z, kept), levels)
+        if self.nearest:
+            up = goes_up_to_nearest(down, above, below, levels)
+        else:
+            up = generator(seed, z.device).coins(above / (above + below), torch.float32)
+        codes = (down + up).to(torch.uint8).flatten(1)[:, : z.shape[1]]
+        return Compressed(seed, (x.shape[0], x.shape[1]), (pack(codes, self.bits), *kept))
+
+    def restore(self, kept: Compressed, dtype: torch.dtype) -> Float[Tensor, "n p"]:
+        """The rounded X that ``kept`` stands for."""
+        packed, *scales = kept.tensors
+        worked = scales[-1].dtype if scales[-1].is_floating_point() else torch.float32
+        worked = torch.promote_types(worked, dtype) if worked.itemsize < 8 else worked
+        worked = worked if worked.itemsize >= 4 else torch.float32
+        columns = kept.shape[1 if self.axis == "features" else 0]
+        values = levels_of(self.grid, worked, packed.device)[
+            unpack(packed, self.bits, columns).long()
+        ]
+        scale = SCALES[self.scale].read(*scales, dtype=worked)
+        z = (self.blocks(values) * scale[:, :, None]).flatten(1)[:, :columns]
+        return self.turn_back(z).to(dtype)
+
+    def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
+        return self.restore(kept, y.dtype).T @ y
+
+    def variance(self, m: Moments) -> Float[Tensor, ""]:
+        if self.nearest:
+            return self.bias_sq(m)
+        return self.row_norms_sq(m.pair[1]) @ self.expected_errors(m)
+
+    def bias_sq(self, m: Moments) -> Float[Tensor, ""]:
+        """‖E Ĝ − G‖²_F: of rounding to the nearest ‖(X̃ − X)ᵀY‖², else zero."""
+        if not self.nearest:
+            return torch.zeros_like(m.D)
+        x, y = m.pair
+        return total_sq((self.restore(self.compress(x, 0), x.dtype) - x).T @ y)
+
+    def expected_errors(self, m: Moments) -> Float[Tensor, " n"]:
+        """``row_errors`` of the pair's X, computed once however many closed forms need it."""
+        return m.once(("errors", self), lambda: self.row_errors(m.pair[0]))
+
+    def row_errors(self, x: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
+        """E‖x̂ᵢ − xᵢ‖² of each row, along tokens of each rotated row, in float64: Σⱼ (x − a)(b − x)
+        at random, 0 for the nearest, which has no variance.
+        """
+        z = self.turn(x)
+        if self.nearest:
+            return z.new_zeros(x.shape[0], dtype=torch.float64)
+        kept = SCALES[self.scale].write(self.need(z))
+        scale = SCALES[self.scale].read(*kept, dtype=z.dtype)
+        _, above, below = locate(self.scaled(z, kept), levels_of(self.grid, z.dtype, z.device))
+        errors = (above * below * scale.square()[:, :, None]).flatten(1)[:, : z.shape[1]]
+        return errors.sum(1 if self.axis == "features" else 0, dtype=torch.float64)
+
+    def row_norms_sq(self, y: Float[Tensor, "n q"]) -> Float[Tensor, " n"]:
+        """‖yᵢ‖², of the rows as they are mixed along tokens."""
+        if self.axis == "features" or self.rotate is None:
+            return row_sq(y)
+        return row_sq(self.turn(y).T)
+
+    def turn(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "rows columns"]:
+        """X in float32 or wider, mixed, with its axis from left to right."""
+        z = wide(x) if self.axis == "features" else wide(x).T
+        if self.rotate is None:
+            return z
+        return self.mix(z * mixing_signs(z.shape[1], z))
+
+    def turn_back(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "n p"]:
+        """The inverse of ``turn``."""
+        if self.rotate is not None:
+            z = self.mix(z) * mixing_signs(z.shape[1], z)
+        return z if self.axis == "features" else z.T
+
+    def mix(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+        """The orthonormal Hadamard transform of each ``rotate`` neighbours of a row."""
+        size = self.rotate or 1
+        if z.shape[1] % size:
+            raise ValueError(
+                f"{self} mixes {size} {self.axis} at a time, got {z.shape[1]}; pad them, or rotate"
+                f" {z.shape[1] & -z.shape[1]}"
+            )
+        return blockwise_hadamard(z.reshape(-1, size)).reshape(z.shape)
+
+    def blocks(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows blocks block"]:
+        """The entries block by block, the last filled up by zeros."""
+        size = self.block or max(z.shape[1], 1)
+        count = -(-z.shape[1] // size)
+        padded = torch.nn.functional.pad(z, (0, count * size - z.shape[1]))
+        return padded.reshape(z.shape[0], count, size)
+
+    def need(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows blocks"]:
+        """The least scale of each block at which nothing is beyond the grid."""
+        return least_scale(self.blocks(z).abs().amax(2), GRIDS[self.grid].max().item())
+
+    def scaled(
+        self, z: Float[Tensor, "rows columns"], kept: tuple[Tensor, ...]
+    ) -> Float[Tensor, "rows blocks block"]:
+        """The entries in units of their scales."""
+        scale = SCALES[self.scale].read(*kept, dtype=z.dtype)
+        return self.blocks(z) / torch.where(scale == 0, 1, scale)[:, :, None]
+
+    @property
+    def bits(self) -> int:
+        """What a code takes: 4, or 8 where the grid has more than 16 values."""
+        return 4 if len(GRIDS[self.grid]) <= 16 else 8
+
+    def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
+        rows, columns = (n, p) if self.axis == "features" else (p, n)
+        blocks = -(-columns // (self.block or max(columns, 1)))
+        form, each = SCALES[self.scale], max(dtype.itemsize, 4)
+        codes = rows * -(-columns * self.bits // 8)
+        return SEED_BYTES + codes + rows * blocks * form.bytes_each(each) + form.bytes_once(each)
+
+
+def mixing_signs(count: int, like: Tensor) -> Float[Tensor, " count"]:
+    """Signs that depend on their number alone, drawn on the CPU, so that X and Y, and every device,
+    are mixed alike.
+    """
+    g = Generator()
+    g.manual_seed(0)
+    return g.signs(count).to(like)
