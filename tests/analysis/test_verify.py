@@ -184,7 +184,7 @@ def test_command(three, monkeypatch, capsys, unchecked):
         "top-rows",
     ]
     assert main([*words, "countsketch+rounding:4", "optimal-rows"]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     for word in (
         "All agree.",
         "no closed form",
@@ -196,7 +196,7 @@ def test_command(three, monkeypatch, capsys, unchecked):
         "sketchvar.estimators.UniformRows.variance", lambda self, m: 1.5 * m.D * m.n
     )
     assert main(["verify", "--budget", "0", "--estimators", "uniform-rows"]) == 1
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert (
         "DISAGREES: uniform-rows on gaussian: measured variance" in printed
         and "All agree" not in printed
