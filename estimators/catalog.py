@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +21,7 @@ from sketchvar.estimators.feature import FeatureProjection
 from sketchvar.estimators.floating import GridRounding
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
 from sketchvar.estimators.priority import PriorityRows
-from sketchvar.estimators.quantize import BITS, StochasticRounding
+from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
 # Names are spellings (see spelling.py) with no rate: "gaussian" stands for gaussian:0.1,
@@ -69,8 +70,7 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
         FeatureProjection(rate), StochasticRounding(2)
     ),
 }
-WITHOUT_RATE = {"exact", *(f"rounding:{b}" for b in BITS), "rounding-rotated:2"}
-WITHOUT_RATE |= {"nvfp4", "nvfp4-nearest", "mxfp4", "fp8"}
+WITHOUT_RATE = {name for name in CATALOG if "rate" not in signature(CATALOG[name]).parameters}
 # are told about the rows of Y in advance, so no layer can take them by name
 ORACLES = {
     name for name in CATALOG if name not in WITHOUT_RATE and CATALOG[name](1.0).traits.oracle

@@ -115,7 +115,7 @@ def parse_single(single: str, text: str, rate: float | None) -> Estimator:
         if parameter or (options and not find_defaults(split_partial(SINGLE[name])[0])):
             raise ValueError(f"{name!r} in {text!r} takes nothing after its name; write {name}")
         return SINGLE[name](**parse_fields(options, name, text))
-    given = rate if kind == "rate" else None
+    given: float | int | str | None = rate if kind == "rate" else None
     if parameter:
         given = parse_word(parameter, name, kind, text)
     if given is None:

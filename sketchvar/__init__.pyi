@@ -13,11 +13,14 @@ from .estimators.empirical import Empirical, Measured, empirical
 from .estimators.estimator import Compressed, Estimator, estimate
 from .estimators.exact import Exact
 from .estimators.feature import FeatureProjection
+from .estimators.floating import GridRounding
+from .estimators.grouped import GroupedRows
 from .estimators.layers.convert import Conversion, sketch_linears, unsketch
 from .estimators.layers.linear import SketchedConv2d, SketchedLinear
 from .estimators.layers.predicted import counting
 from .estimators.moments import Moments
 from .estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from .estimators.priority import PriorityRows
 from .estimators.quantize import StochasticRounding
 from .estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from .estimators.sketch import RowSketch
@@ -38,11 +41,14 @@ __all__ = [
     "Exact",
     "FeatureProjection",
     "Gaussian",
+    "GridRounding",
+    "GroupedRows",
     "Haar",
     "Measured",
     "Moments",
     "NormRows",
     "OptimalRows",
+    "PriorityRows",
     "Probe",
     "Rademacher",
     "RowSketch",

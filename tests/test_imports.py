@@ -17,9 +17,6 @@ QUESTIONS = {"study", "frontier", "plan", "truth", "cost", "sweep", "bench", "ve
 GATHER = {"plot", "report", "gpu", "paper"}  # stand above the rooms
 COMMANDS = {"commands", "__main__"}
 SPEND = {"plan": {"frontier"}}  # a budget
-OPEN = {  # still to be mended
-    ("sketchvar.estimators.kernels.counter", "kernels"),
-}
 
 
 def name_of(file):
@@ -67,8 +64,6 @@ def find(module, package=None):
 
 
 GRAPH = {name: imports(name) for name in FILES}
-for name, place in OPEN:
-    GRAPH[name] = {other for other in GRAPH[name] if f".{place}." not in other}
 
 
 def reach(name):

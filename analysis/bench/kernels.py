@@ -2,10 +2,8 @@
 measured GEMM rate.
 """
 
-import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,31 +12,13 @@ import torch
 from torch import Tensor
 
 from sketchvar.analysis import meter
+from sketchvar.analysis.bench.kernel_errors import measure_errors, run_plain
 from sketchvar.estimators import CountSketch, Gaussian, Rademacher, StochasticRounding, UniformRows
-from sketchvar.estimators.kernels import (
-    Buckets,
-    counter,
-    find_triton,
-    hadamard_transform,
-    next_power_of_two,
-)
-from sketchvar.estimators.kernels.rounding import round_and_pack
+from sketchvar.estimators.kernels import find_triton, hadamard_transform, next_power_of_two
 from sketchvar.estimators.sketch import RowSketch
 
-COLUMNS = [
-    "device",
-    "dtype",
-    "kernel",
-    "rate",
-    "n",
-    "d",
-    "seconds",
-    "plain",
-    "bytes",
-    "operations",
-    "limit",
-]
-COLUMNS += ["of_limit", "error"]
+COLUMNS = ["device", "dtype", "kernel", "rate", "n", "d", "seconds", "plain", "bytes"]
+COLUMNS += ["operations", "limit", "of_limit", "error"]
 SKETCHES: dict[str, Callable[[float], RowSketch[Any]]] = {
     "countsketch": CountSketch,
     "uniform-rows": UniformRows,
@@ -82,51 +62,24 @@ def time_kernels(
     for dtype in dtypes:
         a, b = (torch.randn(side, side, device=where, dtype=dtype) for _ in range(2))
         copy, gemm = (
-            median(w, repeats, device) for w in (partial(b.copy_, a), partial(torch.mm, a, b))
+            time_median(w, repeats, device) for w in (partial(b.copy_, a), partial(torch.mm, a, b))
         )
         bandwidth, rate_of_gemm = 2 * a.nbytes / copy, 2 * side**3 / gemm
-        found = {} if find_triton(where) is None else errors(dtype, where)
+        found = {} if find_triton(where) is None else measure_errors(dtype, where)
         name = str(dtype).removeprefix("torch.")
-        rows += [
-            (
-                device,
-                name,
-                "copy",
-                1.0,
-                side,
-                side,
-                copy,
-                copy,
-                2 * a.nbytes,
-                0,
-                copy,
-                1.0,
-                float("nan"),
-            )
-        ]
-        rows += [
-            (
-                device,
-                name,
-                "gemm",
-                1.0,
-                side,
-                side,
-                gemm,
-                gemm,
-                0,
-                2 * side**3,
-                gemm,
-                1.0,
-                float("nan"),
-            )
-        ]
+        for kernel, took, size, count in (
+            ("copy", copy, 2 * a.nbytes, 0),
+            ("gemm", gemm, 0, 2 * side**3),
+        ):
+            line = (took, took, size, count, took, 1.0, float("nan"))
+            rows.append((device, name, kernel, 1.0, side, side, *line))
         x = torch.randn(n, d, device=where, dtype=dtype)
-        for work, plain in zip(works(x, rates), under(partial(works, x, rates)), strict=True):
+        fast_works, plain_works = list_works(x, rates), run_plain(partial(list_works, x, rates))
+        for work, plain in zip(fast_works, plain_works, strict=True):
             both: tuple[list[float], list[float]] = ([], [])
             for _ in range(repeats + 1):
                 both[0].append(meter.kernel_seconds(work.run, device))
-                both[1].append(under(partial(meter.kernel_seconds, plain.run, device)))
+                both[1].append(run_plain(partial(meter.kernel_seconds, plain.run, device)))
             fast, slow = (statistics.median(times[1:]) for times in both)  # the first is a warm-up
             limit = max(work.bytes / bandwidth, work.operations / rate_of_gemm)
             line = (
@@ -142,9 +95,9 @@ def time_kernels(
             yield pd.DataFrame(rows, columns=COLUMNS)
 
 
-def works(x: Tensor, rates: Sequence[float]) -> list[Work]:
-    """What is timed: products with a sketch already drawn, its draw, the transform, and rounding
-    there and back.
+def list_works(x: Tensor, rates: Sequence[float]) -> list[Work]:
+    """List what is timed: products with a sketch already drawn, its draw, the transform, and
+    rounding there and back.
     """
     (n, d), each = x.shape, x.element_size()
     found = [
@@ -181,63 +134,7 @@ def works(x: Tensor, rates: Sequence[float]) -> list[Work]:
     return found
 
 
-def errors(
-    dtype: torch.dtype, device: torch.device, n: int = 1000, d: int = 256
-) -> dict[str, float]:
-    """Kernel -> its largest error against the plain path in float64, over the largest entry of
-    that.
-    """
-    fast, x = find_triton(device), torch.randn(n, d, device=device, dtype=dtype)
-    assert fast is not None
-    wide, k, seed = x.double(), n // 10, 2**40 + 1
-    s = Buckets(*fast.partition(n, k, seed, device))
-    same = torch.equal(s.order.long(), counter.permutation(n, seed, device))
-    same = same and torch.equal(s.signs, counter.row_signs(n, seed, device))
-    sums = under(lambda: CountSketch(0.1).apply(s, wide))
-    found = {
-        "draw of countsketch": 0.0 if same else 1.0,
-        "countsketch": apart(fast.bucket_sums(*s, x), sums),
-    }
-    for name, entries in (("gaussian", counter.normals), ("rademacher", counter.sign_matrix)):
-        made = entries(n, k, seed, device).double()
-        found[name] = apart(fast.product(entries, k, seed, x), made.T @ wide * k**-0.5)
-    found["hadamard"] = apart(
-        fast.hadamard(x, next_power_of_two(n)), under(lambda: hadamard_transform(wide))
-    )
-    e = StochasticRounding(4)
-    kept, u = e.compress(x, seed), counter.uniforms(n, d, 4, seed, device)
-    packed, low, step = kept.tensors
-    plain = round_and_pack(x, low, step, 4, lambda f: u.view_as(f) < f)
-    found["rounding"] = float((packed != plain).double().mean())
-    found["restoring"] = apart(
-        e.restore(kept, dtype), under(lambda: e.restore(kept, dtype)).double()
-    )
-    return found
-
-
-def apart(result: Tensor, exact: Tensor) -> float:
-    return float((result.double() - exact).abs().max() / exact.abs().max())
-
-
-def under(work: Callable[[], Any]) -> Any:
-    """``work`` with the kernels switched off."""
-    with switched_off():
-        return work()
-
-
-@contextmanager
-def switched_off() -> Iterator[None]:
-    before = os.environ.get("SKETCHVAR_KERNELS")
-    os.environ["SKETCHVAR_KERNELS"] = "off"
-    try:
-        yield
-    finally:
-        del os.environ["SKETCHVAR_KERNELS"]
-        if before is not None:
-            os.environ["SKETCHVAR_KERNELS"] = before
-
-
-def median(work: Callable[[], object], repeats: int, device: str) -> float:
-    """Median seconds after a warm-up."""
+def time_median(work: Callable[[], object], repeats: int, device: str) -> float:
+    """Time work: the median of repeats after a warm-up, in seconds."""
     times = [meter.kernel_seconds(work, device) for _ in range(repeats + 1)]
     return statistics.median(times[1:])

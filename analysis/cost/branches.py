@@ -14,14 +14,16 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.cost.effective import beside
 from sketchvar.analysis.cost.fork import FACTORS, FRACTIONS, check_numbers, forks
-from sketchvar.analysis.cost.measure import cost
+from sketchvar.analysis.cost.measure import Costs, cost
 from sketchvar.analysis.cost.points import (
     Loss,
     Points,
     Progress,
     fresh,
     known,
+    read_costs,
     stops,
+    write_costs,
     write_step,
 )
 from sketchvar.analysis.folder import Folder
@@ -36,8 +38,9 @@ class ForkStudy(Points):
     """What to train, where to let copies go on, ``ahead`` steps each, and by what: ``count`` copies
     of every method, ``tuning`` more to find its learning rate by.
 
-    ``draws`` are those of the cost that predicts where they end; ``held_out`` batches of the task,
-    on which no copy trains, have the losses that are compared.
+    ``draws`` are those of the cost that predicts where they end, ``curved`` batches have the
+    curvature of each; ``held_out`` batches of the task, on which no copy trains, have the losses
+    that are compared.
     """
 
     work: ClassVar[str] = "forks"
@@ -51,6 +54,7 @@ class ForkStudy(Points):
     draws: int = 4
     depth: int = 12
     held_out: int = 8
+    curved: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +87,7 @@ def branch(
     origin = records.provenance(device) | task.provenance()
     folder.claim(study, resume)
     folder.describe(study, origin, finished=False)
-    costs, ends, effective = (out / f"{n}.parquet" for n in ("cost", "forks", "effective"))
+    ends, effective = out / "forks.parquet", out / "effective.parquet"
     about = {"run": study.name, "task": study.task}
 
     def show(stage: str, done: int) -> None:
@@ -93,8 +97,10 @@ def branch(
     for step, training in stops(study, folder, progress):
         if known(effective, step):
             continue
-        if not known(costs, step):
-            write_step(costs, step, predict(study, training, step, show).assign(**about))
+        costs = read_costs(out, step, training, study.schedule(step))
+        if costs is None:
+            costs = predict(study, training, step, show)
+            write_costs(out, step, costs, about)
         before = records.read_rows(ends) if ends.exists() else None
         mine = None if before is None else before[before["step"] == step]
 
@@ -120,16 +126,14 @@ def branch(
             known=mine,
             keep=keep,
         ).table
-        found = records.read_rows(costs)
-        found = found[found["step"] == step].drop(columns=["step", *about])
-        both = beside(table, found, study.ahead)
+        both = beside(table, costs, study.ahead)
         write_step(effective, step, both.assign(**about))
     folder.describe(study, origin, finished=True)
     folder.checkpoint.unlink(missing_ok=True)
     return out
 
 
-def predict(study: ForkStudy, training: Training, step: int, show: Progress) -> pd.DataFrame:
+def predict(study: ForkStudy, training: Training, step: int, show: Progress) -> Costs:
     """The costs of the study's estimators at one step, over one step, the forks' and forever."""
     return cost(
         training.model,
@@ -141,7 +145,8 @@ def predict(study: ForkStudy, training: Training, step: int, show: Progress) -> 
         draws=study.draws,
         curvature="gauss-newton",
         schedule=study.schedule(step),
+        curved=study.curved,
         depth=study.depth,
         seed=fold(study.seed, "cost", step),
         progress=lambda done, total: show("draw", done),
-    ).table
+    )

@@ -2,23 +2,27 @@
 predicted.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
+from sketchvar.analysis.cost.measure import Costs
+from sketchvar.analysis.cost.predict import joined
+
 EXACT = "exact"
 METHOD = ["estimator", "rate", "fraction"]
 DRAWS = 1000  # of the bootstrap
-PREDICTIONS = {"variance": "variance_ratio", "metric": "metric_ratio", "cost": "cost_ratio"}
+PREDICTIONS = ("variance", "metric", "cost")
 
 
 def best_factors(rows: pd.DataFrame) -> dict[tuple[str, float, float], float]:
     """The learning rate factor of the least mean loss over the tuning forks, of every method."""
     tuned = rows[rows["tuning"].astype(bool)].groupby([*METHOD, "factor"])["loss"].mean()
-    return {
-        key: float(part.droplevel(METHOD).idxmin())
-        for key, part in tuned.groupby(METHOD, sort=False)
-    }
+    least = tuned.reset_index().sort_values("loss", kind="stable").drop_duplicates(METHOD)
+    keys = least[METHOD].itertuples(index=False, name=None)
+    return dict(zip(keys, least["factor"].astype(float), strict=True))
 
 
 def effective_batches(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
@@ -47,7 +51,8 @@ def of_losses(losses: pd.DataFrame, level: float) -> pd.DataFrame:
     """The same from losses by fork (a row each) and method (a column each)."""
     values = losses.dropna().to_numpy()
     values = np.minimum(values, 10 * values[np.isfinite(values)].max(initial=1.0))  # diverged
-    n, methods = len(values), list(losses.columns)
+    n = len(values)
+    methods: list[Any] = list(losses.columns)
     exact = [i for i, (name, _, _) in enumerate(methods) if name == EXACT]
     fractions = np.array([methods[i][2] for i in exact])
     whole = exact[int(fractions.argmax())]
@@ -81,28 +86,33 @@ def read_off(exact: np.ndarray, fractions: np.ndarray, losses: np.ndarray) -> np
     return 1 / np.interp(losses, rising, noise[order][first])
 
 
-def beside(effective: pd.DataFrame, costs: pd.DataFrame, horizon: float) -> pd.DataFrame:
-    """What forks of ``horizon`` steps ended at beside the three predictions of each estimator:
-    1/(1 + ratio) of variance, of the metric and of cost over that horizon; NaN of exact ones.
+def beside(effective: pd.DataFrame, costs: Costs, horizon: float) -> pd.DataFrame:
+    """What forks of ``horizon`` steps ended at beside what was predicted of each estimator; NaN of
+    exact ones.
 
+    Three predictions are 1/(1 + ratio): of ``variance``, of the ``metric``, and of ``cost`` over
+    that horizon at the learning rate of exact training, its best one beside methods at their own
+    best. ``both`` joins noise and progress (``joined``), for methods at their own best alone.
     ``off_…`` is predicted − read off, in units of the interval's half width on that side: within ±1
     where the prediction lies in it; NaN where the loss is outside the range of the exact ones.
     """
-    known = costs[costs["horizon"] == horizon]
-    if known.empty:
-        raise ValueError(
-            f"no cost at horizon {horizon:g}; measured were"
-            f" {', '.join(f'{h:g}' for h in sorted(set(costs['horizon'])))}"
-        )
-    known = known[known["estimator"] != EXACT]
-    table = effective.merge(known, "left", on=["estimator", "rate"])
-    for name, ratio in PREDICTIONS.items():
-        table[f"by_{name}"] = 1 / (1 + table[ratio])
-        side = np.where(
-            table[f"by_{name}"] > table["effective"],
-            table["high"] - table["effective"],
-            table["effective"] - table["low"],
-        )
-        off = (table[f"by_{name}"] - table["effective"]) / np.maximum(side, 1e-9)
+    parts = []
+    for tuned, part in effective.groupby("tuned", sort=False):
+        exact = part[(part["estimator"] == EXACT) & (part["fraction"] == 1)]
+        factor = exact["factor"].item()
+        rates = [factor * costs.dynamics.rate(step) for step in range(int(horizon))]
+        known = costs.over([horizon], rates)
+        both = joined(costs.draws.spectra, costs.dynamics, horizon)
+        if not tuned:
+            both = both.assign(by_both=np.nan, by_both_stderr=np.nan)
+        known = known[known["estimator"] != EXACT].merge(both, on=["estimator", "rate"])
+        parts.append(part.merge(known, "left", on=["estimator", "rate"]))
+    table = pd.concat(parts, ignore_index=True)
+    for name in PREDICTIONS:
+        table[f"by_{name}"] = 1 / (1 + table[f"{name}_ratio"])
+    for name in (*PREDICTIONS, "both"):
+        above = table[f"by_{name}"] > table["effective"]
+        side = (table["high"] - table["effective"]).where(above, table["effective"] - table["low"])
+        off = (table[f"by_{name}"] - table["effective"]) / side.clip(lower=1e-9)
         table[f"off_{name}"] = off.where(table["inside"])
     return table

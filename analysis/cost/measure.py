@@ -6,17 +6,18 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
-from sketchvar.analysis.cost.table import ENOUGH, by_layer, coherence, ratios
-from sketchvar.analysis.noise.cost import Price, Sketched, drawn, endless
+from sketchvar.analysis.cost.table import ENOUGH, by_layer, coherence, price, ratios
+from sketchvar.analysis.noise.cost import Draws, Ruler, Sketched, draw_noise, endless
 from sketchvar.analysis.noise.curvature import Curvature, Hessian, Kicks
 from sketchvar.analysis.noise.gauss_newton import GaussNewton
+from sketchvar.analysis.noise.horizon import Dynamics, check_horizon
 from sketchvar.analysis.noise.metric import Steps, steps_of
 from sketchvar.analysis.noise.objective import Objective
 from sketchvar.analysis.noise.spread import Loss, random_kept
@@ -36,15 +37,45 @@ HORIZONS = (1, 10, 100, math.inf)
 VECTORS = 14  # numbers held per trainable weight, at most, beside a training step's own
 
 
-class Costs(NamedTuple):
+@dataclass(frozen=True)
+class Costs:
     """``table``: the three ratios of every estimator at every horizon; ``layers``: of every linear
     layer, over one step, where that was asked for; ``coherence``: how much of each noise's cost is
-    there because tensors of weights err together.
+    there because tensors of weights err together. ``draws`` is what they are made of.
     """
 
-    table: pd.DataFrame
-    layers: pd.DataFrame
-    coherence: pd.DataFrame
+    draws: Draws
+    dynamics: Dynamics
+    horizons: tuple[float, ...]
+    kept: pd.DataFrame
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return self.over(self.horizons)
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        return by_layer(self.draws.layers, self.dynamics)
+
+    @property
+    def coherence(self) -> pd.DataFrame:
+        return coherence(self.draws.totals)
+
+    def over(
+        self, horizons: Sequence[float], schedule: Sequence[float] | None = None
+    ) -> pd.DataFrame:
+        """``table`` over any horizons and learning rates, without measuring again. Raises
+        ValueError for more than one step where only one was measured.
+        """
+        if self.draws.spectra.empty and set(horizons) != {1}:
+            raise ValueError("only one step was measured; ask cost() for a longer horizon")
+        dynamics = self.dynamics
+        if schedule is not None:
+            dynamics = replace(dynamics, schedule=tuple(schedule))
+        table = ratios(price(self.draws.totals, self.draws.spectra, dynamics, horizons))
+        table = table[table["horizon"].isin(horizons)].merge(self.kept, on=["estimator", "rate"])
+        first = ["estimator", "rate", "kept_bytes", "share", "horizon"]
+        return table[first + [c for c in table if c not in first]]
 
 
 def cost(
@@ -62,6 +93,7 @@ def cost(
     schedule: Sequence[float] = (),
     clip: float = math.inf,
     scaler: Any = None,
+    curved: int = 1,
     depth: int = 16,
     seed: int = 0,
     include: Patterns = None,
@@ -72,7 +104,8 @@ def cost(
     the minibatch: the *cost ratio*, beside the ratios of variances (``variance``) and of variances
     in the optimizer's metric (``metric``).
 
-    ``batches`` is a loader or list that can be gone through again; 12 · ``draws`` are used.
+    ``batches`` is a loader or list that can be gone through again; 4 (2 + ``curved``) ``draws`` are
+    used.
     ``estimators`` are spelled ("countsketch:0.1") or objects. ``optimizer``, after some training,
     gives the steps; without it only the cost over one plain gradient step is known.
 
@@ -87,10 +120,12 @@ def cost(
     most: 8 give standard errors of about 15 %; fewer than 4 give none. ``curvature`` of one step is
     measured by "kicks" (any model), "gauss-newton" (losses of torch.nn.functional) or "hessian";
     longer horizons by Gauss–Newton products where kicks are asked for and it can be had.
+    It is that of ``curved`` batches, others than those of the noise: one is right for one step; few
+    examples have steeper directions than many, and put more of the noise in flat ones, so try 4 for
+    long horizons. ``depth`` is the number of those products: nodes of a spectrum.
     ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
-    ``one_seed``: estimators whose coherence is also measured
-    with one seed for all layers. ``clip``: the norm to which gradients are clipped; ``scaler``: a
-    GradScaler.
+    ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
+    ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
 
     The model, its gradients and torch's generators are left as they are: all is done on a copy.
     Memory: up to ``VECTORS`` numbers per trainable weight, beside one training step.
@@ -98,7 +133,9 @@ def cost(
     finite.
     """
     check_known("curvature", curvature, CURVATURES)
-    horizons = tuple(horizon) if isinstance(horizon, Sequence) else (1, float(horizon))
+    horizons = tuple(map(float, horizon if isinstance(horizon, Sequence) else [1, horizon]))
+    for each in horizons:
+        check_horizon(each)
     if draws < 1:
         raise ValueError(f"draws must be 1 or more, got {draws}")
     if draws < ENOUGH:
@@ -107,8 +144,8 @@ def cost(
         *(Sketched(choice) for choice in choices(estimators)),
         *(Sketched(choice, one_seed=True) for choice in choices(one_seed)),
     ]
-    for each in asked:
-        each.choice.told()  # oracles cannot be used by a layer
+    for one in asked:
+        one.choice.told()  # oracles cannot be used by a layer
     if not asked:
         raise ValueError("cost needs an estimator, got none; give one, as in countsketch:0.1")
     with random_kept(model):
@@ -117,20 +154,15 @@ def cost(
         batch = next(source)
         kept = kept_bytes(objective, batch, asked)
         way = CURVATURES[curvature](objective)
-        price = Price(
-            objective,
-            way,
-            products(way, batch) if curvature == "kicks" else way,
-            steps,
-            tuple(sorted({1.0, *map(float, horizons)})),
-            tuple(schedule),
-            depth,
+        ruler = Ruler(
+            objective, way, products(way, batch) if curvature == "kicks" else way, steps, depth
         )
-        rows, parts = drawn(price, source, asked, draws, seed, layers, include, exclude, progress)
-    table = ratios(rows).merge(kept, on=["estimator", "rate"])
-    wanted = ["estimator", "rate", "kept_bytes", "share", "horizon"]
-    table = table[wanted + [c for c in table if c not in wanted]]
-    return Costs(table, by_layer(parts), coherence(rows))
+        far = any(each != 1 for each in horizons)
+        found = draw_noise(
+            ruler, source, asked, draws, seed, far, layers, curved, include, exclude, progress
+        )
+    dynamics = Dynamics(steps.momentum, steps.nesterov, tuple(schedule))
+    return Costs(found, dynamics, tuple(sorted({1.0, *horizons})), kept)
 
 
 def products(kicks: Curvature, batch: Any) -> Curvature:

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from sketchvar.analysis import records
+from sketchvar.analysis.cost.measure import Costs
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training, forward, start
+from sketchvar.analysis.noise.cost import Draws
+from sketchvar.analysis.noise.horizon import Dynamics
+from sketchvar.analysis.noise.metric import steps_of
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task, move
 from sketchvar.estimators.seeds import fold
 
@@ -74,7 +78,7 @@ def fresh(training: Training, step: int, what: str) -> Iterator[Batch]:
 
 
 def stops(
-    points: Points, folder: Folder, progress: object = None
+    points: Points, folder: Folder, progress: Progress | None = None
 ) -> Iterator[tuple[int, Training]]:
     """Train, and stop at every point; the learning rate is that of the step to come. Goes on from
     the last point at which it stopped before, which is yielded again.
@@ -123,3 +127,40 @@ def write_step(path: Path, step: int, rows: pd.DataFrame) -> None:
     before = records.read_rows(path) if path.exists() else pd.DataFrame({"step": []})
     rows.insert(0, "step", step)
     records.write_rows(path, records.append_rows(before[before["step"] != step], rows))
+
+
+def write_costs(out: Path, step: int, costs: Costs, about: dict[str, str]) -> None:
+    """Put what one step cost into cost.parquet, cost-layers.parquet and coherence.parquet, and what
+    they are made of into cost-draws.parquet and spectra.parquet; the tables last, so that a step
+    that is in them is whole.
+    """
+    parts = {
+        "cost-draws": costs.draws.totals,
+        "spectra": costs.draws.spectra,
+        "cost-layers": costs.layers,
+        "cost": costs.table,
+        "coherence": costs.coherence,
+    }
+    for name, rows in parts.items():
+        write_step(out / f"{name}.parquet", step, rows.assign(**about))
+
+
+def read_costs(
+    out: Path, step: int, training: Training, schedule: tuple[float, ...]
+) -> Costs | None:
+    """What ``write_costs`` put there for one step; None where that is not whole."""
+    if not known(out / "coherence.parquet", step):
+        return None
+    parts = []
+    for name in ("cost-draws", "spectra", "cost"):
+        rows = records.read_rows(out / f"{name}.parquet")
+        parts.append(rows[rows["step"] == step].reset_index(drop=True))
+    totals, spectra, table = parts
+    steps = steps_of(training.optimizer, training.model.parameters())
+    kept = table[["estimator", "rate", "kept_bytes", "share"]].drop_duplicates()
+    return Costs(
+        Draws(totals, spectra, pd.DataFrame()),
+        Dynamics(steps.momentum, steps.nesterov, schedule),
+        tuple(sorted(set(table["horizon"]))),
+        kept,
+    )

@@ -9,15 +9,13 @@ import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.cost.measure import CURVATURES, HORIZONS, Costs, cost
-from sketchvar.analysis.cost.points import Loss, Points, Progress, fresh, known, stops, write_step
+from sketchvar.analysis.cost.points import Loss, Points, Progress, fresh, known, stops, write_costs
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training
 from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.seeds import fold
-
-FILES = {"table": "cost", "layers": "cost-layers", "coherence": "coherence"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class CostStudy(Points):
     ``rates`` where they take one, over ``horizons`` and the steps that are left.
 
     ``coherent`` are those that are also drawn with one seed for all layers; ``layers`` measures
-    every layer by itself too.
+    every layer by itself too; ``curved`` batches have the curvature of every draw.
     """
 
     work: ClassVar[str] = "cost"
@@ -38,6 +36,7 @@ class CostStudy(Points):
     depth: int = 16
     coherent: tuple[str, ...] = ()
     layers: bool = False
+    curved: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,9 +66,8 @@ def measure(
     origin = records.provenance(device) | task.provenance()
     folder.claim(study, resume)
     folder.describe(study, origin, finished=False)
-    paths = {part: out / f"{name}.parquet" for part, name in FILES.items()}
     for number, (step, training) in enumerate(stops(study, folder, progress)):
-        if known(paths["coherence"], step):  # the last to be written
+        if known(out / "coherence.parquet", step):  # the last to be written
             continue
 
         def drawn(done: int, total: int, before: int = number) -> None:
@@ -77,8 +75,7 @@ def measure(
                 progress("draw", before * total + done)
 
         found = measure_at(study, training, step, drawn)
-        for part, path in paths.items():
-            write_step(path, step, getattr(found, part).assign(run=study.name, task=study.task))
+        write_costs(out, step, found, {"run": study.name, "task": study.task})
     folder.describe(study, origin, finished=True)
     folder.checkpoint.unlink(missing_ok=True)
     return out
@@ -100,6 +97,7 @@ def measure_at(
         draws=study.draws,
         curvature=study.curvature,
         layers=study.layers,
+        curved=study.curved,
         one_seed=choices(study.coherent, study.rates),
         schedule=study.schedule(step),
         depth=study.depth,

@@ -1,27 +1,61 @@
 """Tables of what noise costs, from its draws: ratios to the minibatch, by layer, and coherence."""
 
+from collections.abc import Sequence
+from math import nan
+
 import numpy as np
 import pandas as pd
 
 from sketchvar.analysis.noise.cost import LINEAR, MINIBATCH
+from sketchvar.analysis.noise.horizon import Dynamics
 
 KEYS = ["noise", "rate", "seeds"]
+EDGE = (
+    0.5  # of the curvature at which steps diverge: there noise costs twice what it does where flat
+)
 ENOUGH = 4  # draws below which a standard error says nothing
 RATIOS = {"variance": "variance_ratio", "metric": "metric_ratio", "cost": "cost_ratio"}
 
 
-def ratios(draws: pd.DataFrame) -> pd.DataFrame:
-    """Variance, metric and cost of every estimator's noise over those of the minibatch's, with
-    standard errors: a row per estimator, rate and horizon. NaN errors for fewer than ``ENOUGH``
-    draws.
+def price(
+    totals: pd.DataFrame, spectra: pd.DataFrame, dynamics: Dynamics, horizons: Sequence[float]
+) -> pd.DataFrame:
+    """The cost of every draw of noise over every horizon: from its own form over one step, from its
+    spectrum over more. Draws without a spectrum have the former only.
 
-    ``negative`` and ``unstable`` are the shares of the noise, in the metric, along directions in
-    which the loss curves down, or so steeply up that steps would diverge; NaN for one step.
-
-    Ratios of means. Numerator and denominator are drawn on some of the same batches, which makes
-    their ratio a little more certain than is said.
+    Curvature beyond ``EDGE`` of that at which steps diverge counts as that: the loss is no
+    quadratic there, few examples overestimate the steepest, and training lives with it.
+    ``unstable`` is the share of the noise, in the metric, in such directions, and ``negative`` that
+    in which the loss curves down, which count as flat; NaN for one step.
     """
-    own = draws[draws["seeds"] == "own"]
+    edge = EDGE * dynamics.edge
+    one = float(dynamics.held(np.ones(1), 1)[0])
+    parts = [totals.assign(horizon=1.0, cost=one * totals["form"], negative=nan, unstable=nan)]
+    if len(spectra):
+        power = spectra["weight"]
+        table = spectra.assign(
+            negative=power.where(spectra["node"] < 0, 0.0),
+            unstable=power.where(spectra["node"] > edge, 0.0),
+        )
+        node = np.minimum(spectra["node"].to_numpy(), edge)
+        for horizon in sorted(set(horizons) - {1}):
+            table["cost"] = power * dynamics.held(node, horizon)
+            sums = table.groupby([*KEYS, "draw"], sort=False)[
+                ["weight", "cost", "negative", "unstable"]
+            ].sum()
+            shares = sums[["negative", "unstable"]].div(sums["weight"], axis=0).fillna(0.0)
+            sums[["negative", "unstable"]] = shares
+            known = totals.merge(sums.drop(columns="weight").reset_index(), on=[*KEYS, "draw"])
+            parts.append(known.assign(horizon=float(horizon)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def ratios(costs: pd.DataFrame) -> pd.DataFrame:
+    """Variance, metric and cost of every estimator's noise over those of the minibatch's, with
+    standard errors: a row per estimator, rate and horizon, from ``price``. Ratios of means. NaN
+    errors for fewer than ``ENOUGH`` draws.
+    """
+    own = costs[costs["seeds"] == "own"]
     lines = []
     for horizon, part in own.groupby("horizon", sort=True):
         minibatch = part[part["noise"] == MINIBATCH]
@@ -36,11 +70,12 @@ def ratios(draws: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def by_layer(layers: pd.DataFrame) -> pd.DataFrame:
+def by_layer(layers: pd.DataFrame, dynamics: Dynamics) -> pd.DataFrame:
     """The same of every linear layer by itself, over one step: its own noise over the minibatch's
     in its weight. ``cost`` and ``minibatch_cost`` are in units of the loss.
     """
     own = layers[(layers["seeds"] == "own") & (layers["noise"] != LINEAR)]
+    own = own.assign(cost=float(dynamics.held(np.ones(1), 1)[0]) * own["form"])
     lines = []
     for layer, part in own.groupby("layer", sort=False):
         minibatch = part[part["noise"] == MINIBATCH]
@@ -56,17 +91,17 @@ def by_layer(layers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def coherence(draws: pd.DataFrame) -> pd.DataFrame:
+def coherence(totals: pd.DataFrame) -> pd.DataFrame:
     """How much of each noise's one-step cost is there because tensors of weights err together: a
     row per noise and kind of seeds, the minibatch's and that of its linear weights among them.
 
-    ``coherence`` = 1 − ``apart``/``cost``, paired by draw; the ratios are to the minibatch's.
+    ``coherence`` = 1 − ``apart``/``form``, paired by draw; the ratios are to the minibatch's.
     """
-    one = draws[draws["horizon"] == 1]
-    minibatch = one[one["noise"] == MINIBATCH]
+    totals = totals.assign(cost=totals["form"])
+    minibatch = totals[totals["noise"] == MINIBATCH]
     lines = []
-    for key, each in one[one["apart"].notna()].groupby(KEYS, sort=False):
-        left, error = quotient(each["apart"], each["cost"], paired=True)
+    for key, each in totals[totals["apart"].notna()].groupby(KEYS, sort=False):
+        left, error = quotient(each["apart"], each["form"], paired=True)
         lines.append(
             dict(zip(KEYS, key, strict=True))
             | over(each, minibatch)
@@ -76,10 +111,14 @@ def coherence(draws: pd.DataFrame) -> pd.DataFrame:
 
 
 def over(each: pd.DataFrame, minibatch: pd.DataFrame) -> dict[str, float]:
-    """The three ratios of one noise's draws to the minibatch's, with errors."""
+    """The three ratios of one noise's draws to the minibatch's, with errors: paired where both have
+    the same draws, which share batches; where the minibatch has more they count as independent,
+    which makes the ratio a little more certain than is said.
+    """
+    paired = list(each["draw"]) == list(minibatch["draw"])
     found = {}
     for name, ratio in RATIOS.items():
-        found[ratio], found[f"{ratio}_stderr"] = quotient(each[name], minibatch[name])
+        found[ratio], found[f"{ratio}_stderr"] = quotient(each[name], minibatch[name], paired)
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 FAMILIES = ("sampled rows", "row sketches", "features", "rounding")
-BASELINE = "uniform-rows"  # the same as a smaller batch
+BASELINE = "uniform-rows"  # the same as a smaller batch of tokens
 
 
 def average(rows: pd.DataFrame) -> pd.DataFrame:

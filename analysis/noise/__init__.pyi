@@ -1,7 +1,8 @@
 from .closed import by_example, by_row, example_sq
 from .curvature import Curvature, Hessian, Kicks
 from .gauss_newton import GaussNewton
-from .horizon import loss_held, spectrum
+from .horizon import Dynamics
+from .lanczos import spectrum
 from .layer import Layer, pair_layer
 from .metric import Steps, steps_of
 from .objective import Objective
@@ -14,6 +15,7 @@ __all__ = [
     "COLUMNS",
     "TOTAL",
     "Curvature",
+    "Dynamics",
     "GaussNewton",
     "Hessian",
     "Kicks",
@@ -32,7 +34,6 @@ __all__ = [
     "compare",
     "exactly",
     "example_sq",
-    "loss_held",
     "noise_scale",
     "pair_layer",
     "random_kept",

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.analysis.noise.curvature import Batches, Curvature
-from sketchvar.analysis.noise.horizon import loss_held, spectrum, stable_until
+from sketchvar.analysis.noise.lanczos import spectrum
 from sketchvar.analysis.noise.metric import Steps
 from sketchvar.analysis.noise.objective import Objective
 from sketchvar.estimators import Choice
@@ -22,10 +21,11 @@ from sketchvar.estimators.seeds import fold
 
 MINIBATCH, LINEAR = "minibatch", "minibatch, linear weights"
 OFTEN = 4  # draws of the minibatch for each of an estimator: its cost varies three times as much
-EDGE = 0.9
-DRAWN = ["noise", "rate", "seeds", "draw", "horizon", "variance", "metric", "cost"]
-DRAWN += ["apart", "negative", "unstable"]
-LAYERS = ["noise", "rate", "seeds", "draw", "layer", "variance", "metric", "cost"]
+MEAN = "mean of the gradients"  # of all draws: the gradient, and a little of the noise
+DRAWN = ["noise", "rate", "seeds", "draw", "variance", "metric", "form", "apart"]
+SPECTRA = ["noise", "rate", "seeds", "draw", "node", "weight"]
+LAYERS = ["noise", "rate", "seeds", "draw", "layer", "variance", "metric", "form"]
+Key = tuple[str, float, str]
 
 
 class Sketched(NamedTuple):
@@ -37,128 +37,132 @@ class Sketched(NamedTuple):
     one_seed: bool = False
 
     @property
-    def key(self) -> tuple[str, float, str]:
+    def key(self) -> Key:
         """Its noise, rate and seeds in tables."""
         return self.choice.name, self.choice.rate, "one" if self.one_seed else "own"
 
 
 @dataclass(frozen=True)
-class Price:
-    """What noise δ of a gradient costs: of the step, u = D∘δ, D the step sizes; and over horizons.
+class Ruler:
+    """What noise δ of a gradient is measured by: the step sizes D, and the curvature H of other
+    examples than those of the noise. The noise of the update is u = D∘δ.
 
-    variance ‖δ‖², metric δᵀDδ, and per horizon the loss that is left behind, by the curvature H of
-    other examples than those of the noise: at T = 1 from uᵀHu itself, else by ``depth`` products
-    with D^½HD^½ (``spectrum``), of ``products``. Source: ``loss_held``.
-
-    Curvature at which steps would diverge counts as ``EDGE`` of the least such: the loss is no
-    quadratic there, and training lives with it.
+    ``curvature`` gives single forms uᵀHu, ``products`` multiplies by H where a spectrum is asked
+    for, ``depth`` times.
     """
 
     objective: Objective
     curvature: Curvature
     products: Curvature
     steps: Steps
-    horizons: tuple[float, ...] = (1,)
-    schedule: tuple[float, ...] = ()
     depth: int = 16
 
-    def held(self, curvatures: Any, horizon: float) -> Any:
-        s = self.steps
-        return loss_held(curvatures, horizon, s.momentum, s.nesterov, self.schedule)
+    def form(self, noise: Float[Tensor, " N"], batches: Batches, seed: int) -> float:
+        """uᵀHu."""
+        return self.curvature.form(self.steps.sizes * noise, batches, seed)
 
-    def costs(
-        self, noise: Float[Tensor, " N"], batches: Batches, seed: int, over: bool
-    ) -> tuple[list[float], float, float]:
-        """The cost at every horizon (NaN past the first step unless ``over``), and the shares of
-        the noise, in the metric, along directions in which the loss curves down, and in which steps
-        would diverge.
+    def apart(self, noise: Float[Tensor, " N"], batches: Batches, seed: int) -> float:
+        """The same where every tensor of weights errs for itself, as it does if its noise is
+        another minibatch's: with a random sign for each, which leaves the diagonal blocks of H, in
+        expectation.
         """
-        u = self.steps.sizes * noise
-        one = self.curvature.form(u, batches, seed) * float(self.held([1.0], 1)[0])
-        if not over or all(horizon == 1 for horizon in self.horizons):
-            found = [one if horizon == 1 else math.nan for horizon in self.horizons]
-            return found, math.nan, math.nan
+        g = torch.Generator().manual_seed(fold(seed, "signs"))
+        blocks = self.objective.blocks.values()
+        signs = (2 * torch.randint(2, (len(blocks),), generator=g) - 1).tolist()
+        turned = noise.clone()
+        for sign, block in zip(signs, blocks, strict=True):
+            turned[block] *= sign
+        return self.form(turned, batches, seed)
+
+    def metric(self, noise: Float[Tensor, " N"]) -> float:
+        """δᵀDδ."""
+        return float(noise.double().square() @ self.steps.sizes.double())
+
+    def spectrum(
+        self, noise: Float[Tensor, " N"], batches: Batches, seed: int
+    ) -> list[tuple[float, float]]:
+        """How D^½δ spreads over the curvature D^½HD^½: (node, weight) pairs."""
         root = self.steps.sizes.sqrt()
 
         def product(z: Tensor) -> Tensor:
             return root * self.products.product(root * z, batches, seed)
 
         nodes, weights = spectrum(product, root * noise, self.depth)
-        shares = weights / max(weights.sum(), 1e-300)
-        edge = stable_until(self.steps.momentum, self.steps.nesterov)
-        known = np.minimum(nodes, EDGE * edge)
-        found = [
-            one if horizon == 1 else float(weights @ self.held(known, horizon))
-            for horizon in self.horizons
-        ]
-        return found, float(shares[nodes < 0].sum()), float(shares[nodes >= edge].sum())
-
-    def apart(self, noise: Float[Tensor, " N"], batches: Batches, seed: int) -> float:
-        """The cost of one step where every tensor of weights errs for itself, as it does if its
-        noise is another minibatch's: with a random sign for each, which leaves the diagonal blocks
-        of H, in expectation.
-        """
-        g = torch.Generator().manual_seed(fold(seed, "signs"))
-        blocks = self.objective.blocks.values()
-        signs = (2 * torch.randint(2, (len(blocks),), generator=g) - 1).tolist()
-        u = self.steps.sizes * noise
-        for sign, block in zip(signs, blocks, strict=True):
-            u[block] *= sign
-        return self.curvature.form(u, batches, seed) * float(self.held([1.0], 1)[0])
-
-    def layer(
-        self, noise: Float[Tensor, " N"], place: slice, batches: Batches, seed: int
-    ) -> tuple[float, float, float]:
-        """Variance, metric and one-step cost of the noise of the weights in one ``place`` alone."""
-        u = torch.zeros_like(noise)
-        u[place] = self.steps.sizes[place] * noise[place]
-        own = noise[place].double()
-        cost = self.curvature.form(u, batches, seed) * float(self.held([1.0], 1)[0])
-        return float(own.square().sum()), float(own @ u[place].double()), cost
+        return list(zip(nodes.tolist(), weights.tolist(), strict=True))
 
 
-def drawn(
-    price: Price,
+class Draws(NamedTuple):
+    """``totals``: of every draw, its variance ‖δ‖², metric δᵀDδ, uᵀHu (``form``) and that of
+    tensors that err each for itself (``apart``). ``spectra``: how it spreads over curvatures, where
+    that was asked for. ``layers``: of every linear layer by itself.
+    """
+
+    totals: pd.DataFrame
+    spectra: pd.DataFrame
+    layers: pd.DataFrame
+
+
+def draw_noise(
+    ruler: Ruler,
     batches: Iterator[Any],
     choices: Sequence[Sketched],
     draws: int,
     seed: int = 0,
+    spectra: bool = True,
     layers: bool = False,
+    curved: int = 1,
     include: Patterns = None,
     exclude: Patterns = None,
     progress: Callable[[int, int], object] | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``draws`` draws of every choice and ``OFTEN`` times as many of the minibatch, as rows of
-    ``DRAWN``; with ``layers`` also of every linear layer by itself, as rows of ``LAYERS``.
+) -> Draws:
+    """``draws`` draws of every choice, and ``OFTEN`` times as many of the minibatch.
 
-    Each draw takes three batches: the minibatch's noise is (g_a − g_b)/√2, an estimator's Ĝ − G on
-    a, in the weights of linear layers alone, and the curvature is that of c. So draws are
-    independent, curvature and all. The steps are those after (g_a² + g_b²)/2 is seen, to which
-    the side of the noise does not matter. ``LINEAR`` is the minibatch's noise in those weights.
-    Horizons past the first step, and layers, are measured in the first ``draws``.
+    Each draw takes batches of its own: the minibatch's noise is (g_a − g_b)/√2, an estimator's
+    Ĝ − G on a, in the weights of linear layers alone, and the curvature is that of ``curved`` more.
+    So draws are independent, curvature and all. The steps are those after (g_a² + g_b²)/2 is seen,
+    to which the side of the noise does not matter. ``LINEAR`` is the minibatch's noise in those
+    weights, ``MEAN`` the mean of all g_a and g_b, of which only the spectrum is taken. ``apart``,
+    ``spectra`` and ``layers`` are of the first ``draws``.
     """
-    rows: list[tuple[Any, ...]] = []
+    totals: list[tuple[Any, ...]] = []
+    nodes: list[tuple[Any, ...]] = []
     parts: list[tuple[Any, ...]] = []
-    objective = price.objective
+    objective = ruler.objective
     linear = linear_places(objective, choices, include, exclude)
+    mean = squares = torch.zeros_like(ruler.steps.sizes)
+    kept: list[list[Any]] = []
     for draw in range(OFTEN * draws):
-        first, second, third = itertools.islice(batches, 3)
+        first, second, *others = itertools.islice(batches, 2 + curved)
         full, of, own = draw < draws, fold(seed, "curvature", draw), fold(seed, "draw", draw)
         g, h = objective.gradient(first, fold(own, 0)), objective.gradient(second, fold(own, 1))
         known = (g.square() + h.square()) / 2
+        mean, squares = mean + (g + h) / (2 * OFTEN * draws), squares + known / (OFTEN * draws)
+        if full:
+            kept.append(others)
         for key, noise in noises(objective, g, h, first, choices if full else None, linear, own):
-            priced = replace(price, steps=price.steps.after(known, noise))
-            costs, *odd = priced.costs(noise, [third], of, full)
-            apart = priced.apart(noise, [third], of) if full else math.nan
-            square = noise.double().square()
-            whole = float(square.sum()), float(square @ priced.steps.sizes.double())
-            for horizon, cost in zip(price.horizons, costs, strict=True):
-                rows.append((*key, draw, horizon, *whole, cost, apart, *odd))
+            here = replace(ruler, steps=ruler.steps.after(known, noise))
+            if full and spectra:
+                found = here.spectrum(noise, others, of)
+                nodes += [(*key, draw, *pair) for pair in found]
+            form = here.form(noise, others, of)
+            apart = here.apart(noise, others, of) if full else math.nan
+            variance = float(noise.double().square().sum())
+            totals.append((*key, draw, variance, here.metric(noise), form, apart))
             for name, place in linear.items() if full and layers else ():
-                parts.append((*key, draw, name, *priced.layer(noise, place, [third], of)))
+                mine = only(noise, [place])
+                variance, form = float(mine.double().square().sum()), here.form(mine, others, of)
+                parts.append((*key, draw, name, variance, here.metric(mine), form))
         if progress is not None:
             progress(draw + 1, OFTEN * draws)
-    return pd.DataFrame(rows, columns=DRAWN), pd.DataFrame(parts, columns=LAYERS)
+    here = replace(ruler, steps=ruler.steps.after(squares, torch.zeros_like(squares)))
+    for draw, others in enumerate(kept if spectra else []):
+        found = here.spectrum(mean, others, fold(seed, "curvature", draw))
+        nodes += [(MEAN, 1.0, "own", draw, *pair) for pair in found]
+    return Draws(
+        pd.DataFrame(totals, columns=DRAWN),
+        pd.DataFrame(nodes, columns=SPECTRA),
+        pd.DataFrame(parts, columns=LAYERS),
+    )
 
 
 def noises(
@@ -169,7 +173,7 @@ def noises(
     choices: Sequence[Sketched] | None,
     linear: Mapping[str, slice],
     seed: int,
-) -> Iterator[tuple[tuple[str, float, str], Float[Tensor, " N"]]]:
+) -> Iterator[tuple[Key, Float[Tensor, " N"]]]:
     """One draw of the minibatch's noise, by (noise, rate, seeds), from the gradients of two
     batches; with ``choices`` also of that in the ``linear`` weights alone and of every choice, on
     the ``first`` batch.

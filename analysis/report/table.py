@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]  # by column
 NONE = "–"
 
 

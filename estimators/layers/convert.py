@@ -56,7 +56,7 @@ def sketch_linears(
     raises.
 
     What is saved: the part of X that is not kept, unless another operation holds the same X (tanh
-    and ReLU hold their output; a frozen convolution its input). ``python -m analysis bench memory``
+    and ReLU hold their output; a frozen convolution its input). ``sketchvar bench memory``
     measures what is really saved.
     """
     chosen = dict(estimator) if isinstance(estimator, Mapping) else {"*": estimator}

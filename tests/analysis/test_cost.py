@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from sketchvar.analysis.cost import cost
-from sketchvar.analysis.noise.cost import Price, Sketched, drawn, endless
+from sketchvar.analysis.cost.table import price
+from sketchvar.analysis.noise.cost import Ruler, Sketched, draw_noise, endless, only
 from sketchvar.analysis.noise.curvature import Hessian
+from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.noise.metric import Steps
 from sketchvar.analysis.noise.objective import Objective
 from sketchvar.estimators import Choice, CountSketch, UniformRows
@@ -52,12 +54,13 @@ def quadratic():
     a, b, c = (data(seed) for seed in range(3))
     objective = Objective(model, squared)
     sizes = torch.linspace(0.1, 0.6, P * Q, dtype=torch.float64)
-    way = Hessian(objective)
-    price = Price(objective, way, way, Steps(sizes, 0.5), (1.0, 5.0, math.inf), depth=P * Q)
-    choice = Sketched(Choice.of(UniformRows(0.5)))
+    way, steps = Hessian(objective), Steps(sizes, 0.5)
+    ruler = Ruler(objective, way, way, steps, depth=P * Q)
+    chosen = Sketched(Choice.of(UniformRows(0.5)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sketchvar.analysis.noise.cost.OFTEN", 1)
-        rows, layers = drawn(price, endless([a, b, c]), [choice], 50, seed=1, layers=True)
+        found = draw_noise(ruler, endless([a, b, c]), [chosen], 50, seed=1, layers=True)
+    rows = price(found.totals, found.spectra, Dynamics(0.5), (1, 5, math.inf))
     H = 2 / (N * Q) * torch.kron(torch.eye(Q, dtype=torch.float64), c[0].T @ c[0])
     pairs = [(x, 2 / (N * Q) * (x @ model.weight.detach().T - y)) for x, y in (a, b)]
     exact = [weights(x.T @ y) for x, y in pairs]
@@ -66,7 +69,7 @@ def quadratic():
         weights(2 * x[list(kept)].T @ y[list(kept)]) - exact[0]
         for kept in itertools.combinations(range(N), N // 2)
     ]
-    return rows, layers, H, sizes, (exact[0] - exact[1]) / 2**0.5, outcomes
+    return rows, found, H, sizes, (exact[0] - exact[1]) / 2**0.5, outcomes
 
 
 def covariance_cost(H, sizes, noise, steps, beta=0.5):
@@ -103,12 +106,21 @@ def test_costs_are_those_of_every_outcome(quadratic, horizon, steps):
 
 
 def test_the_only_layer_has_all_of_the_cost(quadratic):
-    rows, layers, *_ = quadratic
-    one = rows[rows["horizon"] == 1].set_index(["noise", "draw"])
-    alone = layers.set_index(["noise", "draw"])
-    for column in ("variance", "metric", "cost"):
+    _, found, *_ = quadratic
+    one = found.totals.set_index(["noise", "draw"])
+    alone = found.layers.set_index(["noise", "draw"])
+    for column in ("variance", "metric", "form"):
         np.testing.assert_allclose(alone[column], one.loc[alone.index, column], rtol=1e-8)
-    np.testing.assert_allclose(one["apart"], one["cost"], rtol=1e-8)
+    np.testing.assert_allclose(one["apart"], one["form"], rtol=1e-8)
+
+
+def test_the_mean_of_all_gradients_has_a_spectrum_too(quadratic):
+    found, sizes = quadratic[1], quadratic[3]
+    power = found.spectra.groupby("noise")["weight"].sum()["mean of the gradients"] / 50
+    torch.manual_seed(0)
+    weight = nn.Linear(P, Q, bias=False).double().weight.detach()
+    g, h = (weights(2 / (N * Q) * x.T @ (x @ weight.T - y)) for x, y in (data(0), data(1)))
+    assert power == pytest.approx(float(sizes @ ((g + h) / 2).square()))
 
 
 def deep(seed: int = 0) -> nn.Module:
@@ -121,15 +133,16 @@ def test_random_signs_leave_the_diagonal_blocks():
     model, batch = deep(), data(0)
     objective = Objective(model, squared)
     way = Hessian(objective)
-    price = Price(objective, way, way, Steps(torch.full((objective.size,), 0.3).double()))
+    ruler = Ruler(objective, way, way, Steps(torch.full((objective.size,), 0.3).double()))
     noise = objective.gradient(data(1), 0)
     before = noise.clone()
-    found = torch.tensor([price.apart(noise, [batch], seed) for seed in range(300)])
+    found = torch.tensor([ruler.apart(noise, [batch], seed) for seed in range(300)])
     assert torch.equal(noise, before)
-    truth = sum(price.layer(noise, place, [batch], 0)[2] for place in objective.blocks.values())
+    blocks = objective.blocks.values()
+    truth = sum(ruler.form(only(noise, [place]), [batch], 0) for place in blocks)
     error = found.std() / 300**0.5
     assert abs(found.mean() - truth) < BOUND * error
-    together = 0.5 * way.form(0.3 * noise, [batch], 0)
+    together = way.form(0.3 * noise, [batch], 0)
     assert abs(found.mean() - together) > BOUND * error  # must fail: coherent
 
 
@@ -166,12 +179,13 @@ def test_one_seed_makes_layers_err_together(as_often):
     for one in (False, True):
         objective = Objective(Twice(), squared)
         way = Hessian(objective)
-        price = Price(objective, way, way, Steps(torch.ones(objective.size, dtype=torch.float64)))
-        choice = Sketched(Choice.of(UniformRows(0.25)), one)
-        found, _ = drawn(price, endless([data(i, 8) for i in range(3)]), [choice], 60)
-        rows[one] = found[found["noise"] == "uniform-rows"][["cost", "apart"]].mean()
+        ruler = Ruler(objective, way, way, Steps(torch.ones(objective.size, dtype=torch.float64)))
+        chosen = Sketched(Choice.of(UniformRows(0.25)), one)
+        source = endless([data(i, 8) for i in range(3)])
+        found = draw_noise(ruler, source, [chosen], 60, spectra=False).totals
+        rows[one] = found[found["noise"] == "uniform-rows"][["form", "apart"]].mean()
     # the two errors are equal: their square is 4, where it would be 2; apart they cost the same
-    assert rows[True]["cost"] / rows[False]["cost"] == pytest.approx(2, rel=0.35)
+    assert rows[True]["form"] / rows[False]["form"] == pytest.approx(2, rel=0.35)
     assert rows[True]["apart"] / rows[False]["apart"] == pytest.approx(1, rel=0.35)
 
 
@@ -219,6 +233,10 @@ def test_the_public_function():
     assert set(found.layers["layer"]) == {"0", "2"}
     assert set(found.coherence["seeds"]) == {"own", "one"}
     again = cost(model, squared, batches, ["uniform-rows:0.25"], optimizer, 1, draws=4, seed=3)
+    with pytest.raises(ValueError, match="only one step was measured"):
+        again.over([10])
+    other = found.over([10, 20], schedule=[0.5] * 20)
+    assert set(other["horizon"]) == {10, 20}
     assert again.layers.empty and set(again.table["horizon"]) == {1}
     names = ["variance_ratio", "metric_ratio"]  # the same seed, the same numbers
     assert again.table.iloc[0][names].equals(rows.iloc[0][names])
@@ -307,7 +325,7 @@ def test_bad_input():
         ({"include": "nothing"}, "matches no layer"),
         ({"estimators": ["optimal-rows:0.1"]}, "oracle"),
         ({"estimators": ["uniform-row:0.1"]}, "unknown estimator"),
-        ({"horizon": 0}, "a horizon is 1 step or more"),
+        ({"horizon": 0}, "a horizon is a whole number of steps"),
     ):
         given = {"batches": batches, "estimators": few, "optimizer": optimizer, "draws": 4} | wrong
         with pytest.raises(ValueError, match=what):

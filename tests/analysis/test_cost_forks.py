@@ -13,7 +13,10 @@ from torch.nn import functional as F
 
 from sketchvar.analysis.cost import beside, cost, effective_batches, forks
 from sketchvar.analysis.cost.effective import read_off
+from sketchvar.analysis.cost.predict import FACTORS, joined
 from sketchvar.analysis.cost.state import first_part
+from sketchvar.analysis.noise.cost import OFTEN
+from sketchvar.analysis.noise.horizon import Dynamics
 
 P, Q, B = 4, 3, 32
 
@@ -67,7 +70,7 @@ def test_uniform_rows_of_one_layer_are_a_smaller_batch(forked):
 
 def test_and_their_cost_ratio_says_so_at_every_horizon(forked):
     model, optimizer = start()
-    table = cost(
+    costs = cost(
         model,
         squared,
         batches(500, 3),
@@ -76,15 +79,68 @@ def test_and_their_cost_ratio_says_so_at_every_horizon(forked):
         horizon=(1, 8, math.inf),
         draws=24,
         depth=6,
-    ).table
+    )
+    table = costs.table
     for ratio in ("variance_ratio", "metric_ratio", "cost_ratio"):
         off = (table[ratio] - 3).abs()
         assert (off < 4 * table[f"{ratio}_stderr"]).all()
         assert (table[f"{ratio}_stderr"] < 0.2 * 3).all()
-    both = beside(forked.table, table, 8)
+    both = beside(forked.table, costs, 8)
     assert (both["off_cost"].dropna().abs() < 2).all() and both["off_cost"].notna().any()
-    with pytest.raises(ValueError, match=r"no cost at horizon 7; measured were 1, 8, inf"):
-        beside(forked.table, table, 7)
+    # at the optimum there is nothing to gain, and noise is least where no step is taken: the
+    # joined prediction is of the ratio at the smallest rate
+    line = both[both["by_both"].notna()]
+    assert abs(line["by_both"].item() - 0.25) < 4 * line["by_both_stderr"].item() + 0.03
+
+
+def end(x, signal, noise, factor, steps, beta=0.9):
+    """The expected loss that is lost by noise less what is gained, one direction at a time: by the
+    answers of plain loops to an error at the start and at each step.
+    """
+    total = 0.0
+    for h, s, n in zip(x, signal, noise, strict=True):
+
+        def run(z, m, hit=-1, h=h):
+            for step in range(steps):
+                m = beta * m + (1 - beta) * (h * z + (step == hit))
+                z = z - factor * m
+            return z
+
+        start = float(Dynamics(beta).mode(np.float64(h)))
+        total += 0.5 * h * n * sum(run(0.0, 0.0, hit) ** 2 for hit in range(steps))
+        total -= 0.5 * s / h * (1 - run(1.0, start) ** 2)
+    return total
+
+
+def test_the_joined_prediction_is_what_a_quadratic_does():
+    x = np.array([0.003, 0.03, 0.3, 3.0])
+    powers = {
+        "mean of the gradients": np.array([0.3, 0.2, 0.05, 0.01]),
+        "minibatch": np.array([1.0, 2.0, 2.0, 1.0]),
+        "e": np.array([10.0, 3.0, 0.5, 0.0]),
+    }
+    powers["mean of the gradients"] += powers["minibatch"] / (2 * OFTEN * 4)
+    lines = [
+        (name, 1.0, "own", draw, node, weight)
+        for name, each in powers.items()
+        for draw in range(4)
+        for node, weight in zip(x, each, strict=True)
+    ]
+    columns = ["noise", "rate", "seeds", "draw", "node", "weight"]
+    found = joined(pd.DataFrame(lines, columns=columns), Dynamics(0.9), 10).iloc[0]
+    assert found["by_both_stderr"] == pytest.approx(0, abs=1e-9)  # all draws are the same
+    signal = powers["mean of the gradients"] - powers["minibatch"] / (2 * OFTEN * 4)
+
+    def best(noise) -> float:
+        return min(end(x, signal, noise, factor, 10) for factor in FACTORS)
+
+    goal = best(powers["minibatch"] + powers["e"])
+    fractions = np.linspace(0.1, 1, 91)
+    truth = fractions[np.argmin([abs(best(powers["minibatch"] / f) - goal) for f in fractions])]
+    assert found["by_both"] == pytest.approx(truth, abs=0.02)
+    used = [end(x, signal, powers["minibatch"], factor, 10) for factor in FACTORS]
+    assert 0.2 < FACTORS[np.argmin(used)] < 6  # where no curvature is cut off
+    assert abs(1 / (1 + powers["e"].sum() / powers["minibatch"].sum()) - truth) > 0.05  # must fail
 
 
 def test_forks_of_one_number_are_pairs():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sketchvar.analysis.noise.horizon import loss_held, spectrum, stable_until, step_matrix
+from sketchvar.analysis.noise.horizon import Dynamics
+from sketchvar.analysis.noise.lanczos import spectrum
 
 CURVATURES = np.array([0.02, 0.3, 1.0, 1.9])
 
@@ -34,39 +35,71 @@ def held_by_sgd(
 def test_every_error_goes_through_torchs_optimizer(horizon, momentum, nesterov):
     rates = [1 - t / 10 for t in range(horizon)]
     truth = [held_by_sgd(x, horizon, momentum, nesterov, rates) for x in CURVATURES]
-    found = loss_held(CURVATURES, horizon, momentum, nesterov, rates)
+    found = Dynamics(momentum, nesterov, tuple(rates)).held(CURVATURES, horizon)
     np.testing.assert_allclose(found, truth, rtol=1e-12)
     if horizon > 1:  # must fail: another momentum is another cost
-        assert (abs(loss_held(CURVATURES, horizon, 0.5, nesterov, rates) / truth - 1) > 0.05).any()
+        assert (
+            abs(Dynamics(0.5, nesterov, tuple(rates)).held(CURVATURES, horizon) / truth - 1) > 0.05
+        ).any()
 
 
 def test_closed_forms():
     x, T = CURVATURES, 12
     np.testing.assert_allclose(
-        loss_held(x, T), 0.5 * x * (1 - (1 - x) ** (2 * T)) / (1 - (1 - x) ** 2)
+        Dynamics().held(x, T), 0.5 * x * (1 - (1 - x) ** (2 * T)) / (1 - (1 - x) ** 2)
     )
-    np.testing.assert_allclose(loss_held(x, 1, 0.9), 0.5 * 0.1**2 * x)
+    np.testing.assert_allclose(Dynamics(0.9).held(x, 1), 0.5 * 0.1**2 * x)
     wide = np.append(x, [10.0, 37.0])
     for beta, each in ((0.0, x), (0.9, wide)):
         truth = (1 + beta) / (2 * (2 * (1 + beta) - (1 - beta) * each))
-        np.testing.assert_allclose(loss_held(each, math.inf, beta), truth)
-        np.testing.assert_allclose(loss_held(each, 5000, beta), truth, rtol=1e-6)
+        np.testing.assert_allclose(Dynamics(beta).held(each, math.inf), truth)
+        np.testing.assert_allclose(Dynamics(beta).held(each, 5000), truth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.8, True)])
+def test_what_is_gained_is_what_torchs_optimizer_gains(momentum, nesterov):
+    rates = (1.0, 0.7, 0.4, 0.1, 0.1)
+    dynamics = Dynamics(momentum, nesterov, rates)
+    for x in CURVATURES:
+        w = torch.nn.Parameter(torch.tensor(1 / x, dtype=torch.float64))  # a gradient of 1
+        optimizer = torch.optim.SGD([w], 0.0, momentum, nesterov=nesterov)
+        start = float(dynamics.mode(x)) / x / (1 - momentum)
+        optimizer.state[w]["momentum_buffer"] = torch.tensor(start, dtype=torch.float64)
+        for rate in rates:
+            optimizer.param_groups[0]["lr"] = rate * (1 - momentum)
+            w.grad = x * w.detach()
+            optimizer.step()
+        truth = 0.5 * x * (1 / x**2 - float(w.detach()) ** 2)
+        assert float(dynamics.gained(x, 5)) == pytest.approx(truth, rel=1e-9)
+    assert float(dynamics.gained(0.0, 5)) == pytest.approx(sum(rates), rel=1e-3)
+
+
+def test_the_mode_is_where_an_error_ends():
+    for beta, nesterov in ((0.9, False), (0.8, True)):
+        dynamics, x = Dynamics(beta, nesterov), 0.01
+        (a, b), (c, d), _ = dynamics.step(np.float64(x))
+        state = np.array([1.0, 0.0])
+        for _ in range(2000):
+            state = np.array([[a, b], [c, d]]) @ state
+        assert float(dynamics.mode(np.float64(x))) == pytest.approx(state[1] / state[0])
+        assert float(dynamics.mode(np.float64(1e-6))) == pytest.approx(1e-6, rel=1e-3)
+    assert Dynamics(0.9, schedule=(0.5, 2.0)).edge == pytest.approx(19)
 
 
 def test_what_is_flat_negative_or_unstable():
     flat = np.array([0.0, -3.0])
-    assert (loss_held(flat, 1000, 0.9) == 0).all()
-    np.testing.assert_allclose(loss_held(flat, math.inf, 0.9), 0.25, rtol=1e-5)
-    assert np.isinf(loss_held(np.array([2.1, 39.0]), math.inf, 0.0)).all()
-    assert list(np.isinf(loss_held(np.array([2.1, 39.0]), math.inf, 0.9))) == [False, True]
-    assert np.isfinite(loss_held(np.array([2.1]), 10)).all()
+    assert (Dynamics(0.9).held(flat, 1000) == 0).all()
+    np.testing.assert_allclose(Dynamics(0.9).held(flat, math.inf), 0.25, rtol=1e-5)
+    assert np.isinf(Dynamics().held(np.array([2.1, 39.0]), math.inf)).all()
+    assert list(np.isinf(Dynamics(0.9).held(np.array([2.1, 39.0]), math.inf))) == [False, True]
+    assert np.isfinite(Dynamics().held(np.array([2.1]), 10)).all()
     for beta, nesterov in ((0.0, False), (0.9, False), (0.9, True)):
-        edge = stable_until(beta, nesterov)
-        (a, b), (c, d), _ = step_matrix(np.float64(edge), beta, nesterov)
+        dynamics = Dynamics(beta, nesterov)
+        (a, b), (c, d), _ = dynamics.step(np.float64(dynamics.edge))
         assert np.abs(np.linalg.eigvals([[a, b], [c, d]])).max() == pytest.approx(1)
     for wrong in (0, 1.5, math.nan):
         with pytest.raises(ValueError, match="a horizon is"):
-            loss_held(flat, wrong)
+            Dynamics().held(flat, wrong)
 
 
 def quadratic(size: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -103,7 +136,7 @@ def test_quadrature_is_the_covariance_of_the_whole_quadratic(horizon):
             nodes, weights = spectrum(
                 lambda v: sizes.sqrt() * (h @ (sizes.sqrt() * v)), sizes.sqrt() * column, depth
             )
-            total += float(weights @ loss_held(nodes, horizon, momentum))
+            total += float(weights @ Dynamics(momentum).held(nodes, horizon))
         return total
 
     assert cost(n) == pytest.approx(truth, rel=1e-6)
