@@ -14,7 +14,7 @@ from sketchvar.estimators.designs import (
 )
 from sketchvar.estimators.estimator import Traits
 from sketchvar.estimators.moments import Moments, total_sq
-from sketchvar.estimators.sampling import SampledRows, normalized
+from sketchvar.estimators.sampling import SampledRows, normalize
 from sketchvar.estimators.seeds import generator
 
 
@@ -38,9 +38,9 @@ class BernoulliRows(SampledRows):
         k = self.k(norms.shape[0])
         if k == norms.shape[0]:
             return torch.ones_like(norms)
-        order = descending(norms)
+        order = order_by_norm(norms)
         tail = tail_sums(norms[order])
-        t = winners(norms[order], k)
+        t = count_winners(norms[order], k)
         c = (k - t) / tail.gather(0, t[None])
         return torch.where(norms == 0, 0.0, (c * norms).clamp(max=1))
 
@@ -103,9 +103,9 @@ class WinnerTakeAllRows(SampledRows):
         one.
         """
         n, k = norms.shape[0], self.k(norms.shape[0])
-        order = descending(norms)
-        t = n if k == n else int(winners(norms[order], k))
-        return order, t, normalized(norms[order[t:]])
+        order = order_by_norm(norms)
+        t = n if k == n else int(count_winners(norms[order], k))
+        return order, t, normalize(norms[order[t:]])
 
     def factor(self, n: int, t: int) -> float:
         """f of the design that draws k − t of n − t rows."""
@@ -128,22 +128,22 @@ class TopRows(SampledRows):
     traits = Traits(biased=True, needs_pair=True)
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        kept = descending(norms)[: self.k(norms.shape[0])]
+        kept = order_by_norm(norms)[: self.k(norms.shape[0])]
         return torch.zeros_like(norms).index_fill_(0, kept, 1.0)
 
     def sample(self, norms: Float[Tensor, " n"], seed: int) -> Sample:
-        rows = descending(norms)[: self.k(norms.shape[0])]
+        rows = order_by_norm(norms)[: self.k(norms.shape[0])]
         return Sample(rows, torch.ones_like(norms[rows]))
 
     def bias_sq(self, m: Moments) -> Float[Tensor, ""]:
         """‖E Ĝ − G‖²_F."""
-        return sum_sq_without(m, descending(m.x_sq.sqrt())[: self.k(m.n)])
+        return sum_sq_without(m, order_by_norm(m.x_sq.sqrt())[: self.k(m.n)])
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return self.bias_sq(m)
 
 
-def descending(norms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+def order_by_norm(norms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Row numbers from the largest norm to the least, ties in order of row, so that forward and
     variance agree.
     """
@@ -155,7 +155,7 @@ def tail_sums(ordered: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return ordered.flip(0).cumsum(0).flip(0)
 
 
-def winners(ordered: Float[Tensor, " n"], k: int) -> Int[Tensor, ""]:
+def count_winners(ordered: Float[Tensor, " n"], k: int) -> Int[Tensor, ""]:
     """How many rows to keep for certain, of descending norms aᵢ and for k < n rows in all; at most
     k − 1.
 

@@ -33,6 +33,11 @@ class Centered(Estimator):
     reads of X and Y.
     Source: derived in this project; a control variate as in Owen 2013,
     https://artowen.su.domains/mc/, §8.9.
+
+    >>> from sketchvar.estimators import CountSketch
+    >>> m = Moments.of(torch.ones(8, 3), torch.rand(8, 2))  # rows that are all their mean
+    >>> Centered(CountSketch(0.25)).variance(m)
+    tensor(0., dtype=torch.float64)
     """
 
     inner: Estimator
@@ -67,7 +72,7 @@ class Centered(Estimator):
         return (torch.outer(y.shape[0] * x_mean, y_mean) + rest).to(y.dtype)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return self.inner.variance(centered_moments(m))
+        return self.inner.variance(center_moments(m))
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return self.inner.kept_bytes(n, p, dtype) + p * max(dtype.itemsize, 4)
@@ -136,7 +141,7 @@ class Then(Estimator):
 DIGITS_LEFT = 1e-6
 
 
-def centered_moments(m: Moments) -> Moments:
+def center_moments(m: Moments) -> Moments:
     """Moments of (X − 1x̄ᵀ, Y − 1ȳᵀ), subtracted before anything is squared, so that a large mean
     costs no digits.
 

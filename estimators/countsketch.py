@@ -31,6 +31,9 @@ class CountSketch(RowSketch[Buckets]):
     Source: Charikar, Chen, Farach-Colton 2002, https://doi.org/10.1007/3-540-45465-9_59; the
     balanced partition, which removes the variance of the bucket sizes, is derived in this project's
     tests.
+
+    >>> CountSketch(rate=0.25).compress(torch.ones(8, 3), seed=0).tensors[0].shape
+    torch.Size([2, 3])
     """
 
     balanced: bool = True

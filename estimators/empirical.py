@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sketchvar.estimators.estimator import Estimator, check_pair, tensors
+from sketchvar.estimators.estimator import Estimator, as_tensors, check_pair
 from sketchvar.estimators.moments import wide
 from sketchvar.estimators.seeds import fold
 
@@ -39,13 +39,18 @@ class Empirical(NamedTuple):
 
 
 def empirical(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) -> Empirical:
-    """Mean and variance of ``estimator`` on X (n × p), Y (n × q) over a fixed number of draws; sums
-    in float64.
+    """Measure mean and variance of ``estimator`` on X (n × p), Y (n × q) over a fixed number of
+    draws; sums in float64.
+
+    >>> from sketchvar.estimators import UniformRows
+    >>> seen = empirical(UniformRows(0.5), torch.eye(8), torch.eye(8), draws=100, seed=0).variance
+    >>> f"{seen.value:.3f} ± {seen.stderr:.3f}"  # every half of the rows errs alike here
+    '8.000 ± 0.000'
 
     Draw i uses the seed ``fold(seed, i)``. Raises ValueError for fewer than two draws, which have
     no standard error. NumPy arrays and integers are taken too.
     """
-    x, y = tensors(x, y)
+    x, y = as_tensors(x, y)
     check_pair(x, y)
     if draws < 2:
         raise ValueError(

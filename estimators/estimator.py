@@ -113,19 +113,23 @@ class KeepsRows(KeepsMatrix):
 
 
 def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:
-    """Ĝ (p × q), an estimate of XᵀY from X (n × p) and Y (n × q); the same seed gives the same
-    estimate.
+    """Estimate XᵀY (p × q) from X (n × p) and Y (n × q); the same seed gives the same estimate.
+
+    >>> from sketchvar.estimators import Exact
+    >>> estimate(Exact(), torch.eye(2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), seed=0)
+    tensor([[1., 2.],
+            [3., 4.]])
 
     NumPy arrays and integers are taken too; tensors that require a gradient are taken as numbers.
     Raises ValueError for shapes that do not fit, TypeError for tensors that are not of one floating
     dtype.
     """
-    x, y = tensors(x, y)
+    x, y = as_tensors(x, y)
     check_pair(x, y)
     return estimator.contract(estimator.compress(x, index(seed)), y)
 
 
-def tensors(*given: Any) -> tuple[Tensor, ...]:
+def as_tensors(*given: Any) -> tuple[Tensor, ...]:
     """Arrays, as NumPy's, or tensors as tensors without a graph, which share their memory.
 
     Raises TypeError for what is neither.
@@ -170,7 +174,7 @@ def check_rate(estimator: object, rate: float) -> None:
 
 
 def kept_count(rate: float, size: int) -> int:
-    """How many of ``size`` rows (or features) a rate keeps: max(1, round(rate · size)), and 0 of
-    0.
+    """Count how many of ``size`` rows (or features) a rate keeps: max(1, round(rate · size)), and
+    0 of 0.
     """
     return min(size, max(1, round(rate * size)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.estimators.sampling import ImportanceRows, for_rows, normalized
+from sketchvar.estimators.sampling import ImportanceRows, match_rows, normalize
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,5 +32,5 @@ class GroupedRows(ImportanceRows):
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         if self.scores is None:
-            return normalized(norms)
-        return normalized(norms * for_rows(self, self.scores, norms))
+            return normalize(norms)
+        return normalize(norms * match_rows(self, self.scores, norms))

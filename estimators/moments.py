@@ -86,7 +86,7 @@ class Moments:
         """What ``make()`` gives, made when it is first asked for under ``key`` and kept since."""
         if key not in self._once:
             self._once[key] = make()
-        return self._once[key]  # type: ignore[no-any-return]
+        return self._once[key]
 
     @cached_property
     def G(self) -> Float[Tensor, "p q"]:

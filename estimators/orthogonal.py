@@ -88,7 +88,7 @@ class SubsampledDCT(RowSketch[SignedRows]):
         middle = (m.x_sq * m.y_sq)[m.n // 2 : m.n // 2 + m.n % 2].sum()
         each = (
             (1 - 1 / n) * (m.Q + 2 * m.C - 3 * m.D)
-            + (mirror_sum(m) + 3 * m.D + middle) / 2
+            + (sum_mirrored(m) + 3 * m.D + middle) / 2
             - m.D / n
             - m.C
         )
@@ -127,7 +127,7 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
         return (square - m.C).clamp(min=0)
 
 
-def mirror_sum(m: Moments) -> Float[Tensor, ""]:
+def sum_mirrored(m: Moments) -> Float[Tensor, ""]:
     """Σ ‖x_a‖²‖y_a'‖² + 2⟨x_a,x_a'⟩⟨y_a,y_a'⟩ over the rows a ≠ a' = n − 1 − a, counted from the
     other end.
     """

@@ -36,6 +36,9 @@ class StochasticRounding(Estimator):
     of X in each phase.
     Source: Chen et al. 2021 (ActNN), https://arxiv.org/abs/2104.14129; rotation: Xi et al. 2023,
     https://arxiv.org/abs/2306.11987.
+
+    >>> StochasticRounding(bits=2).kept_bytes(n=10, p=64, dtype=torch.float32)  # of 2560
+    248
     """
 
     bits: int

@@ -42,6 +42,9 @@ class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
     Bytes: k·p. Time: 2kpq.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684 (column-row
     sampling).
+
+    >>> UniformRows(rate=0.5).compress(torch.arange(4.0)[:, None], seed=0).tensors[0].T / 2**0.5
+    tensor([[0., 1.]])
     """
 
     replacement: bool = False
@@ -161,7 +164,7 @@ class NormRows(ImportanceRows):
     """
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return normalized(norms)
+        return normalize(norms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +205,7 @@ class ScoredRows(ImportanceRows):
             )
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        scored = normalized(norms * for_rows(self, self.scores, norms))
+        scored = normalize(norms * match_rows(self, self.scores, norms))
         return (1 - self.floor) * scored + self.floor / max(norms.shape[0], 1)
 
 
@@ -220,10 +223,10 @@ class OptimalRows(ImportanceRows):
     traits = Traits(oracle=True)
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return normalized(norms * for_rows(self, self.y_sq, norms).sqrt())
+        return normalize(norms * match_rows(self, self.y_sq, norms).sqrt())
 
 
-def for_rows(
+def match_rows(
     estimator: object, known: Float[Tensor, " m"] | None, norms: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """What was ``known`` of each row in advance, in float64; ValueError unless it is of these
@@ -244,7 +247,7 @@ def for_rows(
     return known.to(norms.device, torch.float64)
 
 
-def normalized(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def normalize(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Scores divided by their sum; uniform where all are zero, NaN where the sum is not finite. No
     device sync.
     """

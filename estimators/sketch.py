@@ -1,7 +1,7 @@
 """RowSketch (abstract): keeps SᵀX, with S drawn without looking at X."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -38,7 +38,7 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
     rate: float
     # (S, size) -> S in pieces of ``size`` rows of SᵀX, in order, where S can be cut: ``apply`` of
     # each piece gives those rows
-    cut: ClassVar[Callable[[Any, int], Iterable[Any]] | None] = None
+    cut: ClassVar["staticmethod[[Any, int], Iterable[Any]] | None"] = None
 
     def __post_init__(self) -> None:
         check_rate(self, self.rate)

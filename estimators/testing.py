@@ -43,10 +43,10 @@ def assert_unbiased(
     """
     exact = x.T @ y
     if draws:
-        mean = empirical(estimator, x, y, draws, seed).mean
+        seen = empirical(estimator, x, y, draws, seed).mean
         false_alarm = 2 * torch.special.ndtr(torch.tensor(-BOUND, dtype=torch.float64))
         bound = -torch.special.ndtri(false_alarm / 2 / exact.numel())  # one chance for all entries
-        worst = mean.z(exact).abs().max()
+        worst = seen.z(exact).abs().max()
         assert worst < bound, f"{estimator} is biased: an entry of its mean is at z = {worst:.1f}"
         return
     mean, _ = mean_and_variance(estimator, x, y)

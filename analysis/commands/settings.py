@@ -52,8 +52,8 @@ def read_value(text: str, kind: Any) -> Any:
         inner = [each for each in get_args(kind) if each is not NoneType]
         return None if text.lower() == "none" else read_value(text, inner[0])
     if get_origin(kind) is tuple:
-        inner, parts = get_args(kind), text.split(",")
-        each = [inner[0]] * len(parts) if inner[-1] is Ellipsis else list(inner)
+        kinds, parts = get_args(kind), text.split(",")
+        each = [kinds[0]] * len(parts) if kinds[-1] is Ellipsis else list(kinds)
         return tuple(read_value(part, one) for part, one in zip(parts, each, strict=True))
     if kind is bool:
         if text.lower() not in ("true", "false"):

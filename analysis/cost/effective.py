@@ -2,6 +2,8 @@
 predicted.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -19,10 +21,9 @@ PREDICTIONS = ("variance", "metric", "cost")
 def best_factors(rows: pd.DataFrame) -> dict[tuple[str, float, float], float]:
     """The learning rate factor of the least mean loss over the tuning forks, of every method."""
     tuned = rows[rows["tuning"].astype(bool)].groupby([*METHOD, "factor"])["loss"].mean()
-    return {
-        key: float(part.droplevel(METHOD).idxmin())
-        for key, part in tuned.groupby(METHOD, sort=False)
-    }
+    least = tuned.reset_index().sort_values("loss", kind="stable").drop_duplicates(METHOD)
+    keys = least[METHOD].itertuples(index=False, name=None)
+    return dict(zip(keys, least["factor"].astype(float), strict=True))
 
 
 def effective_batches(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
@@ -51,7 +52,8 @@ def of_losses(losses: pd.DataFrame, level: float) -> pd.DataFrame:
     """The same from losses by fork (a row each) and method (a column each)."""
     values = losses.dropna().to_numpy()
     values = np.minimum(values, 10 * values[np.isfinite(values)].max(initial=1.0))  # diverged
-    n, methods = len(values), list(losses.columns)
+    n = len(values)
+    methods: list[Any] = list(losses.columns)
     exact = [i for i, (name, _, _) in enumerate(methods) if name == EXACT]
     fractions = np.array([methods[i][2] for i in exact])
     whole = exact[int(fractions.argmax())]

@@ -148,7 +148,7 @@ class Rows:
         self.found: dict[tuple[Any, ...], float] = {}
         if known is not None and len(known):
             for line in known[known["steps"] == steps].itertuples(index=False):
-                self.found[tuple(getattr(line, key) for key in KEYS)] = line.loss
+                self.found[tuple(getattr(line, key) for key in KEYS)] = float(line.loss)  # type: ignore[arg-type]
 
     @property
     def table(self) -> pd.DataFrame:

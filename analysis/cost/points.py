@@ -78,7 +78,7 @@ def fresh(training: Training, step: int, what: str) -> Iterator[Batch]:
 
 
 def stops(
-    points: Points, folder: Folder, progress: object = None
+    points: Points, folder: Folder, progress: Progress | None = None
 ) -> Iterator[tuple[int, Training]]:
     """Train, and stop at every point; the learning rate is that of the step to come. Goes on from
     the last point at which it stopped before, which is yielded again.

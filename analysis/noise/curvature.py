@@ -120,7 +120,9 @@ class Hessian(Curvature):
                 gradients = torch.autograd.grad(
                     loss, weights, create_graph=True, materialize_grads=True
                 )
-                inner = sum((g * v).sum() for g, v in zip(gradients, vectors, strict=True))
-                parts = torch.autograd.grad(inner, weights, materialize_grads=True)
+                along = [(g * v).sum() for g, v in zip(gradients, vectors, strict=True)]
+                parts = torch.autograd.grad(
+                    torch.stack(along).sum(), weights, materialize_grads=True
+                )
             total += self.objective.joined(dict(zip(names, parts, strict=True)))
         return total / len(batches)

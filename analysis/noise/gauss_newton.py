@@ -70,8 +70,8 @@ class GaussNewton(Curvature):
             pairs = [forward_ad.unpack_dual(z) for z in outputs]
             tangents = [torch.zeros_like(z) if t is None else t.detach() for z, t in pairs]
         slopes = torch.autograd.grad(value, leaves, create_graph=True)
-        inner = sum((s * t).sum() for s, t in zip(slopes, tangents, strict=True))
-        curved = torch.autograd.grad(inner, leaves, materialize_grads=True)
+        along = [(s * t).sum() for s, t in zip(slopes, tangents, strict=True)]
+        curved = torch.autograd.grad(torch.stack(along).sum(), leaves, materialize_grads=True)
         return list(zip([z for z, _ in pairs], tangents, curved, strict=True))
 
 

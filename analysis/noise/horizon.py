@@ -90,8 +90,8 @@ class Dynamics:
 
     def limit(self, x: Numbers) -> Numbers:
         """f_∞ for x > 0: from the fixed point of the covariance, where there is one."""
-        (a, b), (c, d), (s, t) = self.step(x)
-        b, d, s, t = (np.full_like(x, each) for each in (b, d, s, t))
+        (a, old), (c, kept), (move, fresh) = self.step(x)
+        b, d, s, t = (np.full_like(x, each) for each in (old, kept, move, fresh))
         rows = [
             [1 - a * a, -2 * a * b, -b * b],
             [-a * c, 1 - a * d - b * c, -b * d],

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sketchvar.analysis.noise.closed import example_sq
 from sketchvar.estimators import Moments
-from sketchvar.estimators.estimator import check_pair, tensors
+from sketchvar.estimators.estimator import as_tensors, check_pair
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def pair_layer(x: Tensor, y: Tensor) -> Layer:
     Raises ValueError for shapes that do not fit or fewer than two examples, which have no minibatch
     variance.
     """
-    x, y = tensors(x, y)
+    x, y = as_tensors(x, y)
     if x.ndim != y.ndim or x.shape[:-1] != y.shape[:-1] or x.ndim not in (2, 3):
         raise ValueError(
             "X and Y must be n × p and n × q, or S × T × p and S × T × q for S examples of T rows, "

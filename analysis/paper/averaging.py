@@ -23,9 +23,9 @@ def average_sketches(
     draws: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Average m sketches, a row per estimator and count m: the measured ``variance`` of the mean of m sketches of
-    ``rate``, the closed forms of ``one`` sketch of rate m·rate, which keeps as much, and of a
-    ``single`` sketch of ``rate``.
+    """Average m sketches, a row per estimator and count m: the measured ``variance`` of the mean of
+    m sketches of ``rate``, the closed forms of ``one`` sketch of rate m·rate, which keeps as much,
+    and of a ``single`` sketch of ``rate``.
 
     Raises ValueError where m·rate exceeds 1.
     """
@@ -44,7 +44,7 @@ def average_sketches(
 def measure_average(
     estimator: Estimator, count: int, x: Tensor, y: Tensor, draws: int, seed: int
 ) -> Measured:
-    """Measure the variance of the mean of ``count`` independent estimates of XᵀY, by ``draws`` of it."""
+    """Measure the variance of the mean of ``count`` independent estimates of XᵀY, by ``draws``."""
     exact = (wide(x).T @ wide(y)).double()
     errors = []
     for i in range(draws):

@@ -127,8 +127,8 @@ def throughput(rows: pd.DataFrame) -> Figure:
 
 @in_paper_style
 def variance(rows: pd.DataFrame, layer: str) -> Figure:
-    """Rows of ``variance.correct`` at one rate: the quantities on the left, their normalised ratios and
-    the bound right.
+    """Rows of ``variance.correct`` at one rate: the quantities on the left, their normalised ratios
+    and the bound right.
     """
     shown = rows[rows["layer"] == layer].sort_values("step")
     steps = range(len(shown))

@@ -129,7 +129,8 @@ ITEMS: dict[str, Item] = {
     ),
     "depth": Item(
         "does the ratio grow with depth?",
-        "study", "rows.parquet", lambda rows, drawn: paper.probed_figures.by_depth(rows, drawn.rate),
+        "study", "rows.parquet",
+        lambda rows, drawn: paper.probed_figures.by_depth(rows, drawn.rate),
         {"estimators": ("gaussian", "countsketch", "uniform-rows", "rounding:2"), "rates": (0.1,)},
     ),
     "damage": Item(

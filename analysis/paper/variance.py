@@ -68,8 +68,8 @@ def count_bounds(rows: pd.DataFrame) -> tuple[str, ...]:
 
 
 def find_middle(rows: pd.DataFrame) -> str:
-    """Find the layer that the paper looks at, the intermediate one in the middle of the encoder, or the
-    middle layer.
+    """Find the layer that the paper looks at, the intermediate one in the middle of the encoder, or
+    the middle layer.
     """
     names = list(dict.fromkeys(rows["layer"]))
     inner = [name for name in names if name.endswith(("intermediate.dense", "up"))]

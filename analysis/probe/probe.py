@@ -21,7 +21,6 @@ from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.scalars import write_scalars
 from sketchvar.analysis.probe.units import Examples
 from sketchvar.analysis.probe.watch import NOT_FINITE, layers
-from sketchvar.estimators import spell
 from sketchvar.estimators.choice import Estimators, Rates, as_list
 
 
@@ -103,7 +102,7 @@ class Probe:
             )
         if whole and self.ranks.size > 1:
             raise ValueError(
-                f"{spell(whole[0].estimator)} needs X and Y themselves, and this model trains on several processes;"
+                f"{whole[0]} needs X and Y themselves, and this model trains on several processes;"
                 " leave it out"
             )
         if every < 1:

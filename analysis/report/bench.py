@@ -100,7 +100,7 @@ def peaks(rows: pd.DataFrame) -> Table:
 def accounts(rows: pd.DataFrame) -> Table:
     """What holds memory for backward, by operation, in percent."""
     lines = []
-    for row in rows.to_dict("records"):
+    for row in list_rows(rows):
         held = json.loads(row["account"])
         shares = {name: size / row["saved"] for name, size in held.items()}
         listed = ", ".join(

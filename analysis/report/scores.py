@@ -6,7 +6,7 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.table import Column, Row, Table, list_rows, text, values
+from sketchvar.analysis.report.table import Column, Row, Table, list_rows, name_values, text, values
 
 ORACLE = "optimal-rows"
 WORDS = {
@@ -41,7 +41,7 @@ def gaps(rows: pd.DataFrame, step: int, rate: float) -> Table:
     feet: tuple[Row, ...] = (
         {
             "layer": "median",
-            **ratios.median().to_dict(),
+            **name_values(ratios.median()),
             "gap_closed": gap["gap_closed"].median(),
         },
     )

@@ -18,6 +18,7 @@ from sketchvar.analysis.report.table import (
     Table,
     list_rows,
     make_table,
+    name_values,
     text,
     values,
     write_digits,
@@ -130,9 +131,9 @@ def by_layer(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:
     total = batch_fraction(shown).set_index(["layer", "estimator"]).loc[TOTAL]
     sums = {"minibatch_example": once.sum(), "noise_scale": scale[TOTAL]}
     feet: list[Row] = [
-        {"layer": "median", **ratios.median().to_dict()},
-        {"layer": TOTAL, **sums, **total["ratio"].to_dict()},
-        {"layer": SHARES[1], **total["fraction"].to_dict()},
+        {"layer": "median", **name_values(ratios.median())},
+        {"layer": TOTAL, **sums, **name_values(total["ratio"])},
+        {"layer": SHARES[1], **name_values(total["fraction"])},
     ]
     columns = [
         text("layer"),
@@ -147,7 +148,7 @@ def by_layer(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:
         tuple(columns),
         list_rows(wide.reset_index()),
         CAPTION,
-        heads=({"layer": SHARES[0], **shares.to_dict()},) if len(shares) else (),
+        heads=({"layer": SHARES[0], **name_values(shares)},) if len(shares) else (),
         feet=tuple(feet),
     )
 

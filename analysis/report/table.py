@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]  # by column
 NONE = "–"
 
 
@@ -64,7 +64,12 @@ def to_json(value: Any) -> Any:
 
 def list_rows(frame: pd.DataFrame) -> tuple[Row, ...]:
     """The rows of a DataFrame."""
-    return tuple({str(k): v for k, v in row.items()} for row in frame.to_dict("records"))
+    return tuple({str(name): v for name, v in row.items()} for row in frame.to_dict("records"))
+
+
+def name_values(values: pd.Series) -> dict[str, Any]:
+    """A Series as a part of a row."""
+    return {str(name): value for name, value in values.items()}
 
 
 def text(field: str, title: str | None = None) -> Column:

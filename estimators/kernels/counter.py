@@ -32,7 +32,7 @@ def philox(
     a, b, c, d = first.long(), second, stream, call
     for _ in range(10):
         left, right = a * 0xD2511F53, c * 0xCD9E8D57  # modulo 2⁶⁴
-        first, third = (right >> 32) & WORD ^ b ^ low, (left >> 32) & WORD ^ d ^ high
+        first, third = (right >> 32) & WORD ^ b ^ low, (left >> 32) & WORD ^ d ^ high  # type: ignore[assignment]
         a, b, c, d = first, right & WORD, third, left & WORD  # type: ignore[assignment]
         low, high = (low + 0x9E3779B9) & WORD, (high + 0xBB67AE85) & WORD
     return a, b, c, d  # type: ignore[return-value]

@@ -146,7 +146,7 @@ def row_bytes(handle: int, p: int, dtype: torch.dtype) -> float:
     return numbered(handle).kept_bytes(2**16, p, dtype) / 2**16
 
 
-# as torch.compiler.assume_constant_result does, which would load Dynamo for people who never compile
+# as torch.compiler.assume_constant_result does, which loads Dynamo, also for who never compiles
 row_bytes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -114,7 +114,7 @@ class Product(torch.autograd.Function):
         weight, seed, *payload = ctx.saved_tensors
         saved = len(payload)
         if ctx.dtypes is not None:
-            payload = unpack(*payload, ctx.dtypes)
+            payload = unpack(*payload, ctx.dtypes)  # type: ignore[call-arg]
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         if needs_weight and not torch.compiler.is_compiling():  # not in a pass for other gradients
             needs_weight = torch._C._will_engine_execute_node(ctx.next_functions[1][0])

@@ -235,5 +235,5 @@ def test_in_a_runs_table_and_figures(tmp_path, capsys):
     ]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if "effective batch" in line]
-    assert "50%" in printed[0]
+    assert "50 %" in printed[0]
     assert (tmp_path / "run" / "noise_scale.png").stat().st_size > 10_000

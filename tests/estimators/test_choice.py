@@ -1,5 +1,5 @@
-"""A choice: what is asked for in any way is read once, with its flags, and an oracle is told layer by
-layer.
+"""A choice: what is asked for in any way is read once, with its flags, and an oracle is told layer
+by layer.
 """
 
 from dataclasses import dataclass

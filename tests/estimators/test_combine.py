@@ -28,7 +28,7 @@ from sketchvar.estimators import (
     empirical,
     estimate,
 )
-from sketchvar.estimators.combine import centered_moments
+from sketchvar.estimators.combine import center_moments
 from sketchvar.estimators.seeds import fold
 from sketchvar.estimators.testing import assert_unbiased, mean_and_variance
 
@@ -97,7 +97,7 @@ def test_centred_statistics_keep_their_digits(mean):
     """float32, against float64 of the very same numbers."""
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(500, 8, generator=g) + mean, torch.randn(500, 6, generator=g) + mean
-    m, wide = (centered_moments(Moments.of(a, b)) for a, b in ((x, y), (x.double(), y.double())))
+    m, wide = (center_moments(Moments.of(a, b)) for a, b in ((x, y), (x.double(), y.double())))
     for letter in "QCDL":
         torch.testing.assert_close(
             getattr(m, letter), getattr(wide, letter), rtol=1e-3 * mean / 1e2, atol=0
@@ -109,9 +109,9 @@ def test_centered_moments_are_lazy_and_do_not_touch_the_plain_ones():
     m = Moments.of(x, y)
     _ = m.D
     assert "G" not in vars(m)
-    centered = centered_moments(m)
-    assert centered_moments(m) is centered and centered.D != m.D
-    torch.testing.assert_close(centered_moments(centered).D, centered.D)
+    centered = center_moments(m)
+    assert center_moments(m) is centered and centered.D != m.D
+    torch.testing.assert_close(center_moments(centered).D, centered.D)
 
 
 def test_centered_keeps_one_row_more():

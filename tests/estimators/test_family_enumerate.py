@@ -22,7 +22,7 @@ from sketchvar.estimators import (
     WinnerTakeAllRows,
     estimate,
 )
-from sketchvar.estimators.certain import descending, winners
+from sketchvar.estimators.certain import count_winners, order_by_norm
 from sketchvar.estimators.kernels import cosine_transform
 from sketchvar.estimators.testing import mean_and_variance
 
@@ -241,9 +241,9 @@ def test_the_number_of_winners_is_the_best(k):
     """
     g = torch.Generator().manual_seed(k)
     norms = torch.randn(12, generator=g, dtype=torch.float64).mul(2).exp()
-    ordered = norms[descending(norms)]
+    ordered = norms[order_by_norm(norms)]
     bounds = torch.stack([ordered[t:].sum() / (k - t) for t in range(k)])
-    t = int(winners(ordered, k))
+    t = int(count_winners(ordered, k))
     assert bounds[t] == pytest.approx(bounds.min().item(), rel=1e-12)
     certain = int((BernoulliRows(k / 12).inclusion(norms) == 1).sum())
     assert t == min(certain, k - 1)
