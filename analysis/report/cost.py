@@ -241,7 +241,7 @@ def say_verdict(verdict: pd.DataFrame) -> str:
     known = verdict[verdict["methods"] > 0]
     if known.empty:
         return "No method ended within the range of the exact batches: nothing can be judged."
-    best = known.loc[known["spread"].idxmin()]
+    best = known.sort_values("spread").iloc[0]
     holds = "which these forks do not contradict" if best["p"] >= 0.05 else "though it is rejected"
     return (
         f"Nearest comes {SAID[best['prediction']]}: {best['within']:.0f} of"
