@@ -65,6 +65,8 @@ def add_flags(rows: pd.DataFrame) -> pd.DataFrame:
     if "estimator" not in rows or set(Flags._fields) <= set(rows):
         return rows
     flags = {name: find_flags(name) for name in rows["estimator"].unique()}
+    if "gap_closed" in rows:  # a table of scores, whose layers had learned them: no oracle
+        flags["scored-rows"] = flags["scored-rows"]._replace(oracle=False)
     columns = {
         field: rows["estimator"].map({name: found[i] for name, found in flags.items()}).astype(bool)
         for i, field in enumerate(Flags._fields)

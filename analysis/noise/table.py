@@ -8,7 +8,7 @@ import torch
 
 from sketchvar.analysis.noise import closed
 from sketchvar.analysis.noise.layer import Layer
-from sketchvar.estimators import Choice, choices, spell
+from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.choice import Estimators, Flags, Rates
 
 COLUMNS = ["run", "step", "layer", "p", "q", "rows", "examples", "estimator", "rate", "kept_bytes"]
@@ -34,8 +34,7 @@ def choose_comparable(estimators: Estimators, rates: Rates) -> list[Choice]:
     for choice in found:
         if choice.no_closed_form:
             raise ValueError(
-                f"{spell(choice.estimator)} has no closed form to compare; leave it out, or draw it"
-                " with empirical()"
+                f"{choice} has no closed form to compare; leave it out, or draw it with empirical()"
             )
     return found
 

@@ -24,7 +24,6 @@ from sketchvar.analysis.probe.step import stamp
 from sketchvar.analysis.probe.table import Table, claim
 from sketchvar.analysis.probe.units import Examples
 from sketchvar.analysis.probe.watch import Watch
-from sketchvar.estimators import spell
 from sketchvar.estimators.choice import Estimators, Rates
 
 CLEARED = (
@@ -123,7 +122,7 @@ class Probe:
         whole = [choice for choice in self.choices if choice.needs_pair]
         if whole and self.ranks.size > 1:
             raise ValueError(
-                f"{spell(whole[0].estimator)} needs X and Y themselves, and this model trains on"
+                f"{whole[0]} needs X and Y themselves, and this model trains on"
                 " several processes; leave it out"
             )
         if pairs and self.ranks.size > 1:
