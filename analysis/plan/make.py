@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis import records
-from sketchvar.analysis.folder import Folder, rows_of, task_of
+from sketchvar.analysis.folder import Folder, about_probe, rows_of, task_of
 from sketchvar.analysis.plan.baselines import (
     Single,
     Uniform,
@@ -18,7 +18,7 @@ from sketchvar.analysis.plan.baselines import (
     list_singles,
     trace_curves,
 )
-from sketchvar.analysis.plan.candidates import list_candidates
+from sketchvar.analysis.plan.candidates import drop_unplanned, list_candidates
 from sketchvar.analysis.plan.plan import save_plan
 from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
 from sketchvar.analysis.plan.totals import COPY, Totals, sum_inputs, sum_layers
@@ -76,7 +76,11 @@ def make_plan(
         chosen = minimize_bytes(table, budget.noise or 0.0)
     else:
         chosen = minimize_noise(table, budget.memory)
-    found, uniform, limit = list_singles(table), Uniform.of(rows, dtype, exact), budget.within()
+    found, uniform, limit = (
+        list_singles(table),
+        Uniform.of(drop_unplanned(rows), dtype, exact),
+        budget.within(),
+    )
     best = find_best_single(found, **limit)
     baseline = uniform.within(**limit) if uniform else None
     lines = [describe("this plan", sum_layers(chosen))]
@@ -101,6 +105,8 @@ def kept_dtype(run: Path, precision: str | None) -> torch.dtype:
     """In which X is kept. Raises ValueError where nothing says it."""
     if precision is not None:
         return getattr(torch, precision)
+    if (probed := about_probe(run).get("dtype")) is not None:
+        return getattr(torch, probed)
     if not Folder(run).provenance.exists():
         raise ValueError(
             f"no run.json in {run} says in which precision X is kept; give --precision"
