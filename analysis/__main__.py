@@ -7,8 +7,10 @@ from difflib import get_close_matches
 import sketchvar
 from sketchvar.analysis.commands import (
     bench,
+    cost,
     estimators,
     figures,
+    forks,
     frontier,
     gpu_suite,
     paper,
@@ -34,6 +36,7 @@ chosen steps in every linear layer, and draw the answer.
   sketchvar run --task digits-mlp --rates 0.5   another task, one rate
   sketchvar estimators                          what can be compared
   sketchvar plan runs/NAME --memory 0.25        which estimator at which rate for which layer
+  sketchvar cost                                what an estimator's noise takes from training
   sketchvar train --task digits-mlp             train with every estimator, beside the baselines
   sketchvar figures runs/NAME                   tables and figures of a folder again
 """
@@ -43,6 +46,8 @@ COMMANDS: tuple[Command | Group, ...] = (
     paper.COMMAND,
     frontier.COMMAND,
     plan.COMMAND,
+    cost.COMMAND,
+    forks.COMMAND,
     figures.COMMAND,
     report.COMMAND,
     truth.COMMAND,

@@ -5,11 +5,20 @@
     plot.ratio_by_layer(probe.rows(), step=100, rate=0.1)
 
 Each draws a table as it is written: of a run (``ratio_…``, ``alpha_…``, ``closed_form_and_draws``,
-``noise_scale``), of a frontier, a plan, of redrawn minibatches, of training, of benches. Nothing of
-torch is loaded.
+``noise_scale``), of costs and forks, of a frontier, a plan, of redrawn minibatches, of training, of
+benches. Nothing of torch is loaded.
 """
 
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
+from sketchvar.analysis.cost.figures import (
+    coherence_of_noise,
+    cost_and_bytes,
+    cost_and_variance,
+    cost_by_horizon,
+    cost_by_layer,
+    cost_through_training,
+    effective_batches_and_predictions,
+)
 from sketchvar.analysis.frontier.figure import frontier
 from sketchvar.analysis.plan.figure import ratio_by_memory
 from sketchvar.analysis.study.figures import (
@@ -27,6 +36,13 @@ __all__ = [
     "alpha_through_training",
     "closed_form_and_draws",
     "closed_forms_and_truth",
+    "coherence_of_noise",
+    "cost_and_bytes",
+    "cost_and_variance",
+    "cost_by_horizon",
+    "cost_by_layer",
+    "cost_through_training",
+    "effective_batches_and_predictions",
     "final_losses",
     "frontier",
     "layer_times",

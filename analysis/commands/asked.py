@@ -189,16 +189,11 @@ class OfSweep(ToFolder, OnDevice, OfTask):
     layers: str = option(
         "--layers", default="*", metavar="P", help="pattern of the layers that are sketched"
     )
-    jobs: int = option("--jobs", default=1, type=int, metavar="N", help="runs at a time")
+    jobs: int = options.jobs()
     threads: int = option(
         "--threads", default=1, type=int, metavar="N", help="torch's threads in each run"
     )
-    backend: str = option(
-        "--backend",
-        default="processes",
-        choices=["processes", "ray"],
-        help="where runs are trained: processes of this machine, or a Ray cluster",
-    )
+    backend: str = options.backend()
     retry: bool = option(
         "--retry", default=False, action="store_true", help="train the runs that failed again"
     )

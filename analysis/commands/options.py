@@ -193,16 +193,12 @@ def steps(default: int | None = None, whose: str = "updates") -> Any:
     )
 
 
-def measure_at() -> Any:
-    return option(
-        "--measure-at",
-        type=int,
-        nargs="+",
-        metavar="S",
-        help=(
-            "measure the gradient after so many updates, 0 to N (default: the task's own, up to N)"
-        ),
-    )
+def measure_at(
+    whose: str = (
+        "measure the gradient after so many updates, 0 to N (default: the task's own, up to N)"
+    ),
+) -> Any:
+    return option("--measure-at", type=int, nargs="+", metavar="S", help=whose)
 
 
 def estimators(default: tuple[str, ...] = KINDS, usual: str = "") -> Any:
@@ -264,6 +260,19 @@ def device() -> Any:
         default="auto",
         metavar="D",
         help="auto, cpu, cuda or cuda:N; auto takes a GPU if any",
+    )
+
+
+def jobs(whose: str = "runs at a time") -> Any:
+    return option("--jobs", default=1, type=int, metavar="N", help=whose)
+
+
+def backend(whose: str = "runs are trained") -> Any:
+    return option(
+        "--backend",
+        default="processes",
+        choices=["processes", "ray"],
+        help=f"where {whose}: processes of this machine, or a Ray cluster",
     )
 
 

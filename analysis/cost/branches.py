@@ -20,6 +20,7 @@ from sketchvar.analysis.cost.points import (
     Points,
     Progress,
     fresh,
+    is_finished,
     known,
     read_costs,
     stops,
@@ -52,7 +53,7 @@ class ForkStudy(Points):
     fractions: tuple[float, ...] = FRACTIONS
     factors: tuple[float, ...] = FACTORS
     draws: int = 4
-    depth: int = 12
+    nodes: int = 12
     held_out: int = 8
     curved: int = 4
 
@@ -65,6 +66,13 @@ class ForkStudy(Points):
     def name(self) -> str:
         """The run's id: the task and a fingerprint of every field."""
         return f"forks-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
+
+    def least_forks(self) -> int:
+        """How many forks there are at every point, where no grid of rates has to grow and one rate
+        is the best of all.
+        """
+        methods = len(self.fractions) + len(choices(self.estimators, self.rates))
+        return methods * (len(self.factors) * self.tuning + self.count)
 
 
 def branch(
@@ -86,6 +94,8 @@ def branch(
     task = find_task(study.task, study.options)
     origin = records.provenance(device) | task.provenance()
     folder.claim(study, resume)
+    if is_finished(folder):
+        return out
     folder.describe(study, origin, finished=False)
     ends, effective = out / "forks.parquet", out / "effective.parquet"
     about = {"run": study.name, "task": study.task}
@@ -146,7 +156,7 @@ def predict(study: ForkStudy, training: Training, step: int, show: Progress) -> 
         curvature="gauss-newton",
         schedule=study.schedule(step),
         curved=study.curved,
-        depth=study.depth,
+        nodes=study.nodes,
         seed=fold(study.seed, "cost", step),
         progress=lambda done, total: show("draw", done),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from sketchvar.analysis.cost.measure import Costs
@@ -92,7 +93,7 @@ def beside(effective: pd.DataFrame, costs: Costs, horizon: float) -> pd.DataFram
 
     Three predictions are 1/(1 + ratio): of ``variance``, of the ``metric``, and of ``cost`` over
     that horizon at the learning rate of exact training, its best one beside methods at their own
-    best. ``both`` joins noise and progress (``joined``), for methods at their own best alone.
+    best. ``both`` joins noise and progress (``joined``).
     ``off_…`` is predicted − read off, in units of the interval's half width on that side: within ±1
     where the prediction lies in it; NaN where the loss is outside the range of the exact ones.
     """
@@ -102,9 +103,7 @@ def beside(effective: pd.DataFrame, costs: Costs, horizon: float) -> pd.DataFram
         factor = exact["factor"].item()
         rates = [factor * costs.dynamics.rate(step) for step in range(int(horizon))]
         known = costs.over([horizon], rates)
-        both = joined(costs.draws.spectra, costs.dynamics, horizon)
-        if not tuned:
-            both = both.assign(by_both=np.nan, by_both_stderr=np.nan)
+        both = joined(costs.draws, costs.dynamics, horizon, bool(tuned))
         known = known[known["estimator"] != EXACT].merge(both, on=["estimator", "rate"])
         parts.append(part.merge(known, "left", on=["estimator", "rate"]))
     table = pd.concat(parts, ignore_index=True)
@@ -116,3 +115,41 @@ def beside(effective: pd.DataFrame, costs: Costs, horizon: float) -> pd.DataFram
         off = (table[f"by_{name}"] - table["effective"]) / side.clip(lower=1e-9)
         table[f"off_{name}"] = off.where(table["inside"])
     return table
+
+
+def judge(effective: pd.DataFrame) -> pd.DataFrame:
+    """How each prediction did, over the methods at their own best learning rate whose loss is in
+    the range of exact ones: a row per prediction.
+
+    ``within`` counts those in the interval of what was read off; ``octaves`` is the mean of
+    log₂(predicted / read off), ``spread`` its root mean square; ``rank`` Spearman's correlation.
+    ``p`` is the probability of deviations as large or larger were the prediction true, by χ² of
+    them over the standard errors of both, forks and prediction: as if methods erred independently,
+    which those that share batches do not.
+    """
+    rows = effective[effective["tuned"].astype(bool) & (effective["estimator"] != EXACT)]
+    rows = rows[rows["inside"].astype(bool)]
+    lines = []
+    for name in (*PREDICTIONS, "both"):
+        known = rows[rows[f"by_{name}"].notna()]
+        guess, found = known[f"by_{name}"], known["effective"]
+        octaves = np.log2(guess / found)
+        if name == "both":
+            error = known["by_both_stderr"].fillna(0.0)
+        else:
+            error = guess**2 * known[f"{name}_ratio_stderr"].fillna(0.0)
+        width = known[f"off_{name}"] / (guess - found)  # one over the half width on that side
+        read = 1 / (1.96 * width)
+        z_sq = ((guess - found) ** 2 / (error**2 + read**2)).sum()
+        lines.append(
+            {
+                "prediction": name,
+                "methods": len(known),
+                "within": int((known[f"off_{name}"].abs() <= 1).sum()),
+                "octaves": octaves.mean(),
+                "spread": (octaves**2).mean() ** 0.5,
+                "rank": stats.spearmanr(guess, found)[0] if len(known) > 2 else np.nan,
+                "p": stats.chi2.sf(z_sq, len(known)) if len(known) else np.nan,
+            }
+        )
+    return pd.DataFrame(lines)

@@ -22,7 +22,7 @@ from sketchvar.estimators.layers.convert import Patterns
 
 FRACTIONS = (1.0, 0.5, 0.25, 0.125)
 FACTORS = (0.5, 1.0, 2.0)
-WIDER = 2  # times that a grid of learning rates is made wider, where the best is at its end
+WIDER = 5  # times that a grid of learning rates is made wider, where the best is at its end
 KEYS = ["estimator", "rate", "fraction", "factor", "tuning", "fork"]
 
 

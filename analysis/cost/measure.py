@@ -94,7 +94,7 @@ def cost(
     clip: float = math.inf,
     scaler: Any = None,
     curved: int = 1,
-    depth: int = 16,
+    nodes: int = 16,
     seed: int = 0,
     include: Patterns = None,
     exclude: Patterns = None,
@@ -122,7 +122,7 @@ def cost(
     longer horizons by Gauss–Newton products where kicks are asked for and it can be had.
     It is that of ``curved`` batches, others than those of the noise: one is right for one step; few
     examples have steeper directions than many, and put more of the noise in flat ones, so try 4 for
-    long horizons. ``depth`` is the number of those products: nodes of a spectrum.
+    long horizons. ``nodes`` is the number of those products: nodes of a spectrum.
     ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
     ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
     ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
@@ -155,7 +155,7 @@ def cost(
         kept = kept_bytes(objective, batch, asked)
         way = CURVATURES[curvature](objective)
         ruler = Ruler(
-            objective, way, products(way, batch) if curvature == "kicks" else way, steps, depth
+            objective, way, products(way, batch) if curvature == "kicks" else way, steps, nodes
         )
         far = any(each != 1 for each in horizons)
         found = draw_noise(

@@ -115,6 +115,12 @@ def restore(folder: Folder, training: Training) -> int:
     return int(state["step"])
 
 
+def is_finished(folder: Folder) -> bool:
+    """Whether nothing is left to do in a folder."""
+    path = folder.provenance
+    return path.exists() and bool(records.read_json(path)["finished"])
+
+
 def known(path: Path, step: int) -> bool:
     """Whether a table has rows of this step."""
     return path.exists() and step in set(records.read_rows(path)["step"])
@@ -137,6 +143,7 @@ def write_costs(out: Path, step: int, costs: Costs, about: dict[str, str]) -> No
     parts = {
         "cost-draws": costs.draws.totals,
         "spectra": costs.draws.spectra,
+        "progress": costs.draws.progress,
         "cost-layers": costs.layers,
         "cost": costs.table,
         "coherence": costs.coherence,
@@ -152,14 +159,15 @@ def read_costs(
     if not known(out / "coherence.parquet", step):
         return None
     parts = []
-    for name in ("cost-draws", "spectra", "cost"):
-        rows = records.read_rows(out / f"{name}.parquet")
+    for name in ("cost-draws", "spectra", "progress", "cost"):
+        path = out / f"{name}.parquet"
+        rows = records.read_rows(path) if path.exists() else pd.DataFrame({"step": []})
         parts.append(rows[rows["step"] == step].reset_index(drop=True))
-    totals, spectra, table = parts
+    totals, spectra, progress, table = parts
     steps = steps_of(training.optimizer, training.model.parameters())
     kept = table[["estimator", "rate", "kept_bytes", "share"]].drop_duplicates()
     return Costs(
-        Draws(totals, spectra, pd.DataFrame()),
+        Draws(totals, spectra, pd.DataFrame(), progress),
         Dynamics(steps.momentum, steps.nesterov, schedule),
         tuple(sorted(set(table["horizon"]))),
         kept,

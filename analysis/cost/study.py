@@ -1,5 +1,6 @@
 """CostStudy and measure(): train a task and write what every estimator's noise costs on the way."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,10 +9,20 @@ from typing import ClassVar
 import torch
 
 from sketchvar.analysis import records
-from sketchvar.analysis.cost.measure import CURVATURES, HORIZONS, Costs, cost
-from sketchvar.analysis.cost.points import Loss, Points, Progress, fresh, known, stops, write_costs
+from sketchvar.analysis.cost.measure import CURVATURES, Costs, cost
+from sketchvar.analysis.cost.points import (
+    Loss,
+    Points,
+    Progress,
+    fresh,
+    is_finished,
+    known,
+    stops,
+    write_costs,
+)
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training
+from sketchvar.analysis.noise.horizon import check_horizon
 from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import check_known
@@ -21,7 +32,8 @@ from sketchvar.estimators.seeds import fold
 @dataclass(frozen=True)
 class CostStudy(Points):
     """What to train, where to measure, and what: the cost of ``estimators``, at every one of
-    ``rates`` where they take one, over ``horizons`` and the steps that are left.
+    ``rates`` where they take one, over ``horizons``; unless that is one step alone, also over the
+    steps that are left, and for ever.
 
     ``coherent`` are those that are also drawn with one seed for all layers; ``layers`` measures
     every layer by itself too; ``curved`` batches have the curvature of every draw.
@@ -30,10 +42,10 @@ class CostStudy(Points):
     work: ClassVar[str] = "cost"
     estimators: tuple[str, ...]
     rates: tuple[float, ...]
-    horizons: tuple[float, ...] = HORIZONS
+    horizons: tuple[int, ...] = (1, 10, 100)
     draws: int = 8
     curvature: str = "gauss-newton"
-    depth: int = 16
+    nodes: int = 16
     coherent: tuple[str, ...] = ()
     layers: bool = False
     curved: int = 1
@@ -42,6 +54,8 @@ class CostStudy(Points):
         super().__post_init__()
         check_known("curvature", self.curvature, CURVATURES)
         choices(self.estimators + self.coherent, self.rates)
+        for horizon in self.horizons:
+            check_horizon(horizon)
         if self.draws < 1:
             raise ValueError(f"--draws must be 1 or more, got {self.draws}")
 
@@ -65,6 +79,8 @@ def measure(
     task = find_task(study.task, study.options)
     origin = records.provenance(device) | task.provenance()
     folder.claim(study, resume)
+    if is_finished(folder):
+        return out
     folder.describe(study, origin, finished=False)
     for number, (step, training) in enumerate(stops(study, folder, progress)):
         if known(out / "coherence.parquet", step):  # the last to be written
@@ -86,7 +102,9 @@ def measure_at(
 ) -> Costs:
     """The costs at one step of a training."""
     left = study.steps - step
-    horizons = sorted({*study.horizons, *([left] if left else [])} - {0})
+    horizons: list[float] = sorted({1, *study.horizons})
+    if horizons != [1]:
+        horizons = sorted({*horizons, *([left] if left else []), math.inf})
     return cost(
         training.model,
         Loss(training.task, training.device),
@@ -100,7 +118,7 @@ def measure_at(
         curved=study.curved,
         one_seed=choices(study.coherent, study.rates),
         schedule=study.schedule(step),
-        depth=study.depth,
+        nodes=study.nodes,
         seed=fold(study.seed, "cost", step),
         progress=progress,
     )

@@ -15,6 +15,7 @@ from sketchvar.analysis.noise.curvature import Batches, Curvature
 from sketchvar.analysis.noise.lanczos import spectrum
 from sketchvar.analysis.noise.metric import Steps
 from sketchvar.analysis.noise.objective import Objective
+from sketchvar.analysis.noise.progress import PROGRESS, measure_progress
 from sketchvar.estimators import Choice
 from sketchvar.estimators.layers.convert import Patterns
 from sketchvar.estimators.seeds import fold
@@ -22,6 +23,7 @@ from sketchvar.estimators.seeds import fold
 MINIBATCH, LINEAR = "minibatch", "minibatch, linear weights"
 OFTEN = 4  # draws of the minibatch for each of an estimator: its cost varies three times as much
 MEAN = "mean of the gradients"  # of all draws: the gradient, and a little of the noise
+NOT_ONE = (MINIBATCH, LINEAR, MEAN)  # no estimator's
 DRAWN = ["noise", "rate", "seeds", "draw", "variance", "metric", "form", "apart"]
 SPECTRA = ["noise", "rate", "seeds", "draw", "node", "weight"]
 LAYERS = ["noise", "rate", "seeds", "draw", "layer", "variance", "metric", "form"]
@@ -48,14 +50,14 @@ class Ruler:
     examples than those of the noise. The noise of the update is u = D∘δ.
 
     ``curvature`` gives single forms uᵀHu, ``products`` multiplies by H where a spectrum is asked
-    for, ``depth`` times.
+    for, ``nodes`` times.
     """
 
     objective: Objective
     curvature: Curvature
     products: Curvature
     steps: Steps
-    depth: int = 16
+    nodes: int = 16
 
     def form(self, noise: Float[Tensor, " N"], batches: Batches, seed: int) -> float:
         """uᵀHu."""
@@ -87,19 +89,21 @@ class Ruler:
         def product(z: Tensor) -> Tensor:
             return root * self.products.product(root * z, batches, seed)
 
-        nodes, weights = spectrum(product, root * noise, self.depth)
+        nodes, weights = spectrum(product, root * noise, self.nodes)
         return list(zip(nodes.tolist(), weights.tolist(), strict=True))
 
 
 class Draws(NamedTuple):
     """``totals``: of every draw, its variance ‖δ‖², metric δᵀDδ, uᵀHu (``form``) and that of
     tensors that err each for itself (``apart``). ``spectra``: how it spreads over curvatures, where
-    that was asked for. ``layers``: of every linear layer by itself.
+    that was asked for. ``layers``: of every linear layer by itself. ``progress``: how the steps
+    shorten by it, as ``measure_progress`` has it.
     """
 
     totals: pd.DataFrame
     spectra: pd.DataFrame
     layers: pd.DataFrame
+    progress: pd.DataFrame
 
 
 def draw_noise(
@@ -125,11 +129,12 @@ def draw_noise(
     ``spectra`` and ``layers`` are of the first ``draws``.
     """
     totals: list[tuple[Any, ...]] = []
-    nodes: list[tuple[Any, ...]] = []
+    spread: list[tuple[Any, ...]] = []
     parts: list[tuple[Any, ...]] = []
     objective = ruler.objective
     linear = linear_places(objective, choices, include, exclude)
     mean = squares = torch.zeros_like(ruler.steps.sizes)
+    power: dict[Key, Tensor] = {}
     kept: list[list[Any]] = []
     for draw in range(OFTEN * draws):
         first, second, *others = itertools.islice(batches, 2 + curved)
@@ -141,9 +146,11 @@ def draw_noise(
             kept.append(others)
         for key, noise in noises(objective, g, h, first, choices if full else None, linear, own):
             here = replace(ruler, steps=ruler.steps.after(known, noise))
+            count = draws if key[0] != MINIBATCH else OFTEN * draws
+            power[key] = power.get(key, 0.0) + noise.square() / count
             if full and spectra:
                 found = here.spectrum(noise, others, of)
-                nodes += [(*key, draw, *pair) for pair in found]
+                spread += [(*key, draw, *pair) for pair in found]
             form = here.form(noise, others, of)
             apart = here.apart(noise, others, of) if full else math.nan
             variance = float(noise.double().square().sum())
@@ -157,11 +164,16 @@ def draw_noise(
     here = replace(ruler, steps=ruler.steps.after(squares, torch.zeros_like(squares)))
     for draw, others in enumerate(kept if spectra else []):
         found = here.spectrum(mean, others, fold(seed, "curvature", draw))
-        nodes += [(MEAN, 1.0, "own", draw, *pair) for pair in found]
+        spread += [(MEAN, 1.0, "own", draw, *pair) for pair in found]
+    minibatch = power[MINIBATCH, 1.0, "own"]
+    signal = mean.square() - minibatch / (2 * OFTEN * draws)
+    others = {key[:2]: power[key] for key in power if key[0] not in NOT_ONE and key[2] == "own"}
+    shorter = measure_progress(ruler.steps, signal, squares, minibatch, others, MINIBATCH)
     return Draws(
         pd.DataFrame(totals, columns=DRAWN),
-        pd.DataFrame(nodes, columns=SPECTRA),
+        pd.DataFrame(spread, columns=SPECTRA),
         pd.DataFrame(parts, columns=LAYERS),
+        pd.DataFrame(shorter, columns=PROGRESS),
     )
 
 

@@ -46,6 +46,8 @@ KINDS = (
     Kind("training runs", "summary.parquet", "sweep.contents"),
     Kind("training runs", "sweep.json", "sweep.contents"),
     Kind("redrawn minibatches", "truth.parquet", "truth.contents"),
+    Kind("forks", "effective.parquet", "cost.forks"),
+    Kind("costs of noise", "cost.parquet", "cost.costs"),
     Kind("predicted scores", "scores.parquet", "scores.contents"),
     Kind("a frontier", "frontier.parquet", "frontier.contents"),
     Kind("times of layers", "layer.parquet", "bench.layer"),

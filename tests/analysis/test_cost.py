@@ -55,7 +55,7 @@ def quadratic():
     objective = Objective(model, squared)
     sizes = torch.linspace(0.1, 0.6, P * Q, dtype=torch.float64)
     way, steps = Hessian(objective), Steps(sizes, 0.5)
-    ruler = Ruler(objective, way, way, steps, depth=P * Q)
+    ruler = Ruler(objective, way, way, steps, nodes=P * Q)
     chosen = Sketched(Choice.of(UniformRows(0.5)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sketchvar.analysis.noise.cost.OFTEN", 1)
@@ -268,10 +268,10 @@ def test_what_is_clipped_or_scaled():
     model, _, batches = trained()
     sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.5)
     plain = cost(
-        model, squared, batches, ["uniform-rows:0.25"], sgd, (1, 50), draws=4, depth=3
+        model, squared, batches, ["uniform-rows:0.25"], sgd, (1, 50), draws=4, nodes=3
     ).table
     little = cost(
-        model, squared, batches, ["uniform-rows:0.25"], sgd, (1, 50), draws=4, depth=3, clip=1e-3
+        model, squared, batches, ["uniform-rows:0.25"], sgd, (1, 50), draws=4, nodes=3, clip=1e-3
     ).table
     # one step: a factor that cancels; fifty: shorter steps see less curvature
     assert little["cost_ratio"][0] == pytest.approx(plain["cost_ratio"][0], rel=1e-2)
@@ -289,7 +289,7 @@ def test_what_is_clipped_or_scaled():
         sgd,
         (1, 50),
         draws=4,
-        depth=3,
+        nodes=3,
         scaler=Scaler(),
     ).table
     np.testing.assert_allclose(scaled["cost_ratio"], plain["cost_ratio"], rtol=1e-3)
@@ -341,10 +341,10 @@ def test_kicks_serve_where_there_is_no_gauss_newton():
         return (m(b[0]) - b[1]).square().mean()
 
     ours = cost(
-        model, own, batches, ["uniform-rows:0.25"], optimizer, (1, 10), draws=4, depth=4
+        model, own, batches, ["uniform-rows:0.25"], optimizer, (1, 10), draws=4, nodes=4
     ).table
     theirs = cost(
-        model, squared, batches, ["uniform-rows:0.25"], optimizer, (1, 10), draws=4, depth=4
+        model, squared, batches, ["uniform-rows:0.25"], optimizer, (1, 10), draws=4, nodes=4
     ).table
     np.testing.assert_allclose(ours["cost_ratio"], theirs["cost_ratio"], rtol=0.5)
     assert (theirs["negative"].dropna() < 1e-3).all()

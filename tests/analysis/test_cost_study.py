@@ -1,5 +1,7 @@
 """Costs and forks of tasks, written to folders: whole, resumed, refused."""
 
+from math import inf
+
 import pandas as pd
 import pytest
 
@@ -21,9 +23,9 @@ def costs(**changes) -> CostStudy:
         "options": SMALL,
         "estimators": ("countsketch", "rounding:2"),
         "rates": (0.5,),
-        "horizons": (1.0,),
+        "horizons": (1, 2),
         "draws": 4,
-        "depth": 3,
+        "nodes": 3,
         "coherent": ("countsketch",),
         "layers": True,
     }
@@ -52,8 +54,9 @@ def test_tables(whole):
     wanted = ["step", "estimator", "rate", "kept_bytes", "share", "horizon"]
     wanted += [f"{n}_ratio{e}" for n in ("variance", "metric", "cost") for e in ("", "_stderr")]
     assert list(table)[: len(wanted)] == wanted
-    # one step, and the steps that are left of the schedule
-    assert {s: set(h) for s, h in table.groupby("step")["horizon"]} == {4: {1, 8}, 8: {1, 4}}
+    # what was asked for, the steps that are left of the schedule, and for ever
+    found = {step: set(each) for step, each in table.groupby("step")["horizon"]}
+    assert found == {4: {1, 2, 8, inf}, 8: {1, 2, 4, inf}}
     layers = records.read_rows(whole / "cost-layers.parquet")
     assert set(layers["layer"]) == {"0", "2", "4"} and set(layers["step"]) == {4, 8}
     coherence = records.read_rows(whole / "coherence.parquet")
@@ -91,7 +94,7 @@ def forked(**changes) -> ForkStudy:
         "tuning": 1,
         "fractions": (1.0, 0.5),
         "draws": 4,
-        "depth": 3,
+        "nodes": 3,
         "held_out": 1,
     }
     return ForkStudy(**(given | changes))

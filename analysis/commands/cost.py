@@ -1,0 +1,138 @@
+"""sketchvar cost: what an estimator's noise takes from training, beside the minibatch's own."""
+
+from dataclasses import dataclass
+
+from sketchvar.analysis.commands import options
+from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, words
+from sketchvar.analysis.commands.command import Command
+from sketchvar.analysis.commands.options import option
+from sketchvar.analysis.commands.screen import Screen
+from sketchvar.analysis.commands.show import show_folder
+
+COSTED = (
+    "gaussian",
+    "countsketch",
+    "centered(countsketch)",
+    "uniform-rows",
+    "feature-rademacher",
+    "rounding:1",
+    "rounding:2",
+)
+
+
+@dataclass(frozen=True)
+class OfPoints(ToFolder, OnDevice, OfTask):
+    """What trains a task and stands still on the way."""
+
+    steps: int | None = options.steps(whose="length of the training, as its schedule knows it")
+    measure_at: tuple[int, ...] | None = options.measure_at(
+        "stand still after so many updates, 1 to N (default: a third of them)"
+    )
+    estimators: tuple[str, ...] = options.estimators(COSTED)
+    rates: tuple[float, ...] = options.rates(0.1)
+    seed: int = options.seed()
+
+    def length(self) -> int:
+        """Updates of the whole training."""
+        return self.made().steps if self.steps is None else self.steps
+
+    def points(self) -> tuple[int, ...]:
+        """Where to stand still."""
+        return self.measure_at or (max(1, self.length() // 3),)
+
+
+@dataclass(frozen=True)
+class Asked(OfPoints):
+    """The options of ``cost``."""
+
+    horizons: tuple[int, ...] = option(
+        "--horizons",
+        default=(1, 10, 100),
+        type=int,
+        nargs="+",
+        metavar="T",
+        help=(
+            "steps after which noise is priced; unless it is one step alone, also those that are"
+            " left, and for ever"
+        ),
+    )
+    draws: int = options.draws(8, "of each estimator's noise, and four times of the minibatch's")
+    curvature: str = option(
+        "--curvature",
+        default="gauss-newton",
+        choices=["gauss-newton", "kicks", "hessian"],
+        help="how the curvature of one step is measured",
+    )
+    curved: int = option(
+        "--curvature-batches",
+        default=1,
+        type=int,
+        metavar="N",
+        help="batches that have the curvature of each draw: 4 for long horizons",
+    )
+    nodes: int = option(
+        "--nodes",
+        default=12,
+        type=int,
+        metavar="N",
+        help="nodes of each spectrum: products with the curvature",
+    )
+    coherent: tuple[str, ...] = option(
+        "--one-seed",
+        default=("uniform-rows",),
+        nargs="*",
+        metavar="E",
+        help="estimators that are also drawn with one seed for all layers",
+    )
+    layers: bool = option(
+        "--by-layer",
+        default=False,
+        action="store_true",
+        help="measure every linear layer by itself too",
+    )
+
+
+def main(asked: Asked, screen: Screen) -> None:
+    """Train, measure at every point, then show it."""
+    from sketchvar.analysis.cost.study import CostStudy, measure
+    from sketchvar.analysis.noise.cost import OFTEN
+
+    changes, device = asked.changes(), asked.pick_device()
+    with words():
+        study = CostStudy(
+            task=asked.task,
+            steps=asked.length(),
+            measure_at=asked.points(),
+            device=device,
+            seed=asked.seed,
+            options=changes,
+            estimators=asked.estimators,
+            rates=asked.rates,
+            horizons=asked.horizons,
+            draws=asked.draws,
+            curvature=asked.curvature,
+            nodes=asked.nodes,
+            coherent=asked.coherent,
+            layers=asked.layers,
+            curved=asked.curved,
+        )
+    out, last = asked.folder("cost", asked.task), study.measure_at[-1]
+    what = f"Training {asked.task} for {last} updates on {device}; costs go to {out}/cost.parquet"
+    draws = OFTEN * asked.draws * len(study.measure_at)
+    with screen.progress(what, {"train": last, "draw": draws}, out) as update:
+        measure(study, out, True, update)
+    show_folder(out, screen)
+
+
+COMMAND = Command(
+    "cost",
+    "measure what an estimator's noise takes from training, beside the minibatch's own",
+    (
+        "Train a task, and at chosen steps draw the noise of minibatches and of every estimator,"
+        " and measure what each takes from the decrease of the loss: over one step and over longer"
+        " horizons, by the curvature and the optimizer's own steps. Writes cost.parquet,"
+        " cost-layers.parquet (with --by-layer), coherence.parquet, run.json and figures."
+    ),
+    Asked,
+    main,
+)

@@ -1,0 +1,280 @@
+"""What noise costs, and where forks ended: tables, figures and a verdict."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sketchvar.analysis import records
+from sketchvar.analysis.report.contents import Contents, Picture
+from sketchvar.analysis.report.table import (
+    NONE,
+    Column,
+    Row,
+    Table,
+    list_rows,
+    text,
+    values,
+    write_digits,
+    write_percent,
+    write_short,
+)
+
+WORDS = {
+    "variance": "E‖Ĝ − G‖² over that of drawing the minibatch, all weights together",
+    "metric": "the same with every entry weighted by the optimizer's own step size",
+    "cost": (
+        "the loss that the noise of the coming steps leaves behind at their end, over that of the"
+        " minibatch's noise; ∞: for ever, at this learning rate"
+    ),
+    "coherence": "1 − the cost where every tensor errs for itself / the cost",
+}
+FORK_WORDS = {
+    "effective": "the fraction of the batch with which exact training ends at the same loss",
+    "variance, metric, cost": (
+        "1 / (1 + that ratio); the cost over the forks' steps at exact training's learning rate"
+    ),
+    "both": "noise and progress joined: each at its own best learning rate, from spectra",
+}
+SAID = {
+    "variance": "the variance",
+    "metric": "the variance in the optimizer's metric",
+    "cost": "the cost over the forks' horizon",
+    "both": "noise and progress joined",
+}
+
+
+def costs(folder: Path, rate: float | None = None) -> Contents:
+    """All of a folder of ``cost``; it shows every rate, whatever ``rate``."""
+    from sketchvar.analysis.cost import figures
+
+    rows = records.read_rows(folder / "cost.parquet")
+    tables, pictures = [cost(rows)], cost_pictures(rows)
+    if (folder / "coherence.parquet").exists():
+        noises = records.read_rows(folder / "coherence.parquet")
+        tables.append(coherence(noises))
+        pictures += (
+            Picture(
+                "coherence",
+                "How much of each noise's cost is there because weights err together",
+                lambda: figures.coherence_of_noise(noises),
+            ),
+        )
+    if (folder / "cost-layers.parquet").exists():
+        layers = records.read_rows(folder / "cost-layers.parquet")
+        pictures += (
+            Picture(
+                "cost_by_layer",
+                "One-step cost ratio of every layer by itself",
+                lambda: figures.cost_by_layer(layers),
+            ),
+        )
+    about = records.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    return Contents(
+        title=str(about.get("run", folder.name)),
+        tables=tuple(tables),
+        pictures=pictures,
+        sentences=(say_few(rows),) if int(rows["draws"].max()) < 4 else (),
+        words=WORDS,
+        provenance=about,
+    )
+
+
+def cost_pictures(rows: pd.DataFrame) -> tuple[Picture, ...]:
+    """The figures that ``cost.parquet`` makes."""
+    from sketchvar.analysis.cost import figures
+
+    return (
+        Picture(
+            "cost",
+            "Cost ratio against variance ratio, one point per estimator",
+            lambda: figures.cost_and_variance(rows),
+        ),
+        Picture(
+            "cost_by_horizon",
+            "Cost ratio by the number of steps that are looked at",
+            lambda: figures.cost_by_horizon(rows),
+        ),
+        Picture(
+            "cost_and_bytes",
+            "What bytes buy: variance and one-step cost",
+            lambda: figures.cost_and_bytes(rows),
+        ),
+        Picture(
+            "cost_through_training",
+            "One-step cost ratio through training",
+            lambda: figures.cost_through_training(rows),
+        ),
+    )
+
+
+def cost(rows: pd.DataFrame) -> Table:
+    """The three ratios of every estimator at the last measured step, cost over every horizon."""
+    rows = rows[rows["step"] == rows["step"].max()]
+    horizons = sorted(set(rows["horizon"]))
+    keys = ["estimator", "rate", "share"]
+    wide = rows[rows["horizon"] == horizons[0]]
+    for i, horizon in enumerate(horizons):
+        mine = rows[rows["horizon"] == horizon][[*keys, "cost_ratio", "cost_ratio_stderr"]]
+        names = {"cost_ratio": f"cost_{i}", "cost_ratio_stderr": f"cost_{i}_stderr"}
+        wide = wide.merge(mine.rename(columns=names), on=keys)
+    columns = (
+        Column("estimator", name_method, text=True),
+        values("share", "bytes", write_percent),
+        with_error("variance_ratio", "variance"),
+        with_error("metric_ratio", "metric"),
+        *(
+            with_error(f"cost_{i}", "cost, " + write_horizon(horizon))
+            for i, horizon in enumerate(horizons)
+        ),
+    )
+    step, task = int(rows["step"].max()), rows["task"].iloc[0] if "task" in rows else "a model"
+    odd = rows["unstable"].max()
+    caption = f"± one standard error, {int(rows['draws'].max())} draws of each estimator."
+    if odd > 0.01:
+        caption += (
+            f" Up to {write_percent(odd)} of a noise is in directions so steep that steps nearly"
+            " diverge."
+        )
+    title = f"{task} after {step} updates: noise of an estimator over the minibatch's"
+    return Table("cost", title, columns, list_rows(wide), caption)
+
+
+def coherence(rows: pd.DataFrame) -> Table:
+    """How much of each noise is coherent, at the last measured step."""
+    rows = rows[rows["step"] == rows["step"].max()]
+
+    def name(row: Row) -> str:
+        label = f"{row['noise']} {row['rate']:g}" if row["rate"] < 1 else str(row["noise"])
+        return label + (", one seed for all layers" if row["seeds"] == "one" else "")
+
+    columns = (
+        Column("noise", name, text=True),
+        with_error("variance_ratio", "variance"),
+        with_error("cost_ratio", "cost, 1 step"),
+        with_error("coherence", "coherence"),
+    )
+    title = "How much of the cost is there because tensors of weights err together"
+    caption = "Over the minibatch's, the first row on other draws than those that it is over."
+    return Table("coherence", title, columns, list_rows(rows), caption)
+
+
+def forks(folder: Path, rate: float | None = None) -> Contents:
+    """All of a folder of ``forks``."""
+    from sketchvar.analysis.cost import figures
+    from sketchvar.analysis.cost.effective import judge
+
+    rows = records.read_rows(folder / "effective.parquet")
+    about = records.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    ahead = about.get("study", {}).get("ahead")
+    last = rows[rows["step"] == rows["step"].max()]
+    verdict = judge(last)
+    parts = (
+        records.read_rows(folder / "cost.parquet") if (folder / "cost.parquet").exists() else None
+    )
+    return Contents(
+        title=str(about.get("run", folder.name)),
+        tables=(
+            effective(last[last["tuned"].astype(bool)], "at its own best learning rate", ahead),
+            effective(last[~last["tuned"].astype(bool)], "at the common learning rate", ahead),
+            judged(verdict),
+        ),
+        pictures=(
+            Picture(
+                "effective",
+                "The effective batch that forks were read off at, beside predictions",
+                lambda: figures.effective_batches_and_predictions(rows),
+            ),
+            *(() if parts is None else cost_pictures(parts)),
+        ),
+        sentences=(say_verdict(verdict),),
+        words=WORDS | FORK_WORDS,
+        provenance=about,
+    )
+
+
+def effective(rows: pd.DataFrame, how: str, ahead: int | None) -> Table:
+    """Where forks ended, and what was predicted."""
+
+    def name(row: Row) -> str:
+        if row["estimator"] == "exact":
+            return f"exact, {row['fraction']:g} of the batch"
+        return name_method(row)
+
+    def read_off(row: Row) -> str:
+        if row["estimator"] == "exact":
+            return NONE
+        mark = "" if row["inside"] else " (end of the range)"
+        return f"{row['effective']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{mark}"
+
+    columns = (
+        Column("method", name, text=True),
+        values("factor", "rate ×", write_short),
+        values("loss", None, "{:.4f}".format),
+        with_error("behind", "− exact"),
+        Column("effective", read_off),
+        *(values(f"by_{p}", p, "{:.2f}".format) for p in ("variance", "metric", "cost", "both")),
+    )
+    steps = f"after {ahead} steps" if ahead else "at their end"
+    title = f"Forks {steps}, every method {how}: loss, effective batch and predictions"
+    count = int(rows["forks"].max()) if len(rows) else 0
+    caption = f"{count} forks of each, paired by their batches; intervals of 95 % by bootstrap."
+    return Table("effective", title, columns, list_rows(rows), caption)
+
+
+def judged(verdict: pd.DataFrame) -> Table:
+    """How each prediction did."""
+    columns = (
+        text("prediction"),
+        values("methods", None, write_short),
+        values("within", "in the interval", write_short),
+        values("octaves", "octaves off", "{:+.2f}".format),
+        values("spread", "root mean square", "{:.2f}".format),
+        values("rank", "rank correlation", "{:.2f}".format),
+        values("p", "p", "{:.2g}".format),
+    )
+    title = "Predictions of the effective batch, over methods at their own best learning rate"
+    return Table("judged", title, columns, list_rows(verdict))
+
+
+def say_verdict(verdict: pd.DataFrame) -> str:
+    """Which prediction comes nearest, and whether it holds."""
+    known = verdict[verdict["methods"] > 0]
+    if known.empty:
+        return "No method ended within the range of the exact batches: nothing can be judged."
+    best = known.loc[known["spread"].idxmin()]
+    holds = "which these forks do not contradict" if best["p"] >= 0.05 else "though it is rejected"
+    return (
+        f"Nearest comes {SAID[best['prediction']]}: {best['within']:.0f} of"
+        f" {best['methods']:.0f} in the interval, {2 ** best['spread']:.2f} times off in the root"
+        f" mean square, {holds} (p = {best['p']:.2g})."
+    )
+
+
+def say_few(rows: pd.DataFrame) -> str:
+    """Why there are no error bars."""
+    return f"{int(rows['draws'].max())} draws: too few for a standard error; give 4 or more."
+
+
+def with_error(field: str, title: str) -> Column:
+    """A column of means with one standard error."""
+
+    def show(row: Row) -> str:
+        mean, error = row[field], row.get(f"{field}_stderr")
+        if mean != mean:
+            return NONE
+        known = error is not None and error == error
+        return f"{write_digits(mean)} ± {error:.1g}" if known else write_digits(mean)
+
+    return Column(title, show)
+
+
+def name_method(row: Row) -> str:
+    """An estimator with its rate, where it takes one."""
+    return f"{row['estimator']} {row['rate']:g}" if row["rate"] < 1 else str(row["estimator"])
+
+
+def write_horizon(horizon: float) -> str:
+    """A number of steps."""
+    if horizon == float("inf"):
+        return "∞"
+    return f"{horizon:g} step" + ("s" if horizon > 1 else "")
