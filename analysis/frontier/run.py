@@ -11,7 +11,7 @@ import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import claim
-from sketchvar.analysis.folder import rows_of, task_of
+from sketchvar.analysis.folder import kept_dtype, rows_of
 from sketchvar.analysis.frontier.pairs import read_pair
 from sketchvar.analysis.frontier.rows import (
     BUDGETS,
@@ -141,7 +141,8 @@ def read_source(comparison: Comparison) -> Task | Layer | pd.DataFrame:
         device = torch.device(comparison.device)
         return pair_layer(*(t.to(device) for t in read_pair(Path(comparison.pair))))
     if comparison.run:
-        return of_run(rows_of(Path(comparison.run)), task_of(Path(comparison.run)).dtype)
+        rows = rows_of(Path(comparison.run))
+        return of_run(rows, kept_dtype(Path(comparison.run), rows))
     task = comparison.made()
     task.check()
     return task

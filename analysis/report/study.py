@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sketchvar.analysis import records
-from sketchvar.analysis.folder import Folder, rows_of, task_of
+from sketchvar.analysis.folder import Folder, kept_dtype, rows_of
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
 from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
 from sketchvar.analysis.report import plan
@@ -209,14 +209,13 @@ def remarks(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def share_of_bytes(shown: pd.DataFrame, folder: Path) -> pd.Series:
-    """Bytes kept over the bytes of X by estimator, all layers together; empty where the rows of an
-    older version do not say in which precision X is kept.
+    """Bytes kept over the bytes of X by estimator, all layers together; empty where nothing says in
+    which precision X is kept, as in the files that a Probe of an earlier version wrote.
     """
-    if "x_bytes" not in shown:
-        try:
-            each = task_of(folder).dtype.itemsize
-        except ValueError:
-            return pd.Series(dtype=float)
-        shown = shown.assign(x_bytes=shown["rows"] * shown["p"] * each)
-    sums = shown.groupby("estimator", sort=False)[["kept_bytes", "x_bytes"]].sum()
-    return sums["kept_bytes"] / sums["x_bytes"]
+    try:
+        each = kept_dtype(folder, shown).itemsize
+    except ValueError:
+        return pd.Series(dtype=float)
+    shown = shown.assign(whole=shown["rows"] * shown["p"] * each)
+    sums = shown.groupby("estimator", sort=False)[["kept_bytes", "whole"]].sum()
+    return sums["kept_bytes"] / sums["whole"]
