@@ -121,6 +121,7 @@ def kept_dtype(run: Path, rows: pd.DataFrame) -> torch.dtype:
         return WIDTHS[int(line["x_bytes"] / (line["rows"] * line["p"]))]
     if not Folder(run).provenance.exists():
         raise ValueError(
-            f"nothing in {run} says in which precision X is kept; give --precision, or measure again"
+            f"nothing in {run} says in which precision X is kept; give --precision, or measure"
+            " again"
         )
     return task_of(run).dtype

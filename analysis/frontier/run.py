@@ -81,9 +81,11 @@ class Comparison:
                 f"--draws must be 0, or 2 or more for a standard error, got {self.draws}"
             )
         if self.layer:
-            Probe(self.made().model(), pairs=[self.layer])  # refuses a name that it does not know
+            Probe(
+                self.make_task().model(), pairs=[self.layer]
+            )  # refuses a name that it does not know
 
-    def made(self) -> Task:
+    def make_task(self) -> Task:
         """The task. Raises ValueError for one that is not known."""
         return find_task(self.task, self.options)
 
@@ -95,12 +97,12 @@ class Comparison:
     @property
     def points(self) -> tuple[int, ...]:
         """The steps of the task that are measured; step 0 alone where there is no task."""
-        return (0,) if self.pair or self.run else self.step or self.made().measure_at
+        return (0,) if self.pair or self.run else self.step or self.make_task().measure_at
 
     @property
     def total(self) -> int:
         """Updates of the whole training."""
-        return max(self.made().steps, self.points[-1]) if self.steps is None else self.steps
+        return max(self.make_task().steps, self.points[-1]) if self.steps is None else self.steps
 
     @property
     def fractions(self) -> list[float]:
@@ -143,7 +145,7 @@ def read_source(comparison: Comparison) -> Task | Layer | pd.DataFrame:
     if comparison.run:
         rows = rows_of(Path(comparison.run))
         return of_run(rows, kept_dtype(Path(comparison.run), rows))
-    task = comparison.made()
+    task = comparison.make_task()
     task.check()
     return task
 
