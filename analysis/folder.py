@@ -97,7 +97,17 @@ def rows_of(run: Path) -> pd.DataFrame:
     )
     if rows.empty:
         raise ValueError(f"{path} holds no rows; the run stopped before its first measured step")
+    rows.attrs = {}
     return rows.reset_index(drop=True)
+
+
+def about_probe(run: Path) -> dict[str, Any]:
+    """What the files of a Probe say of its run, the last of them: see ``records.read_about``.
+
+    Empty where there are none.
+    """
+    steps = sorted(run.glob("step-*.parquet"))
+    return records.read_about(steps[-1]) if steps else {}
 
 
 def task_of(run: Path) -> Task:

@@ -18,6 +18,7 @@ import torch
 
 from sketchvar.estimators.choice import Flags, choose
 
+ABOUT = "sketchvar"  # what a table's attrs say of the run that it is of
 PACKAGES = ("sketchvar", "torch", "numpy", "pandas")
 
 
@@ -50,6 +51,13 @@ def read_rows(path: Path) -> pd.DataFrame:
         ) from None
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What a file that a Probe wrote carries of its run: its name, the dtype of its products, what
+    was asked for, coverage and provenance. Empty for any other.
+    """
+    return read_rows(path).attrs.get(ABOUT, {})
+
+
 def add_flags(rows: pd.DataFrame) -> pd.DataFrame:
     """Add the columns oracle, biased and takes_rate where rows of estimators were recorded before
     tables had them; a name that is no estimator's, as "plain", has none.
@@ -57,6 +65,8 @@ def add_flags(rows: pd.DataFrame) -> pd.DataFrame:
     if "estimator" not in rows or set(Flags._fields) <= set(rows):
         return rows
     flags = {name: find_flags(name) for name in rows["estimator"].unique()}
+    if "gap_closed" in rows:  # a table of scores, whose layers had learned them: no oracle
+        flags["scored-rows"] = flags["scored-rows"]._replace(oracle=False)
     columns = {
         field: rows["estimator"].map({name: found[i] for name, found in flags.items()}).astype(bool)
         for i, field in enumerate(Flags._fields)

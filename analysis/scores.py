@@ -18,6 +18,7 @@ from sketchvar.analysis.loop import start
 from sketchvar.analysis.probe import Layer, Probe
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task
 from sketchvar.estimators import (
+    Choice,
     Estimator,
     NormRows,
     OptimalRows,
@@ -27,11 +28,12 @@ from sketchvar.estimators import (
     sketch_linears,
     unsketch,
 )
+from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.layers.linear import Sketched
-from sketchvar.estimators.layers.predicted import row_scores, with_scores
+from sketchvar.estimators.layers.predicted import row_scores
 
 FLOOR = 0.1
-KEYS = ["layer", "estimator", "rate", "step"]
+KEYS = ["layer", "estimator", "rate", "step", *Flags._fields]
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def scores(
     check(steps, batches)
     training = start(task, steps, torch.device(device), seed)
     model = training.model
-    sketch_linears(model, ScoredRows(rate, torch.ones(1), FLOOR))
+    sketch_linears(model, ScoredRows(rate, floor=FLOOR))
     for step in range(steps):
         batch = training.batch(step)
         with padding_left_out(batch):
@@ -126,7 +128,8 @@ def scores(
                 example = noise.by_example(layer.example_sq, layer.moments.C)
                 for name, estimator in candidates(layer, learned[layer.name], rate).items():
                     variance = float(estimator.variance(layer.moments))
-                    rows.append((layer.name, name, rate, steps, step, variance, float(example)))
+                    where = (layer.name, name, rate, steps, *Choice.of(estimator).flags)
+                    rows.append((*where, step, variance, float(example)))
     return summary(pd.DataFrame(rows, columns=[*KEYS, "batch", "variance", "minibatch_example"]))
 
 
@@ -143,7 +146,7 @@ def candidates(layer: Layer, position_sq: Tensor, rate: float) -> dict[str, Esti
     return {
         "uniform-rows": UniformRows(rate),
         "norm-rows": NormRows(rate),
-        "scored-rows": with_scores(ScoredRows(rate, torch.ones(1), FLOOR), predicted),
+        "scored-rows": ScoredRows(rate, predicted, FLOOR),
         "optimal-rows": OptimalRows(rate, m.y_sq),
     }
 

@@ -76,7 +76,7 @@ def look(names: list[str]) -> dict[str, tuple[object, str]]:
     return {name: (colours[i % 10], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
 
 
-def method(estimator: str, rate: float) -> str:
+def label_choice(estimator: str, rate: float) -> str:
     """Label an estimator with its rate, where it takes one."""
     return f"{estimator} {rate:g}" if rate < 1 else estimator
 

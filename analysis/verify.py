@@ -1,4 +1,4 @@
-"""Verify: every estimator against repeated draws on several kinds of pairs, each difference as a
+"""Verify every estimator against repeated draws on several kinds of pairs, each difference as a
 z-score.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sketchvar.analysis.loop import layers_at
 from sketchvar.analysis.tasks import TASKS
-from sketchvar.estimators import Choice, Estimator, Moments, estimate, spell
+from sketchvar.estimators import Choice, Estimator, Moments, estimate
 from sketchvar.estimators.choice import Estimators, as_list, choices
 from sketchvar.estimators.seeds import fold, generator
 
@@ -67,9 +67,9 @@ class Verdict:
         )
 
 
-def pairs(seed: int) -> dict[str, Pair]:
-    """The kinds of pairs, small and in float64; no row is so large or so rarely kept that a few
-    draws decide.
+def make_pairs(seed: int) -> dict[str, Pair]:
+    """Make pairs of several kinds, small and in float64; no row is so large or so rarely kept that
+    a few draws decide.
     """
     g = generator(fold(seed, "pairs"))
 
@@ -80,8 +80,8 @@ def pairs(seed: int) -> dict[str, Pair]:
     x, y = normal(n, p), normal(n, q)
     zero = torch.ones(n, 1, dtype=torch.float64).index_fill_(0, torch.tensor([3]), 0)
     ((_, layers),) = layers_at(TASKS["stdlib-lm"], (10,), torch.device("cpu"), seed, "blocks.1.up")
-    real_x, real_y = layers["blocks.1.up"].moments.pair
-    real_y = real_y[:64:2, :8].double()
+    # a part of real activations as large as the other pairs: every other row, the first columns
+    real_x, real_y = (t[:64:2, :8].double() for t in layers["blocks.1.up"].moments.pair)
     return {
         "gaussian": (x, y),
         "heavy tails": (normal(n, p) * normal(n, 1).exp(), normal(n, q) * normal(n, 1).exp()),
@@ -90,7 +90,7 @@ def pairs(seed: int) -> dict[str, Pair]:
         "duplicates": (normal(5, p).repeat(4, 1), normal(5, q).repeat(4, 1)),
         "correlated": (x, x @ normal(p, q) + 0.5 * normal(n, q)),
         "zero row": (normal(n, p) * zero, normal(n, q)),
-        "activations": (real_x[:64:2, :8].double(), real_y / real_y.std()),
+        "activations": (real_x, real_y / real_y.std()),
     }
 
 
@@ -113,7 +113,7 @@ def verify(
         if budget is not None:
             start = time.perf_counter()
             for estimator, x, y in made.values():
-                errors(estimator, x, y, WARM, fold(seed, "warm"))
+                measure_errors(estimator, x, y, WARM, fold(seed, "warm"))
             each = (time.perf_counter() - start) / WARM
             draws = max(LEAST, int(budget / len(estimators) / each))
         yield judge(name, made, draws, seed)
@@ -122,11 +122,11 @@ def verify(
 def judge(
     name: str, made: Mapping[str, tuple[Estimator, Tensor, Tensor]], draws: int, seed: int
 ) -> Verdict:
-    """All checks of one estimator."""
+    """Judge one estimator by all of its checks."""
     checks, relative = [], []
     for kind, (estimator, x, y) in made.items():
         m = Moments.of(x, y)
-        error = errors(estimator, x, y, draws, fold(seed, name, kind))
+        error = measure_errors(estimator, x, y, draws, fold(seed, name, kind))
         squares = error.square().sum(1)
         closed = None if estimator.traits.no_closed_form else estimator.variance(m)
         room = 1e-12 * m.n * m.Q  # for rounding in float64, which is no Monte Carlo error
@@ -134,11 +134,11 @@ def judge(
             products = (error[: draws // 2] * error[draws // 2 : draws // 2 * 2]).sum(
                 1, keepdim=True
             )
-            means = z_scores(products, estimator.bias_sq(m), room)  # type: ignore[attr-defined]
+            means = score(products, estimator.bias_sq(m), room)  # type: ignore[attr-defined]
         else:
             along = error @ m.G.flatten() / m.C.sqrt().clamp(min=1e-300)
-            means = z_scores(torch.cat([error, along[:, None]], 1), torch.zeros(()), room.sqrt())
-        z = float("nan") if closed is None else float(z_scores(squares[:, None], closed, room))
+            means = score(torch.cat([error, along[:, None]], 1), torch.zeros(()), room.sqrt())
+        z = float("nan") if closed is None else float(score(squares[:, None], closed, room))
         stderr = float(squares.std() / draws**0.5)
         checks.append(
             Check(
@@ -156,21 +156,21 @@ def judge(
     if not relative:
         return Verdict(name, tuple(checks), float("nan"), float("nan"), float("nan"))
     together = torch.stack(relative).mean(0)
-    z = float(z_scores(together[:, None], torch.ones(()), torch.tensor(1e-12)))
+    z = float(score(together[:, None], torch.ones(()), torch.tensor(1e-12)))
     return Verdict(
         name, tuple(checks), float(together.mean()), float(together.std() / draws**0.5), z
     )
 
 
-def errors(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) -> Tensor:
-    """Ĝ − G of so many draws, (draws × pq) in float64."""
+def measure_errors(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) -> Tensor:
+    """Measure Ĝ − G of so many draws, (draws × pq) in float64."""
     estimates = [estimate(estimator, x, y, fold(seed, i)) for i in range(draws)]
     return (torch.stack(estimates).double() - x.T @ y).flatten(1)
 
 
-def z_scores(samples: Tensor, expected: Tensor, room: Tensor) -> Tensor:
-    """How many standard errors each column's mean is from ``expected``, give or take ``room``; N(0,
-    1) if it is right.
+def score(samples: Tensor, expected: Tensor, room: Tensor) -> Tensor:
+    """Score how many standard errors each column's mean is from ``expected``, give or take
+    ``room``; N(0, 1) if it is right.
 
     A plain t statistic of skewed numbers, as squares are, leans: large ones are few, and where they
     are missing the spread looks small as well. Its skewness is removed by a monotone cubic of it
@@ -187,8 +187,8 @@ def z_scores(samples: Tensor, expected: Tensor, room: Tensor) -> Tensor:
     return torch.where(t.isfinite(), t + a / 3 * t**2 + a**2 / 27 * t**3 + a / 6 * (spread > 0), t)
 
 
-def bound(verdicts: Sequence[Verdict], level: float) -> tuple[float, int]:
-    """The |z| that all scores stay below with probability 1 − level or more if all is right, and
+def find_bound(verdicts: Sequence[Verdict], level: float) -> tuple[float, int]:
+    """Find the |z| that all scores stay below with probability 1 − level or more if all is right, and
     their number.
     """
     count = sum(len(v.scores) for v in verdicts)
@@ -205,5 +205,5 @@ def read(estimators: Estimators) -> dict[str, Choice]:
     found = {}
     for each in as_list(estimators):
         (choice,) = choices(each, RATE)
-        found[each if isinstance(each, str) else spell(choice.estimator)] = choice
+        found[each if isinstance(each, str) else str(choice)] = choice
     return found

@@ -7,6 +7,7 @@ from sketchvar.estimators import catalog
 from sketchvar.estimators.catalog import *  # noqa: F403
 from sketchvar.estimators.catalog import CATALOG, build
 from sketchvar.estimators.choice import Choice, choices
+from sketchvar.estimators.coarse import Coarse, Generators, HotColumns, LargestEntries, LowRank
 from sketchvar.estimators.empirical import Empirical, Measured, empirical
 from sketchvar.estimators.estimator import Compressed, Estimator, estimate
 from sketchvar.estimators.grouped import GroupedRows
@@ -14,20 +15,28 @@ from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsk
 from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
 from sketchvar.estimators.layers.predicted import counting
 from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.rates import rate_for
+from sketchvar.estimators.residual import Shrunk
 from sketchvar.estimators.sketch import RowSketch
 from sketchvar.estimators.spelling import parse, spell
 
 __all__ = [
     "CATALOG",
     "Choice",
+    "Coarse",
     "Compressed",
     "Conversion",
     "Empirical",
     "Estimator",
+    "Generators",
     "GroupedRows",
+    "HotColumns",
+    "LargestEntries",
+    "LowRank",
     "Measured",
     "Moments",
     "RowSketch",
+    "Shrunk",
     "SketchedConv2d",
     "SketchedLinear",
     "build",
@@ -36,6 +45,7 @@ __all__ = [
     "empirical",
     "estimate",
     "parse",
+    "rate_for",
     "sketch_linears",
     "spell",
     "unsketch",

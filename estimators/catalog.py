@@ -11,17 +11,22 @@ from typing import Any
 
 from torch import Tensor
 
+from sketchvar.estimators.both import BothRounded
 from sketchvar.estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
+from sketchvar.estimators.coarse import Generators, HotColumns, LargestEntries, LowRank
 from sketchvar.estimators.combine import Centered, Then, change_innermost, innermost
 from sketchvar.estimators.countsketch import CountSketch, SparseSign
 from sketchvar.estimators.dense import Gaussian, Rademacher
+from sketchvar.estimators.entries import SampledEntries
 from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.feature import FeatureProjection
 from sketchvar.estimators.floating import GridRounding
 from sketchvar.estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from sketchvar.estimators.principal import PrincipalFeatures
 from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import StochasticRounding
+from sketchvar.estimators.residual import Residual
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
 # Names are spellings (see spelling.py) with no rate: "gaussian" stands for gaussian:0.1,
@@ -54,6 +59,13 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "feature-gaussian": partial(FeatureProjection, distribution=Gaussian),
     "feature-rademacher": partial(FeatureProjection, distribution=Rademacher),
     "feature-columns": partial(FeatureProjection, distribution=UniformRows),
+    "feature-haar": partial(FeatureProjection, distribution=Haar),
+    "principal-features": PrincipalFeatures,
+    "sampled-entries": SampledEntries,
+    "largest-entries": partial(Residual, coarse=LargestEntries),
+    "hot-columns": partial(Residual, coarse=HotColumns),
+    "low-rank": partial(Residual, coarse=LowRank),
+    "generators": partial(Residual, coarse=Generators),
     "rounding:1": partial(StochasticRounding, 1),
     "rounding:2": partial(StochasticRounding, 2),
     "rounding:4": partial(StochasticRounding, 4),
@@ -62,6 +74,11 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "nvfp4": partial(GridRounding, grid="e2m1", block=16, scale="e4m3"),
     "nvfp4-nearest": partial(GridRounding, grid="e2m1", block=16, scale="e4m3", nearest=True),
     "mxfp4": partial(GridRounding, grid="e2m1", block=32, scale="power"),
+    "nvfp4-both": partial(
+        BothRounded,
+        of_x=GridRounding("e2m1", 16, "e4m3", axis="tokens"),
+        of_y=GridRounding("e2m1", 16, "e4m3", axis="tokens"),
+    ),
     "fp8": partial(GridRounding, grid="e4m3"),
     "centered(countsketch)": lambda rate: Centered(CountSketch(rate)),
     "uniform-rows+rounding:4": lambda rate: Then(UniformRows(rate), StochasticRounding(4)),

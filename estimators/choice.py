@@ -69,6 +69,13 @@ class Choice:
         """Whether its variance has to be measured by draws."""
         return self.estimator.traits.no_closed_form
 
+    def __str__(self) -> str:
+        """Its spelling with the rate, if it has one."""
+        try:
+            return spell(self.estimator)
+        except (ValueError, TypeError):  # not of the catalog, or no dataclass
+            return f"{self.name} at rate {self.rate:g}" if self.takes_rate else self.name
+
     def told(self, y_sq: Tensor | None = None) -> Estimator:
         """The estimator for one layer: an oracle told the squared row norms ``y_sq`` (n) of its Y.
 
@@ -77,7 +84,9 @@ class Choice:
         return tell(self.estimator, y_sq)
 
     def at(self, rate: float) -> "Choice":
-        """The same estimator at another rate."""
+        """The same estimator at another rate, or as it is where it takes none."""
+        if not self.takes_rate:
+            return self
         return replace(self, rate=rate, estimator=change_rate(self.estimator, rate))
 
 

@@ -90,7 +90,7 @@ def write_powers(need: Float[Tensor, "rows blocks"]) -> tuple[Tensor, ...]:
 
 
 def read_powers(exponents: Tensor, dtype: torch.dtype) -> Float[Tensor, "rows blocks"]:
-    powers = torch.ldexp(torch.ones((), dtype=dtype, device=exponents.device), exponents.int())
+    powers = torch.ldexp(torch.ones_like(exponents, dtype=dtype), exponents.int())
     return torch.where(exponents == -128, torch.nan, powers)
 
 

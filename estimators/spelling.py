@@ -16,8 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
+from sketchvar.estimators.both import BothRounded
 from sketchvar.estimators.catalog import CATALOG, suggest, tell
 from sketchvar.estimators.combine import Centered, Then, check_then
+from sketchvar.estimators.countsketch import CountSketch
 from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.floating import GridRounding
 from sketchvar.estimators.grouped import GroupedRows
@@ -26,6 +28,17 @@ from sketchvar.estimators.quantize import StochasticRounding
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},
     "grouped-rows": GroupedRows,
+    # coarse parts with an unbiased estimator of what is left
+    **{
+        f"{name}-countsketch": partial(CATALOG[name], inner=CountSketch)
+        for name in ("largest-entries", "hot-columns", "low-rank", "generators")
+    },
+    # the published recipe: X to the nearest, Y at random, tokens mixed 16 at a time
+    "nvfp4-recipe": partial(
+        BothRounded,
+        of_x=GridRounding("e2m1", 16, "e4m3", "tokens", 16, nearest=True),
+        of_y=GridRounding("e2m1", 16, "e4m3", "tokens", 16),
+    ),
     "grid": GridRounding,
     "grid-nearest": partial(GridRounding, nearest=True),
     "rounding": StochasticRounding,

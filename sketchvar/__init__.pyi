@@ -3,13 +3,16 @@ from .analysis.cost import cost
 from .analysis.noise import noise_scale
 from .analysis.plan import load_plan
 from .analysis.probe import Probe, not_padding
+from .estimators.both import BothRounded
 from .estimators.catalog import CATALOG, build
 from .estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
 from .estimators.choice import Choice, choices
+from .estimators.coarse import Coarse, Generators, HotColumns, LargestEntries, LowRank
 from .estimators.combine import Centered, Then
 from .estimators.countsketch import CountSketch, SparseSign
 from .estimators.dense import Gaussian, Rademacher
 from .estimators.empirical import Empirical, Measured, empirical
+from .estimators.entries import SampledEntries
 from .estimators.estimator import Compressed, Estimator, estimate
 from .estimators.exact import Exact
 from .estimators.feature import FeatureProjection
@@ -20,8 +23,11 @@ from .estimators.layers.linear import SketchedConv2d, SketchedLinear
 from .estimators.layers.predicted import counting
 from .estimators.moments import Moments
 from .estimators.orthogonal import SRHT, Haar, SubsampledDCT
+from .estimators.principal import PrincipalFeatures
 from .estimators.priority import PriorityRows
 from .estimators.quantize import StochasticRounding
+from .estimators.rates import rate_for
+from .estimators.residual import Residual, Shrunk
 from .estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from .estimators.sketch import RowSketch
 from .estimators.spelling import parse, spell
@@ -31,8 +37,10 @@ __all__ = [
     "CATALOG",
     "SRHT",
     "BernoulliRows",
+    "BothRounded",
     "Centered",
     "Choice",
+    "Coarse",
     "Compressed",
     "Conversion",
     "CountSketch",
@@ -41,18 +49,26 @@ __all__ = [
     "Exact",
     "FeatureProjection",
     "Gaussian",
+    "Generators",
     "GridRounding",
     "GroupedRows",
     "Haar",
+    "HotColumns",
+    "LargestEntries",
+    "LowRank",
     "Measured",
     "Moments",
     "NormRows",
     "OptimalRows",
+    "PrincipalFeatures",
     "PriorityRows",
     "Probe",
     "Rademacher",
+    "Residual",
     "RowSketch",
+    "SampledEntries",
     "ScoredRows",
+    "Shrunk",
     "SketchedConv2d",
     "SketchedLinear",
     "SparseSign",
@@ -76,6 +92,7 @@ __all__ = [
     "not_padding",
     "parse",
     "plot",
+    "rate_for",
     "sketch_linears",
     "spell",
     "unsketch",

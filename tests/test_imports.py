@@ -5,6 +5,7 @@ A lazy face passes names on, so that an import from it is one of the module that
 
 import ast
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,13 @@ def test_the_rules_would_see_what_breaks_them():
     assert "sketchvar.analysis.noise.table" in reach("sketchvar.analysis.sweep.run")  # by the face
     assert "study" not in allowed("probe") and "frontier" not in allowed("study")
     assert "commands" not in allowed("report") and "frontier" in allowed("plan")
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_a_face_shows_what_is_there_and_hides_no_module(name):
+    for shown, module in FACES[name].items():
+        assert hasattr(import_module(module), shown), f"{module} has no {shown}"
+        assert f"{name}.{shown}" not in FILES, f"{shown} is a module of {name} too"
 
 
 def test_every_file_has_its_place():

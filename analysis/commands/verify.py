@@ -30,7 +30,7 @@ def main(asked: Asked, screen: Screen) -> int:
     import torch
 
     from sketchvar.analysis.report import verify as report
-    from sketchvar.analysis.verify import pairs, read, verify
+    from sketchvar.analysis.verify import make_pairs, read, verify
     from sketchvar.estimators import CATALOG
 
     if not 0 < asked.level < 1:
@@ -44,7 +44,7 @@ def main(asked: Asked, screen: Screen) -> int:
     verdicts = []
     try:
         with screen.track("Drawing", {"estimator": len(estimators)}) as update:
-            for verdict in verify(estimators, pairs(asked.seed), asked.seed, asked.budget):
+            for verdict in verify(estimators, make_pairs(asked.seed), asked.seed, asked.budget):
                 verdicts.append(verdict)
                 update("estimator", len(verdicts))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-from .best import BASELINE, FAMILIES, average, best, envelope, merge_lines
+from .best import BASELINE, FAMILIES, average, find_best, find_envelope, merge_lines
 from .rows import ESTIMATORS, FRACTIONS, frontier, of_run
 
 __all__ = [
@@ -7,8 +7,8 @@ __all__ = [
     "FAMILIES",
     "FRACTIONS",
     "average",
-    "best",
-    "envelope",
+    "find_best",
+    "find_envelope",
     "frontier",
     "merge_lines",
     "of_run",

@@ -17,7 +17,7 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
     ``stderr`` the median of the standard errors of the ratio. What does not fit the budget in every
     layer is left out.
     """
-    keys = ["family", "line", "estimator", "budget", "oracle", "biased", "takes_rate"]
+    keys = ["family", "line", "estimator", "budget", "oracle", "biased"]
     steps = rows["step"].nunique() if "step" in rows else 1
     x_bytes, stderr = (
         rows["kept_bytes"] / rows["fraction"],
@@ -44,7 +44,7 @@ def drop_unusable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows["oracle"] & ~rows["biased"]]
 
 
-def best(rows: pd.DataFrame, budget: float, count: int = 3) -> pd.DataFrame:
+def find_best(rows: pd.DataFrame, budget: float, count: int = 3) -> pd.DataFrame:
     """Find the ``count`` estimators of least ratio among those that keep at most ``budget`` of X's
     bytes.
 
@@ -56,7 +56,7 @@ def best(rows: pd.DataFrame, budget: float, count: int = 3) -> pd.DataFrame:
     return fits[~same].sort_values("ratio", kind="stable").drop_duplicates("estimator").head(count)
 
 
-def envelope(rows: pd.DataFrame) -> pd.DataFrame:
+def find_envelope(rows: pd.DataFrame) -> pd.DataFrame:
     """Find the least ratio that can be had at each number of kept bytes, rising in bytes."""
     fits = drop_unusable(rows[rows["ratio"] > 0])
     fits = fits.assign(fraction=fits["fraction"].round(3)).sort_values(["fraction", "ratio"])

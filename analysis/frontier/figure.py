@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from sketchvar.analysis.frontier.best import BASELINE, FAMILIES, envelope
+from sketchvar.analysis.frontier.best import BASELINE, FAMILIES, find_envelope
 from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, look, plain_ticks
 
 TICKS = (0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1)
@@ -32,7 +32,7 @@ def frontier(rows: pd.DataFrame) -> Figure:
     )
     shown = rows[rows["ratio"] > 0]
     baseline = shown[shown["estimator"] == BASELINE].sort_values("fraction")
-    least = envelope(rows[rows["fraction"] >= baseline["fraction"].min()])
+    least = find_envelope(rows[rows["fraction"] >= baseline["fraction"].min()])
     for axes, family in zip(grid.flat, FAMILIES, strict=True):
         axes.axhline(1, **UNIT_LINE)
         axes.plot(

@@ -13,11 +13,13 @@ from sketchvar.analysis import noise
 from sketchvar.analysis.probe import Layer
 from sketchvar.estimators import (
     CATALOG,
+    BothRounded,
     Centered,
     Choice,
     Estimator,
     FeatureProjection,
     GridRounding,
+    PrincipalFeatures,
     StochasticRounding,
     Then,
     UniformRows,
@@ -163,9 +165,9 @@ def find_family(e: Estimator) -> str:
     match e:
         case Centered():
             return find_family(e.inner)
-        case StochasticRounding() | GridRounding() | Then():
+        case StochasticRounding() | GridRounding() | BothRounded() | Then():
             return "rounding"
-        case FeatureProjection():
+        case FeatureProjection() | PrincipalFeatures():
             return "features"
         case UniformRows() | SampledRows():
             return "sampled rows"

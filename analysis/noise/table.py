@@ -8,7 +8,7 @@ import torch
 
 from sketchvar.analysis.noise import closed
 from sketchvar.analysis.noise.layer import Layer
-from sketchvar.estimators import Choice, choices, spell
+from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.choice import Estimators, Flags, Rates
 
 COLUMNS = ["run", "step", "layer", "p", "q", "rows", "examples", "estimator", "rate", "kept_bytes"]
@@ -20,6 +20,7 @@ COLUMNS += [
     "ratio",
     "alpha",
     "grad_sq",
+    "sketchable",
     "input_of",
     *Flags._fields,
 ]
@@ -34,8 +35,7 @@ def choose_comparable(estimators: Estimators, rates: Rates) -> list[Choice]:
     for choice in found:
         if choice.no_closed_form:
             raise ValueError(
-                f"{spell(choice.estimator)} has no closed form to compare; leave it out, or draw it"
-                " with empirical()"
+                f"{choice} has no closed form to compare; leave it out, or draw it with empirical()"
             )
     return found
 
@@ -65,14 +65,17 @@ def tabulate(
     the gradient that autograd formed. ``ratio`` is variance / minibatch_example; NaN where the
     minibatch variance is undefined.
     ``x_bytes`` are those of X itself. ``input_of`` is the first layer that read the same X, the
-    layer itself where no other did.
+    layer itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
     """
     rows, scalars, rest, chosen = [], [], [], list(chosen)
     for layer in layers:
         m = layer.moments
-        row, squares = closed.by_row(m, layer.rows), layer.example_sq
+        least, squares = layer.resolution, layer.example_sq
+        row = closed.by_row(m, layer.rows, least)
         example = (
-            torch.full_like(m.C, torch.nan) if squares is None else closed.by_example(squares, m.C)
+            torch.full_like(m.C, torch.nan)
+            if squares is None
+            else closed.by_example(squares, m.C, least)
         )
         for choice in chosen:
             estimator = choice.told(m.y_sq)
@@ -80,7 +83,7 @@ def tabulate(
             whole = m.n * m.p * (dtype or layer.dtype).itemsize
             sizes = (layer.name, m.p, m.q, m.n, layer.examples)
             rows.append((*sizes, choice.name, choice.rate, kept, whole))
-            rest.append((layer.input_of, *choice.flags))
+            rest.append((layer.sketchable, layer.input_of, *choice.flags))
             scalars += [estimator.variance(m), row, example, m.alpha, m.C]
     if not rows:
         return []

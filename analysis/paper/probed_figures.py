@@ -2,8 +2,6 @@
 layer and task.
 """
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -66,8 +64,8 @@ def by_depth(rows: pd.DataFrame, rate: float) -> Figure:
         part = shown[shown["estimator"] == name]
         axes.plot(part["block"], part["ratio"], marker, color=colour, markersize=2.5, alpha=0.4)
         middle = part.drop_duplicates("block").sort_values("block")
-        line: dict[str, Any] = {"color": colour, "label": name, "linewidth": 1}
-        axes.plot(middle["block"], middle["median"], f"{marker}-", **line)
+        blocks, median = middle["block"], middle["median"]
+        axes.plot(blocks, median, f"{marker}-", color=colour, label=name, linewidth=1)
     axes.axhline(1, **UNIT_LINE)
     axes.set(yscale="log", xlabel="block, from the input", ylabel=f"{RATIO}, rate {rate:g}")
     axes.set_xticks(sorted(set(shown["block"])))

@@ -18,9 +18,9 @@ from sketchvar.analysis.style import (
     PAGE,
     PALETTE,
     in_paper_style,
+    label_choice,
     legend_above,
     look,
-    method,
     plain_ticks,
 )
 
@@ -47,7 +47,7 @@ def score(tables: pd.DataFrame) -> Figure:
             places = part["rate"] * 1.03 ** (
                 i - len(looks) / 2
             )  # intervals stay visible beside each other
-            interval(axes, places, part, "metric", colour, f"{marker}-", name)
+            draw_interval(axes, places, part, "metric", colour, f"{marker}-", name)
         axes.set(title=task, xscale="log", xlabel="rate (fraction of X that is kept)")
         plain_ticks(axes.xaxis)
     panels[0][0].set_ylabel("final metric, mean and 95 % over seeds")
@@ -55,7 +55,7 @@ def score(tables: pd.DataFrame) -> Figure:
     return figure
 
 
-def interval(
+def draw_interval(
     axes: Axes,
     places: pd.Series,
     table: pd.DataFrame,
@@ -77,7 +77,7 @@ def matmuls(table: pd.DataFrame) -> Figure:
     paper's one run.
     """
     ours = table[(table["estimator"] != "exact")]
-    names = [method(*pair) for pair in zip(ours["estimator"], ours["rate"], strict=True)]
+    names = [label_choice(*pair) for pair in zip(ours["estimator"], ours["rate"], strict=True)]
     keys = ["estimator", "rate"]
     theirs = ours[keys].merge(MATMULS, how="left", on=keys)
     exact = MATMULS.iloc[0]
@@ -174,7 +174,7 @@ def differences(tables: pd.DataFrame) -> Figure:
         axes.errorbar(value, places, xerr=bars, fmt="o", capsize=2)
         axes.axvline(0, **ZERO)
         axes.set(title=task, xlabel="final loss − exact, paired, 95 %")
-    panels[0][0].set(yticks=range(len(names)), yticklabels=[method(*pair) for pair in names])
+    panels[0][0].set(yticks=range(len(names)), yticklabels=[label_choice(*pair) for pair in names])
     panels[0][0].invert_yaxis()
     return figure
 
@@ -190,14 +190,14 @@ def damage(table: pd.DataFrame) -> Figure:
     for i, (name, (colour, marker)) in enumerate(looks.items()):
         part = shown[shown["estimator"] == name]
         places = part["block"] + 0.1 * (i - (len(looks) - 1) / 2)
-        interval(
+        draw_interval(
             axes,
             places,
             part,
             "validation_exact",
             colour,
             marker,
-            method(name, part["rate"].iloc[0]),
+            label_choice(name, part["rate"].iloc[0]),
         )
     axes.axhline(0, **ZERO)
     axes.set(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sketchvar.analysis import records
-from sketchvar.analysis.frontier.best import BASELINE, average, best, merge_lines
+from sketchvar.analysis.frontier.best import BASELINE, average, find_best, merge_lines
 from sketchvar.analysis.frontier.rows import BUDGETS
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import Column, Row, Table, show_number, show_text
@@ -49,9 +49,9 @@ def tabulate_budgets(table: pd.DataFrame, budgets: list[float]) -> Table:
     """The best estimators for each budget, then the baseline."""
     rows: list[Row] = []
     for budget in sorted(budgets, reverse=True):
-        found = zip(PLACES, best(table, budget).iterrows(), strict=False)
+        found = zip(PLACES, find_best(table, budget).iterrows(), strict=False)
         lines = [(place, line) for place, (_, line) in found]
-        baseline = best(table[table["estimator"] == BASELINE], budget, 1)
+        baseline = find_best(table[table["estimator"] == BASELINE], budget, 1)
         lines += [("baseline", line) for _, line in baseline.iterrows()]
         for place, line in lines:
             named = {name: line[name] for name in ("estimator", "ratio", "stderr", "fraction")}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sketchvar.analysis.report.table import NONE, Column, Row, Table, show_number, show_text
-from sketchvar.analysis.verify import Verdict, bound
+from sketchvar.analysis.verify import Verdict, find_bound
 
 POWER = 3.1  # standard errors beyond the bound at which an error is seen with probability 0.999
 
@@ -12,7 +12,7 @@ def tabulate_scores(verdicts: Sequence[Verdict], level: float) -> Table:
     """z-scores of every estimator: of its mean, of its variance on each kind of pair, and of its
     variance on all; ! where one is beyond the bound of the joint ``level``.
     """
-    limit, _ = bound(verdicts, level)
+    limit, _ = find_bound(verdicts, level)
     kinds = [check.pair for check in verdicts[0].checks]
     rows = []
     for v in verdicts:
@@ -60,7 +60,7 @@ def show_score(field: str, limit: float) -> Column:
 
 def describe(verdicts: Sequence[Verdict], level: float) -> tuple[str, ...]:
     """What error would have been seen, and by which bound scores are judged."""
-    limit, count = bound(verdicts, level)
+    limit, count = find_bound(verdicts, level)
     seen = sorted((limit + POWER) * v.stderr for v in verdicts if v.stderr > 0)
     lines = []
     if seen:
@@ -77,7 +77,7 @@ def describe(verdicts: Sequence[Verdict], level: float) -> tuple[str, ...]:
 
 def complain(verdicts: Sequence[Verdict], level: float) -> tuple[str, ...]:
     """What disagrees, one line each."""
-    limit, _ = bound(verdicts, level)
+    limit, _ = find_bound(verdicts, level)
     lines = []
     for v in verdicts:
         for c in v.checks:

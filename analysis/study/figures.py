@@ -190,19 +190,3 @@ def closed_form_and_draws(draws: pd.DataFrame) -> Figure:
     figure.supylabel("variance, E‖Ĝ − G‖²", fontsize=8)
     legend_above(figure, grid.flat[0])
     return figure
-
-
-def of_run(
-    rows: pd.DataFrame, draws: pd.DataFrame | None, by_unit: pd.DataFrame, rate: float
-) -> dict[str, Figure]:
-    """Every figure of a run, by file name; the figure of draws is left out where the run has not
-    reached it.
-    """
-    figures = {
-        "ratio_by_layer": ratio_by_layer(rows, int(rows["step"].max()), rate),
-        "ratio_through_training": ratio_through_training(by_unit, rate),
-        "alpha_through_training": alpha_through_training(rows),
-    }
-    if draws is not None:
-        figures["closed_form_and_draws"] = closed_form_and_draws(draws)
-    return figures

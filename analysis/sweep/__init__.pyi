@@ -1,15 +1,15 @@
 from .cell import Cell, train
 from .grid import Grid
-from .outcome import summary
-from .prediction import predictions
+from .outcome import summarize
+from .prediction import predict
 from .run import Sweep, sweep
 
 __all__ = [
     "Cell",
     "Grid",
     "Sweep",
-    "predictions",
-    "summary",
+    "predict",
+    "summarize",
     "sweep",
     "train",
 ]

@@ -14,21 +14,11 @@ from sketchvar.analysis.style import (
     PALETTE,
     UNIT_LINE,
     in_paper_style,
+    label_choice,
     legend_above,
     look,
-    method,
     plain_ticks,
 )
-
-
-def of_sweep(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Figure]:
-    """Draw every figure of a sweep, by file name."""
-    found = {
-        "curves": validation_curves(rows),
-        "ratio": total_ratio(rows),
-        "final": final_losses(table),
-    }
-    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def select_whole_batch(rows: pd.DataFrame) -> pd.DataFrame:
@@ -125,7 +115,7 @@ def final_losses(table: pd.DataFrame) -> Figure:
     shown = table[table["validation_exact"].notna() & ~table["checkpointing"]]
     shown = shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
     names = [
-        f"exact, batch {b}" if e == "exact" else method(e, r)
+        f"exact, batch {b}" if e == "exact" else label_choice(e, r)
         for e, r, b in zip(shown["estimator"], shown["rate"], shown["batch"], strict=True)
     ]
     figure, axes = plt.subplots(

@@ -5,15 +5,22 @@ the batch.
 import numpy as np
 import pandas as pd
 
-from sketchvar.analysis.sweep.outcome import METHOD, final, interval, named
+from sketchvar.analysis.sweep.outcome import (
+    FLAGS,
+    METHOD,
+    estimate_interval,
+    name_interval,
+    select_final,
+)
 
 COLUMNS = ["estimator", "rate", "fraction", "effective_batch", "seeds", "inside"]
 
 
-def predictions(rows: pd.DataFrame, value: str = "validation") -> pd.DataFrame:
-    """One row per estimator and rate: the ``observed`` final ``value`` (a column of the rows, or
-    "steps": the updates to reach ``target``), the one ``predicted`` for exact training on the
-    effective batch, and the ``error`` observed − predicted; each as mean, low, high over seeds.
+def predict(rows: pd.DataFrame, value: str = "validation") -> pd.DataFrame:
+    """Predict every estimator and rate, a row each: the ``observed`` final ``value`` (a column of
+    the rows, or "steps": the updates to reach ``find_target``), the one ``predicted`` for exact
+    training on the effective batch, and the ``error`` observed − predicted; each as mean, low, high
+    over seeds.
 
     ``effective_batch`` is the batch × the mean of 1 / (1 + ratio) over the evaluated steps of each
     run. The prediction comes from the exact runs of the same seed on several batches, by straight
@@ -21,10 +28,10 @@ def predictions(rows: pd.DataFrame, value: str = "validation") -> pd.DataFrame:
     the nearest end stands).
     Raises ValueError with fewer than two batches of exact training.
     """
-    last = final(rows)
+    last = select_final(rows)
     if value == "steps":
         last["steps"] = [
-            steps_to(rows[rows["cell"] == cell], target(rows)) for cell in last["cell"]
+            count_steps(rows[rows["cell"] == cell], find_target(rows)) for cell in last["cell"]
         ]
     plain = last[(last["estimator"] == "exact") & ~last["checkpointing"]]
     if len(set(plain["batch"])) < 2:
@@ -39,34 +46,43 @@ def predictions(rows: pd.DataFrame, value: str = "validation") -> pd.DataFrame:
             continue
         effective = runs["batch"] * runs["fraction"]
         predicted = np.array(
-            [on_batch(plain, s, b, value) for s, b in zip(runs["seed"], effective, strict=True)]
+            [interpolate(plain, s, b, value) for s, b in zip(runs["seed"], effective, strict=True)]
         )
         inside = bool(effective.between(plain["batch"].min(), plain["batch"].max()).all())
         numbers = (*method[:2], runs["fraction"].mean(), effective.mean(), len(runs), inside)
         line: dict[str, object] = dict(zip(COLUMNS, numbers, strict=True))
-        line |= named("observed", interval(runs[value])) | named("predicted", interval(predicted))
+        observed = runs[value]
+        for name, values in (
+            ("observed", observed),
+            ("predicted", predicted),
+            ("error", observed - predicted),
+        ):
+            line |= name_interval(name, estimate_interval(values))
         line |= {"task": rows["task"].iloc[0]}
-        lines.append(line | named("error", interval(runs[value] - predicted)))
+        line |= {flag: runs[flag].iloc[0] for flag in FLAGS if flag in runs}
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
-def on_batch(plain: pd.DataFrame, seed: int, batch: float, value: str) -> float:
-    """``value`` of exact training on a batch between those that were trained, of one seed."""
+def interpolate(plain: pd.DataFrame, seed: int, batch: float, value: str) -> float:
+    """Interpolate ``value`` of exact training on a batch between those that were trained, of one
+    seed.
+    """
     known = plain[plain["seed"] == seed].sort_values("batch")
     return float(
         np.interp(np.log(batch), np.log(known["batch"].astype(float)), known[value].astype(float))
     )
 
 
-def target(rows: pd.DataFrame) -> float:
-    """A validation loss that every run reaches: the greatest over runs of the least loss in a
+def find_target(rows: pd.DataFrame) -> float:
+    """Find a validation loss that every run reaches: the greatest over runs of the least loss in a
     run.
     """
     return float(rows.groupby("cell")["validation"].min().max())
 
 
-def steps_to(run: pd.DataFrame, loss: float) -> float:
-    """Updates after which one run's validation loss first is at most ``loss``, by straight lines;
+def count_steps(run: pd.DataFrame, loss: float) -> float:
+    """Count the updates after which one run's validation loss first is at most ``loss``, by straight lines;
     NaN if never.
     """
     run = run.sort_values("step")

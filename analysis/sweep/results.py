@@ -9,8 +9,8 @@ import pandas as pd
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import claim
 from sketchvar.analysis.sweep.grid import Grid
-from sketchvar.analysis.sweep.outcome import summary
-from sketchvar.analysis.sweep.prediction import predictions
+from sketchvar.analysis.sweep.outcome import summarize
+from sketchvar.analysis.sweep.prediction import predict
 from sketchvar.analysis.sweep.run import Sweep
 
 # of grids of one folder: they say which cells are trained, not how
@@ -31,10 +31,10 @@ def write_results(folder: Sweep, grid: Grid, rows: pd.DataFrame) -> None:
     baselines, and the prediction where exact training had several batches.
     """
     records.write_rows(folder.path / "rows.parquet", rows)
-    table = summary(rows, folder.activations(grid))
+    table = summarize(rows, folder.activations(grid))
     records.write_rows(folder.path / "summary.parquet", table)
     file = folder.path / "predictions.parquet"
     if len(set(rows[rows["estimator"] == "exact"]["batch"])) > 1:
-        records.write_rows(file, predictions(rows))
+        records.write_rows(file, predict(rows))
     else:
         file.unlink(missing_ok=True)  # of a larger grid

@@ -51,13 +51,13 @@ class Sketched(nn.Module):
                 f"a sketched layer needs an Estimator, got {type(estimator).__name__}; pass one, as"
                 " in CountSketch(0.1)"
             )
-        if estimator.traits.oracle:
+        start = scored(estimator)
+        if estimator.traits.oracle and start is None:
             raise ValueError(
                 f"{type(estimator).__name__} was told about the rows of Y in advance, which a layer"
                 " cannot be; use NormRows, or another estimator that needs X only"
             )
         self.forget_scores()
-        start = scored(estimator)
         if start is not None:
             given = start.scores
             scores = torch.ones(1) if given is None or not given.numel() else given

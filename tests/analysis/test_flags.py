@@ -28,7 +28,6 @@ OLD = DATA / "stdlib-lm" / "rows.parquet"
         "frontier/frontier.parquet",
         "train/stdlib-lm/rows.parquet",
         "train/stdlib-lm/summary.parquet",
-        "scores/glue-cola-minilm/scores.parquet",
     ],
 )
 def test_files_of_before_get_flags_where_they_are_read(file):
@@ -39,6 +38,12 @@ def test_files_of_before_get_flags_where_they_are_read(file):
         (choice,) = choices(str(name), 0.5)
         assert (part[FLAGS] == list(choice.flags)).all().all()
     assert set(map(str, rows[FLAGS].dtypes)) == {"bool"}
+
+
+def test_learned_scores_are_no_oracle():
+    rows = records.read_rows(DATA / "scores" / "glue-cola-minilm" / "scores.parquet")
+    flags = rows.drop_duplicates("estimator").set_index("estimator")["oracle"].to_dict()
+    assert flags.pop("optimal-rows") and "scored-rows" in flags and not any(flags.values())
 
 
 def test_names_that_are_no_estimators_have_no_flags(tmp_path):

@@ -96,7 +96,10 @@ def test_summary_is_of_the_batches():
     }
     lines = [("a", n, 0.1, 5, b, v, 2.0) for n, pair in values.items() for b, v in enumerate(pair)]
     columns = ["layer", "estimator", "rate", "step", "batch", "variance", "minibatch_example"]
-    rows = summary(pd.DataFrame(lines, columns=columns)).set_index("estimator")
+    rows = pd.DataFrame(lines, columns=columns)
+    rows = rows.assign(oracle=rows["estimator"] == "optimal-rows", biased=False, takes_rate=True)
+    rows = summary(rows).set_index("estimator")
+    assert rows.oracle.to_dict() == {name: name == "optimal-rows" for name in values}
     assert rows.ratio["scored-rows"] == 2.5
     assert rows.gap_closed["scored-rows"] == pytest.approx((6 / 8 + 2 / 4) / 2)
     assert rows.gap_stderr["scored-rows"] == pytest.approx(0.125)

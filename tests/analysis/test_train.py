@@ -11,8 +11,13 @@ from scipy import stats
 
 from sketchvar.analysis.sweep.cell import COLUMNS, TIMED, Cell, train
 from sketchvar.analysis.sweep.grid import Grid, held
-from sketchvar.analysis.sweep.outcome import final, interval, paired, summary
-from sketchvar.analysis.sweep.prediction import predictions, steps_to
+from sketchvar.analysis.sweep.outcome import (
+    compare_pairs,
+    estimate_interval,
+    select_final,
+    summarize,
+)
+from sketchvar.analysis.sweep.prediction import count_steps, predict
 from sketchvar.analysis.tasks import TASKS, find_task
 from sketchvar.estimators.seeds import fold
 
@@ -68,7 +73,7 @@ def test_the_ratio_of_uniform_rows_is_that_of_a_smaller_batch():
     rows = train(replace(SMALL, estimator="uniform-rows", rate=0.2))
     assert rows["ratio"].tolist() == pytest.approx([4] * 3)  # (n − k) / k, in every layer and step
     assert rows["ratio_median"].tolist() == pytest.approx([4] * 3)
-    assert final(rows)["fraction"].item() == pytest.approx(0.2)
+    assert select_final(rows)["fraction"].item() == pytest.approx(0.2)
 
 
 def test_an_estimator_without_a_closed_form_has_no_ratio_and_trains():
@@ -205,10 +210,10 @@ def table(
 def test_an_interval_is_student_s_and_covers_the_mean_as_often_as_it_says():
     values = [1.0, 2.0, 4.0]
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert interval(values)[1:] == pytest.approx(tuple(expected))
-    assert interval([2.0])[0] == 2 and math.isnan(interval([2.0])[1])
+    assert estimate_interval(values)[1:] == pytest.approx(tuple(expected))
+    assert estimate_interval([2.0])[0] == 2 and math.isnan(estimate_interval([2.0])[1])
     draws = np.random.default_rng(0).normal(size=(4000, 3))
-    covered = np.mean([low <= 0 <= high for _, low, high in map(interval, draws)])
+    covered = np.mean([low <= 0 <= high for _, low, high in map(estimate_interval, draws)])
     error = 4.5 * math.sqrt(0.95 * 0.05 / 4000)  # a false alarm in 150,000
     assert abs(covered - 0.95) < error
     normal = np.mean([abs(d.mean()) <= 1.96 * d.std(ddof=1) / math.sqrt(3) for d in draws])
@@ -220,15 +225,16 @@ def test_pairing_by_seed_takes_away_what_the_seeds_share():
     rows = table(
         {("exact", 1.0, 32, 0.0): [3.0, 1.0], ("gaussian", 0.1, 32, 9.0): [3.0, 1.5]}, noise
     )
-    last = final(rows)
+    last = select_final(rows)
     exact, sketched = (last[last["estimator"] == name] for name in ("exact", "gaussian"))
-    assert paired(sketched, exact, "validation") == pytest.approx((0.5, 0.5, 0.5, 3))
+    assert compare_pairs(sketched, exact, "validation") == pytest.approx((0.5, 0.5, 0.5, 3))
     assert (
-        interval(sketched["validation"])[2] - interval(sketched["validation"])[1] > 10
+        estimate_interval(sketched["validation"])[2] - estimate_interval(sketched["validation"])[1]
+        > 10
     )  # unpaired
     memory = pd.DataFrame({"estimator": ["gaussian"], "rate": [0.1], "same_memory_batch": [8]})
     smaller = table({("exact", 1.0, 8, 0.0): [3.0, 1.2]}, noise)
-    line = summary(pd.concat([rows, smaller]), memory).set_index("estimator").loc["gaussian"]
+    line = summarize(pd.concat([rows, smaller]), memory).set_index("estimator").loc["gaussian"]
     assert line["validation_exact"] == pytest.approx(0.5) and line[
         "validation_smaller"
     ] == pytest.approx(0.3)
@@ -241,7 +247,7 @@ def test_a_prediction_is_exact_training_on_the_effective_batch():
     worse = {("countsketch", 0.1, 64, 3.0): [4.0, 1.05 * (3 - 0.2 * math.log(16))]}
     too_small = {("haar", 0.01, 64, 63.0): [4.0, 3.0]}
     rows = table(plain | as_predicted | worse | too_small, [0.0, 0.3, -0.2])
-    found = predictions(rows).set_index("estimator")
+    found = predict(rows).set_index("estimator")
     assert found.loc["gaussian", "effective_batch"] == pytest.approx(16)
     assert found.loc["gaussian", ["error", "error_low", "error_high"]].tolist() == pytest.approx(
         [0, 0, 0], abs=1e-12
@@ -250,7 +256,7 @@ def test_a_prediction_is_exact_training_on_the_effective_batch():
     assert found["inside"].to_dict() == {"gaussian": True, "countsketch": True, "haar": False}
     # the slowest run ends at 4 → 3: every run passes 3, the exact ones at batch b after 10 / (1 +
     # 0.2 log b) updates
-    steps = predictions(table(plain | as_predicted | too_small, [0.0, 0.0]), "steps").set_index(
+    steps = predict(table(plain | as_predicted | too_small, [0.0, 0.0]), "steps").set_index(
         "estimator"
     )
     assert steps.loc["gaussian", "error"] == pytest.approx(0, abs=1e-9)
@@ -258,12 +264,12 @@ def test_a_prediction_is_exact_training_on_the_effective_batch():
     with pytest.raises(
         ValueError, match="needs exact training on two batches or more; give --fractions"
     ):
-        predictions(table(as_predicted | {("exact", 1.0, 64, 0.0): [4.0, 3.0]}, [0.0]))
+        predict(table(as_predicted | {("exact", 1.0, 64, 0.0): [4.0, 3.0]}, [0.0]))
 
 
 def test_steps_to_a_loss_lie_between_evaluations():
     run = pd.DataFrame({"step": [0, 10, 20], "validation": [4.0, 2.0, 1.0]})
-    assert steps_to(run, 3.0) == 5
-    assert steps_to(run, 2.0) == 10
-    assert steps_to(run, 5.0) == 0
-    assert math.isnan(steps_to(run, 0.5))
+    assert count_steps(run, 3.0) == 5
+    assert count_steps(run, 2.0) == 10
+    assert count_steps(run, 5.0) == 0
+    assert math.isnan(count_steps(run, 0.5))

@@ -10,7 +10,7 @@ from scipy.stats import binom, norm
 
 from sketchvar.analysis import verify as module
 from sketchvar.analysis.__main__ import main
-from sketchvar.analysis.verify import bound, pairs, read, verify, z_scores
+from sketchvar.analysis.verify import find_bound, make_pairs, read, score, verify
 from sketchvar.estimators import CATALOG, Choice, Estimator, TopRows, UniformRows
 from sketchvar.estimators.estimator import Traits
 
@@ -42,13 +42,13 @@ class Altered(Estimator):
 
 @pytest.fixture(scope="module")
 def kinds():
-    return pairs(0)
+    return make_pairs(0)
 
 
 @pytest.fixture
 def three(kinds, monkeypatch):
     few = {name: kinds[name] for name in ("gaussian", "heavy tails", "correlated")}
-    monkeypatch.setattr(module, "pairs", lambda seed: few)
+    monkeypatch.setattr(module, "make_pairs", lambda seed: few)
     return few
 
 
@@ -80,7 +80,7 @@ def test_the_kinds_of_pairs(kinds):
     assert len(kinds["duplicates"][0].unique(dim=0)) == 5
     x, y = kinds["activations"]
     assert not x.requires_grad and x.shape == (32, 8) and x.std() > 0
-    again = pairs(0)
+    again = make_pairs(0)
     assert all(
         torch.equal(a, b) for kind in kinds for a, b in zip(kinds[kind], again[kind], strict=True)
     )
@@ -89,7 +89,7 @@ def test_the_kinds_of_pairs(kinds):
 def test_a_right_formula_passes_and_5_percent_off_is_rejected(three, unchecked):
     """Seeds and draws are fixed; the margin says that other seeds do as well."""
     right = judged(Altered(), three)
-    limit, count = bound([right], 1e-3)
+    limit, count = find_bound([right], 1e-3)
     assert count == len(right.scores) == 2 * (30 + 1) + (30 + 1) + 3 + 1
     assert right.scores.abs().max() < limit == pytest.approx(norm.isf(1e-3 / 2 / count))
     assert (limit + 3.1) * right.stderr < 0.05
@@ -101,7 +101,7 @@ def test_a_right_formula_passes_and_5_percent_off_is_rejected(three, unchecked):
 def test_a_biased_estimator_is_rejected_by_its_mean(three, factor, unchecked):
     """Its mean square is given rightly, so it is the mean that has to tell."""
     biased = judged(Altered(estimate=factor), three)
-    limit, _ = bound([biased], 1e-3)
+    limit, _ = find_bound([biased], 1e-3)
     assert max(check.means.abs().max() for check in biased.checks) > limit
     assert abs(biased.z) < limit
 
@@ -128,7 +128,7 @@ def test_z_scores_of_skewed_numbers_are_normal(power):
     mean, high, low, t_low = {2: 1.0, 4: 3.0}[power], 0, 0, 0
     for _ in range(16):
         samples = torch.randn(2000, 500, generator=g).double().pow(power)
-        z = z_scores(samples, torch.tensor(mean), torch.tensor(0.0))
+        z = score(samples, torch.tensor(mean), torch.tensor(0.0))
         t = (samples.mean(0) - mean) / samples.std(0) * 2000**0.5
         high, low, t_low = (
             high + int((z > 2.6).sum()),
@@ -143,7 +143,7 @@ def test_z_scores_of_skewed_numbers_are_normal(power):
 
 def test_rounding_is_no_disagreement_and_certainty_is_none():
     """Equal numbers have no spread: right up to ``room`` they score 0, beyond it infinity."""
-    z = z_scores(torch.ones(10, 2), torch.tensor([1 + 1e-14, 1.1]), torch.tensor(1e-12))
+    z = score(torch.ones(10, 2), torch.tensor([1 + 1e-14, 1.1]), torch.tensor(1e-12))
     assert z[0] == 0 and z[1] == -torch.inf
 
 
@@ -166,14 +166,14 @@ def test_the_command_takes_the_whole_catalog_unless_told(three, monkeypatch, cap
         asked.extend(estimators)
         raise ValueError("enough")
 
-    monkeypatch.setattr("sketchvar.analysis.verify.pairs", lambda seed: three)
+    monkeypatch.setattr("sketchvar.analysis.verify.make_pairs", lambda seed: three)
     monkeypatch.setattr("sketchvar.analysis.verify.verify", stop)
     assert main(["verify"]) == 2
     assert asked == list(CATALOG) and "enough" in capsys.readouterr().err
 
 
 def test_command(three, monkeypatch, capsys, unchecked):
-    monkeypatch.setattr("sketchvar.analysis.verify.pairs", lambda seed: three)
+    monkeypatch.setattr("sketchvar.analysis.verify.make_pairs", lambda seed: three)
     words = [
         "verify",
         "--budget",
@@ -184,7 +184,7 @@ def test_command(three, monkeypatch, capsys, unchecked):
         "top-rows",
     ]
     assert main([*words, "countsketch+rounding:4", "optimal-rows"]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())  # lines are wrapped
     for word in (
         "All agree.",
         "no closed form",
@@ -196,7 +196,7 @@ def test_command(three, monkeypatch, capsys, unchecked):
         "sketchvar.estimators.UniformRows.variance", lambda self, m: 1.5 * m.D * m.n
     )
     assert main(["verify", "--budget", "0", "--estimators", "uniform-rows"]) == 1
-    printed = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())  # lines are wrapped
     assert (
         "DISAGREES: uniform-rows on gaussian: measured variance" in printed
         and "All agree" not in printed

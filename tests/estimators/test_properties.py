@@ -89,7 +89,11 @@ def test_permuted_rows_change_nothing(name, pair, rate, seed):
     assert close(variance(name, rate, x[order], y[order]), variance(name, rate, x, y), x, y)
 
 
-@pytest.mark.parametrize("name", CATALOG)
+# what is left of X is less, but (X − X̃)ᵀY may be more
+COARSE = ["generators", "hot-columns", "largest-entries", "low-rank", "principal-features"]
+
+
+@pytest.mark.parametrize("name", [n for n in CATALOG if not n.startswith(tuple(COARSE))])
 @bounded
 @given(pair=pairs(), two=st.tuples(rates, rates))
 def test_a_higher_rate_is_never_worse(name, pair, two):

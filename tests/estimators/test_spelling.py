@@ -7,15 +7,17 @@ import torch
 
 from sketchvar.estimators import (
     CATALOG,
+    SRHT,
     Centered,
     CountSketch,
     Exact,
     FeatureProjection,
     Gaussian,
     GridRounding,
-    Haar,
+    LowRank,
     OptimalRows,
     Rademacher,
+    Residual,
     ScoredRows,
     SparseSign,
     StochasticRounding,
@@ -41,6 +43,8 @@ SPELLED = {
     "rounding:4,group=64": StochasticRounding(4, group=64),
     "rounding-rotated:2": StochasticRounding(2, rotate=True),
     "rounding-rotated:2,group=8": StochasticRounding(2, group=8, rotate=True),
+    "low-rank:0.1": Residual(0.1, LowRank),
+    "low-rank-countsketch:0.1": Residual(0.1, LowRank, CountSketch),
     "nvfp4": GridRounding("e2m1", 16, "e4m3"),
     "nvfp4,axis=tokens,rotate=16": GridRounding("e2m1", 16, "e4m3", "tokens", 16),
     "nvfp4-nearest": GridRounding("e2m1", 16, "e4m3", nearest=True),
@@ -184,4 +188,4 @@ def test_a_sketch_of_a_sketch_is_refused_for_what_it_is():
 
 def test_what_has_no_name_has_no_spelling():
     with pytest.raises(ValueError, match=r"has no spelling; the names are exact"):
-        spell(FeatureProjection(0.1, Haar))
+        spell(FeatureProjection(0.1, SRHT))

@@ -44,6 +44,12 @@ def trained(estimator, steps=5):
     return layer
 
 
+def test_a_layer_learns_its_scores_from_none():
+    layer, other = trained(ScoredRows(0.1, floor=0.1)), trained(scored())
+    assert torch.equal(layer.position_sq, other.position_sq) and layer.position_sq[0] > 1
+    assert torch.equal(layer.weight, other.weight)
+
+
 def test_running_scores_come_close_to_the_oracle():
     layer = trained(scored())
     x, y = torch.randn(B, T, P).flatten(0, 1), (torch.randn(B, T, Q) * SIZES).flatten(0, 1)
