@@ -13,6 +13,7 @@ from sketchvar.estimators.choice import Estimators, Flags, Rates
 
 COLUMNS = ["run", "step", "layer", "p", "q", "rows", "examples", "estimator", "rate", "kept_bytes"]
 COLUMNS += [
+    "x_bytes",
     "variance",
     "minibatch_row",
     "minibatch_example",
@@ -63,8 +64,8 @@ def tabulate(
     ``variance``, the two minibatch variances (units row and example) and ``grad_sq`` = ‖G‖² are of
     the gradient that autograd formed. ``ratio`` is variance / minibatch_example; NaN where the
     minibatch variance is undefined.
-    ``input_of`` is the first layer that read the same X, the layer itself where no other did;
-    ``sketchable`` whether ``sketch_linears`` can convert the layer.
+    ``x_bytes`` are those of X itself. ``input_of`` is the first layer that read the same X, the
+    layer itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
     """
     rows, scalars, rest, chosen = [], [], [], list(chosen)
     for layer in layers:
@@ -79,8 +80,9 @@ def tabulate(
         for choice in chosen:
             estimator = choice.told(m.y_sq)
             kept = estimator.kept_bytes(m.n, m.p, dtype or layer.dtype)
+            whole = m.n * m.p * (dtype or layer.dtype).itemsize
             sizes = (layer.name, m.p, m.q, m.n, layer.examples)
-            rows.append((*sizes, choice.name, choice.rate, kept))
+            rows.append((*sizes, choice.name, choice.rate, kept, whole))
             rest.append((layer.sketchable, layer.input_of, *choice.flags))
             scalars += [estimator.variance(m), row, example, m.alpha, m.C]
     if not rows:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis import records
-from sketchvar.analysis.folder import Folder, about_probe, rows_of, task_of
+from sketchvar.analysis.folder import kept_dtype, rows_of
 from sketchvar.analysis.plan.baselines import (
     Single,
     Uniform,
@@ -62,7 +62,8 @@ def make_plan(
     ``exact``: patterns of layers that stay exact. ``precision`` is that in which X is kept: the
     run's own unless given. Raises ValueError for rows, a budget or a place that make no plan.
     """
-    rows, dtype = rows_of(run), kept_dtype(run, precision)
+    rows = rows_of(run)
+    dtype = kept_dtype(run, rows) if precision is None else getattr(torch, precision)
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}; make it, or choose another --out")
     last = max(rows["step"])
@@ -99,19 +100,6 @@ def make_plan(
     }
     save_plan(out, chosen, about)
     return records.read_json(out)
-
-
-def kept_dtype(run: Path, precision: str | None) -> torch.dtype:
-    """In which X is kept. Raises ValueError where nothing says it."""
-    if precision is not None:
-        return getattr(torch, precision)
-    if (probed := about_probe(run).get("dtype")) is not None:
-        return getattr(torch, probed)
-    if not Folder(run).provenance.exists():
-        raise ValueError(
-            f"no run.json in {run} says in which precision X is kept; give --precision"
-        )
-    return task_of(run).dtype
 
 
 def list_choices(chosen: pd.DataFrame) -> list[dict[str, Any]]:
