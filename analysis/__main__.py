@@ -24,7 +24,7 @@ from sketchvar.analysis.commands import (
 )
 from sketchvar.analysis.commands.asked import WordError
 from sketchvar.analysis.commands.command import Command, Group, Parser, add
-from sketchvar.analysis.commands.options import read
+from sketchvar.analysis.commands.option import read
 from sketchvar.analysis.commands.screen import Screen
 
 ABOUT = """\

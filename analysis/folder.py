@@ -13,6 +13,7 @@ from sketchvar.analysis.claim import claim
 from sketchvar.analysis.noise.table import COLUMNS
 from sketchvar.analysis.tasks import Task, find_task
 
+WIDTHS = {2: torch.bfloat16, 4: torch.float32, 8: torch.float64}  # bytes of an entry of X
 LOSSES = ["step", "train", "validation", "metric"]
 
 
@@ -96,7 +97,17 @@ def rows_of(run: Path) -> pd.DataFrame:
     )
     if rows.empty:
         raise ValueError(f"{path} holds no rows; the run stopped before its first measured step")
+    rows.attrs = {}
     return rows.reset_index(drop=True)
+
+
+def about_probe(run: Path) -> dict[str, Any]:
+    """What the files of a Probe say of its run, the last of them: see ``records.read_about``.
+
+    Empty where there are none.
+    """
+    steps = sorted(run.glob("step-*.parquet"))
+    return records.read_about(steps[-1]) if steps else {}
 
 
 def task_of(run: Path) -> Task:
@@ -109,3 +120,18 @@ def task_of(run: Path) -> Task:
         raise ValueError(f"{path} names no task; give the folder of a run, as in runs/<name>")
     options = tuple((name, value) for name, value in study.get("options", ()))
     return find_task(study["task"], options)
+
+
+def kept_dtype(run: Path, rows: pd.DataFrame) -> torch.dtype:
+    """The dtype in which X is kept: as its bytes in the rows of a run say, or for rows of an
+    earlier version the precision of the run's task. Raises ValueError where neither says it.
+    """
+    if "x_bytes" in rows and rows["x_bytes"].notna().any():
+        line = rows[rows["x_bytes"].notna()].iloc[-1]
+        return WIDTHS[int(line["x_bytes"] / (line["rows"] * line["p"]))]
+    if not Folder(run).provenance.exists():
+        raise ValueError(
+            f"nothing in {run} says in which precision X is kept; give --precision, or measure"
+            " again"
+        )
+    return task_of(run).dtype

@@ -18,6 +18,7 @@ import torch
 
 from sketchvar.estimators.choice import Flags, choose
 
+ABOUT = "sketchvar"  # what a table's attrs say of the run that it is of
 PACKAGES = ("sketchvar", "torch", "numpy", "pandas")
 
 
@@ -48,6 +49,13 @@ def read_rows(path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path} is not a readable Parquet file ({error}); remove it or restore a copy"
         ) from None
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a file that a Probe wrote carries of its run: its name, the dtype of its products, what
+    was asked for, coverage and provenance. Empty for any other.
+    """
+    return read_rows(path).attrs.get(ABOUT, {})
 
 
 def add_flags(rows: pd.DataFrame) -> pd.DataFrame:

@@ -52,11 +52,11 @@ class Predicting:
     options: Options = ()
 
     def __post_init__(self) -> None:
-        self.made()
+        self.make_task()
         ScoredRows(self.rate)  # refuses a rate that makes no sense
         check(self.steps, self.batches)
 
-    def made(self) -> Task:
+    def make_task(self) -> Task:
         """Make the task."""
         return find_task(self.task, self.options)
 
@@ -68,7 +68,7 @@ def run(
     folder. What was finished there before is left as it is. Raises ValueError for a folder that
     cannot be used.
     """
-    a, task = asked, asked.made()
+    a, task = asked, asked.make_task()
     origin = records.provenance(torch.device(a.device)) | task.provenance()
 
     def tables() -> Iterator[pd.DataFrame]:

@@ -15,6 +15,7 @@ from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsk
 from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
 from sketchvar.estimators.layers.predicted import counting
 from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.rates import rate_for
 from sketchvar.estimators.residual import Shrunk
 from sketchvar.estimators.sketch import RowSketch
 from sketchvar.estimators.spelling import parse, spell
@@ -44,6 +45,7 @@ __all__ = [
     "empirical",
     "estimate",
     "parse",
+    "rate_for",
     "sketch_linears",
     "spell",
     "unsketch",

@@ -74,7 +74,7 @@ class BothRounded(Estimator):
 def mixing_of(rounding: Rounding) -> int | None:
     """How many tokens it mixes at a time."""
     grid = isinstance(rounding, GridRounding) and rounding.axis == "tokens"
-    return rounding.rotate if grid else None  # type: ignore[return-value]  # not a bool on a grid
+    return rounding.rotate if grid else None
 
 
 def mean_of(rounding: Rounding, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:

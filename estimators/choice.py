@@ -84,7 +84,9 @@ class Choice:
         return tell(self.estimator, y_sq)
 
     def at(self, rate: float) -> "Choice":
-        """The same estimator at another rate."""
+        """The same estimator at another rate, or as it is where it takes none."""
+        if not self.takes_rate:
+            return self
         return replace(self, rate=rate, estimator=change_rate(self.estimator, rate))
 
 

@@ -30,7 +30,7 @@ class CountSketch(RowSketch[Buckets]):
     Bytes: k·p. Time: 2kpq and one read of X and of Y.
     Source: Charikar, Chen, Farach-Colton 2002, https://doi.org/10.1007/3-540-45465-9_59; the
     balanced partition, which removes the variance of the bucket sizes, is derived in this project's
-    tests.
+    tests, and used by BASIS 2026, https://arxiv.org/abs/2604.16324, whose norm factors bias it.
 
     >>> CountSketch(rate=0.25).compress(torch.ones(8, 3), seed=0).tensors[0].shape
     torch.Size([2, 3])

@@ -26,6 +26,7 @@ from .estimators.orthogonal import SRHT, Haar, SubsampledDCT
 from .estimators.principal import PrincipalFeatures
 from .estimators.priority import PriorityRows
 from .estimators.quantize import StochasticRounding
+from .estimators.rates import rate_for
 from .estimators.residual import Residual, Shrunk
 from .estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from .estimators.sketch import RowSketch
@@ -92,6 +93,7 @@ __all__ = [
     "not_padding",
     "parse",
     "plot",
+    "rate_for",
     "sketch_linears",
     "spell",
     "unsketch",

@@ -12,11 +12,12 @@ from torch import nn
 
 from sketchvar.analysis import meter
 from sketchvar.estimators import CATALOG, SketchedLinear, choices
+from sketchvar.estimators.choice import Flags
 
 SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
 RATES = (0.5, 0.1)
 COLUMNS = ["device", "threads", "dtype", "rows", "p", "q", "mode", "estimator", "rate"]
-COLUMNS += ["ratio", "low", "high", "theory", "kept", "repeats"]
+COLUMNS += ["ratio", "low", "high", "theory", "kept", "repeats", *Flags._fields]
 
 
 def time_layers(
@@ -61,7 +62,7 @@ def time_layers(
             )
             kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
             line = (choice.name, choice.rate, *ratios, theory(choice.rate), kept, repeats)
-            rows.append((*shape, "train", *line))
+            rows.append((*shape, "train", *line, *choice.flags))
             yield table()
         for mode in ("eval", "no_grad"):
             first = compared[0]
@@ -69,7 +70,8 @@ def time_layers(
             both = [module.train(mode == "no_grad") for module in (plain, idle)]
             with torch.set_grad_enabled(mode == "eval"):
                 ratios = meter.paired(partial(both[0], x), partial(both[1], x), device, repeats)
-            rows.append((*shape, mode, first.name, first.rate, *ratios, 1.0, 1.0, repeats))
+            line = (first.name, first.rate, *ratios, 1.0, 1.0, repeats)
+            rows.append((*shape, mode, *line, *first.flags))
             plain.train()
         yield table()
 

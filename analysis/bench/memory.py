@@ -17,10 +17,12 @@ from sketchvar.analysis.bench.roberta import Roberta
 from sketchvar.analysis.loop import checkpoint_blocks, forward, start
 from sketchvar.analysis.tasks import Batch
 from sketchvar.estimators import Choice, Exact, choices, sketch_linears
+from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.layers.linear import Sketched
 
 COLUMNS = ["device", "layers", "batch", "length", "estimator", "rate", "checkpointing"]
 COLUMNS += ["peak", "ratio", "theory", "resident", "saved", "account", "seconds"]
+COLUMNS += Flags._fields
 
 
 def measure_memory(
@@ -70,7 +72,7 @@ def measure_memory(
                 took = statistics.median(times) if times else float("nan")
                 about = (device, layers, batch, length, choice.name, choice.rate, checkpointing)
                 numbers = (peak, peak / plain, theory, resident, held, json.dumps(account), took)
-                rows.append((*about, *numbers))
+                rows.append((*about, *numbers, *choice.flags))
                 if progress is not None:
                     progress(len(rows), 2 * len(batches) * len(compared))
                 yield pd.DataFrame(rows, columns=COLUMNS)

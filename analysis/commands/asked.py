@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.options import Shown, option
+from sketchvar.analysis.commands.option import Shown, option
 
 if TYPE_CHECKING:
     from sketchvar.analysis.study.study import Study
@@ -28,7 +28,7 @@ class WordError(ValueError):
 
 
 @contextmanager
-def words() -> Iterator[None]:
+def blame_words() -> Iterator[None]:
     """Within, what is wrong are the words on the command line."""
     try:
         yield
@@ -47,7 +47,7 @@ def pick_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
-    with words():
+    with blame_words():
         check_known("device", kind, ["auto", "cpu", "cuda"])
         if kind == "cuda":
             count = torch.cuda.device_count()
@@ -78,7 +78,7 @@ class ToFolder(Shown):
     out: Path | None = options.out()
     resume: bool = options.resume()
 
-    def folder(self, *what: str) -> Path:
+    def choose_folder(self, *what: str) -> Path:
         """--out, or a new folder named by what is made and the time. Raises WordError where nothing
         is there to be resumed.
         """
@@ -103,23 +103,23 @@ class OfTask(Shown):
     precision: str | None = options.precision()
     settings: tuple[str, ...] = options.settings()
 
-    def changes(self) -> "Options":
+    def list_changes(self) -> "Options":
         """The fields of the task that were given. Raises WordError for one that it does not have,
         or that cannot be read.
         """
         from sketchvar.analysis.commands.settings import read_settings
 
-        with words():
+        with blame_words():
             given = {name: getattr(self, name) for name in FIELDS}
             given = {name: value for name, value in given.items() if value is not None}
             return read_settings(self.task, given, self.settings)
 
-    def made(self) -> "Task":
+    def make_task(self) -> "Task":
         """The task. Raises WordError for one that is not known."""
         from sketchvar.analysis.tasks import find_task
 
-        changes = self.changes()
-        with words():
+        changes = self.list_changes()
+        with blame_words():
             return find_task(self.task, changes)
 
 
@@ -133,17 +133,17 @@ class OfStudy(ToFolder, OnDevice, OfTask):
     rates: tuple[float, ...] = options.rates()
     seed: int = options.seed()
 
-    def study(self, steps: int | None = None, points: tuple[int, ...] = ()) -> "Study":
+    def make_study(self, steps: int | None = None, points: tuple[int, ...] = ()) -> "Study":
         """The study; of ``steps`` and measured at ``points`` where nothing was asked for."""
         from sketchvar.analysis.study.study import Study
 
-        task = self.made()
+        task = self.make_task()
         total = self.steps if self.steps is not None else task.steps if steps is None else steps
         usual = points or tuple(
             sorted({s for s in task.measure_at if s <= total} | {max(total, 0)})
         )
-        device, changes = self.pick_device(), self.changes()
-        with words():
+        device, changes = self.pick_device(), self.list_changes()
+        with blame_words():
             return Study(
                 task=self.task,
                 steps=total,
@@ -198,12 +198,12 @@ class OfSweep(ToFolder, OnDevice, OfTask):
         "--retry", default=False, action="store_true", help="train the runs that failed again"
     )
 
-    def grid(self) -> "Grid":
+    def make_grid(self) -> "Grid":
         """The grid. Raises WordError for what makes no sense, before anything is trained."""
         from sketchvar.analysis.sweep.grid import Grid
 
-        steps, device, changes = self.made().steps, self.pick_device(), self.changes()
-        with words():
+        steps, device, changes = self.make_task().steps, self.pick_device(), self.list_changes()
+        with blame_words():
             if self.jobs < 1 or self.threads < 1:
                 raise ValueError(
                     f"--jobs and --threads must be 1 or more, got {self.jobs} and {self.threads}"

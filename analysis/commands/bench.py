@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.asked import OnDevice, ToFolder, WordError
 from sketchvar.analysis.commands.command import Command, Group
-from sketchvar.analysis.commands.options import option
+from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 
@@ -130,7 +130,7 @@ def record(
     from sketchvar.analysis import claim, records
 
     begin = f"Measuring on {device}; rows go to {out}/{subject}.parquet"
-    with screen.progress(begin, {"measured": None}, out) as update:
+    with screen.track(begin, {"measured": None}, out) as update:
         growing = tables(lambda done, total: update("measured", done, total=total))
         origin = records.provenance(torch.device(device))
         asked = what | {"device": device}
@@ -141,7 +141,7 @@ def make_main(measure: Callable[[Any, Path, Screen], None], name: str) -> Callab
     """What a bench does: measure, then show its folder."""
 
     def main(asked: Any, screen: Screen) -> None:
-        out = asked.folder("bench", name)
+        out = asked.choose_folder("bench", name)
         measure(asked, out, screen)
         show_folder(out, screen)
 

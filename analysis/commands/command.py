@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sketchvar.analysis.commands.options import Help, declare
+from sketchvar.analysis.commands.option import Help, declare
 
 if TYPE_CHECKING:
     from sketchvar.analysis.commands.screen import Screen

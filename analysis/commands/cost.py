@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, words
+from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, blame_words
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import option
+from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 
@@ -34,7 +34,7 @@ class OfPoints(ToFolder, OnDevice, OfTask):
 
     def length(self) -> int:
         """Updates of the whole training."""
-        return self.made().steps if self.steps is None else self.steps
+        return self.make_task().steps if self.steps is None else self.steps
 
     def points(self) -> tuple[int, ...]:
         """Where to stand still."""
@@ -97,8 +97,8 @@ def main(asked: Asked, screen: Screen) -> None:
     from sketchvar.analysis.cost.study import CostStudy, measure
     from sketchvar.analysis.noise.cost import OFTEN
 
-    changes, device = asked.changes(), asked.pick_device()
-    with words():
+    changes, device = asked.list_changes(), asked.pick_device()
+    with blame_words():
         study = CostStudy(
             task=asked.task,
             steps=asked.length(),
@@ -116,10 +116,10 @@ def main(asked: Asked, screen: Screen) -> None:
             layers=asked.layers,
             curved=asked.curved,
         )
-    out, last = asked.folder("cost", asked.task), study.measure_at[-1]
+    out, last = asked.choose_folder("cost", asked.task), study.measure_at[-1]
     what = f"Training {asked.task} for {last} updates on {device}; costs go to {out}/cost.parquet"
     draws = OFTEN * asked.draws * len(study.measure_at)
-    with screen.progress(what, {"train": last, "draw": draws}, out) as update:
+    with screen.track(what, {"train": last, "draw": draws}, out) as update:
         measure(study, out, True, update)
     show_folder(out, screen)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import Shown
+from sketchvar.analysis.commands.option import Shown
 from sketchvar.analysis.commands.screen import Screen
 
 
@@ -19,7 +19,7 @@ def main(asked: Asked, screen: Screen) -> None:
     """List the catalog."""
     from sketchvar.analysis.report.estimators import list_estimators
 
-    screen.table(list_estimators(asked.rate))
+    screen.show_table(list_estimators(asked.rate))
 
 
 COMMAND = Command(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import Shown
+from sketchvar.analysis.commands.option import Shown
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 

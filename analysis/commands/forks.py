@@ -5,10 +5,10 @@ that go on from one state.
 from dataclasses import dataclass
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.asked import words
+from sketchvar.analysis.commands.asked import blame_words
 from sketchvar.analysis.commands.command import Command
 from sketchvar.analysis.commands.cost import OfPoints
-from sketchvar.analysis.commands.options import option
+from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 
@@ -57,8 +57,8 @@ def main(asked: Asked, screen: Screen) -> None:
     from sketchvar.analysis.noise.cost import OFTEN
     from sketchvar.analysis.sweep.run import use_backend
 
-    changes, device = asked.changes(), asked.pick_device()
-    with words():
+    changes, device = asked.list_changes(), asked.pick_device()
+    with blame_words():
         study = ForkStudy(
             task=asked.task,
             steps=asked.length(),
@@ -75,10 +75,10 @@ def main(asked: Asked, screen: Screen) -> None:
             factors=asked.factors,
             draws=asked.draws,
         )
-    out, last = asked.folder("forks", asked.task), study.measure_at[-1]
+    out, last = asked.choose_folder("forks", asked.task), study.measure_at[-1]
     what = f"Training {asked.task} for {last} updates on {device}; forks go to {out}/forks.parquet"
     stages = {"train": last, "draw": OFTEN * asked.draws, "fork": study.least_forks()}
-    with screen.progress(what, stages, out) as update, use_backend(asked.backend):
+    with screen.track(what, stages, out) as update, use_backend(asked.backend):
         branch(study, out, True, asked.jobs, update)
     show_folder(out, screen)
 

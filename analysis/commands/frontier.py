@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, words
+from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, blame_words
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import option
+from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 
@@ -64,9 +64,9 @@ def main(asked: Asked, screen: Screen) -> None:
     """Measure, then show the best for each budget."""
     from sketchvar.analysis.frontier.run import Comparison, run
 
-    changes, device = asked.changes(), asked.pick_device()
+    changes, device = asked.list_changes(), asked.pick_device()
     chosen = {"estimators": asked.estimators} if asked.estimators else {}
-    with words():
+    with blame_words():
         comparison = Comparison(
             task=asked.task,
             options=changes,
@@ -81,9 +81,9 @@ def main(asked: Asked, screen: Screen) -> None:
             seed=asked.seed,
             **chosen,
         )
-    out = asked.folder("frontier", comparison.what)
+    out = asked.choose_folder("frontier", comparison.what)
     what = f"Measuring {comparison.what} on {device}; rows go to {out}/frontier.parquet"
-    with screen.progress(what, {"measured step": len(comparison.points)}, out) as update:
+    with screen.track(what, {"measured step": len(comparison.points)}, out) as update:
         run(comparison, out, lambda done, total: update("measured step", done))
     show_folder(out, screen)
 

@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 
-from sketchvar.analysis.commands.asked import OnDevice, ToFolder, WordError, words
+from sketchvar.analysis.commands.asked import OnDevice, ToFolder, WordError, blame_words
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import option
+from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 
@@ -44,10 +44,10 @@ def main(asked: Asked, screen: Screen) -> None:
         )
     if asked.minutes <= 0:
         raise WordError(f"--minutes must be above 0, got {asked.minutes:g}")
-    with words():
+    with blame_words():
         for part in asked.parts:
             check_known("part", part, PARTS)
-    out = asked.folder("gpu-suite", name_device(device))
+    out = asked.choose_folder("gpu-suite", name_device(device))
     # the suite is what tells whether the kernels are right and worth it
     os.environ.setdefault("SKETCHVAR_KERNELS", "on")
     screen.folder = out

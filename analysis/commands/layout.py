@@ -33,7 +33,7 @@ class Block:
             lines.append((" " * GAP).join(parts).rstrip())
         return lines
 
-    def heading(self) -> list[str]:
+    def write_heading(self) -> list[str]:
         """The titles, their last lines beside each other."""
         parts = [
             wrap_title(column.title, width)
@@ -42,7 +42,7 @@ class Block:
         tall = max(map(len, parts))
         return self.write([[""] * (tall - len(part)) + part for part in parts])
 
-    def row(self, cells: Sequence[str]) -> list[str]:
+    def write_row(self, cells: Sequence[str]) -> list[str]:
         """One row; words that are too long for their column go on below."""
         return self.write(
             [
@@ -51,7 +51,7 @@ class Block:
             ]
         )
 
-    def rule(self) -> str:
+    def draw_rule(self) -> str:
         return "─" * (sum(self.widths) + GAP * (len(self.widths) - 1))
 
 
@@ -67,11 +67,11 @@ def lay_out(table: "Table", width: int) -> list[str]:
     for places in split(widths, width):
         block = Block(tuple(table.columns[i] for i in places), tuple(widths[i] for i in places))
         lines += [""] if lines else []
-        lines += block.heading()
+        lines += block.write_heading()
         for part in sections:
-            lines.append(block.rule())
+            lines.append(block.draw_rule())
             for row in part:
-                lines += block.row([row[i] for i in places])
+                lines += block.write_row([row[i] for i in places])
     return lines
 
 

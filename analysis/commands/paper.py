@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from sketchvar.analysis.commands import bench, options
-from sketchvar.analysis.commands.asked import OfStudy, OfSweep, OfTask, OnDevice, ToFolder, words
+from sketchvar.analysis.commands.asked import (
+    OfStudy,
+    OfSweep,
+    OfTask,
+    OnDevice,
+    ToFolder,
+    blame_words,
+)
 from sketchvar.analysis.commands.command import Command, Group
-from sketchvar.analysis.commands.options import Shown, option
+from sketchvar.analysis.commands.option import Shown, option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 from sketchvar.analysis.commands.training import train_grid, train_study
@@ -104,22 +111,22 @@ class AskedMemory(FromFolders, bench.AskedMemory):
 def make_study(asked: AskedStudy, out: Path, screen: Screen) -> None:
     """Train and measure as ``run``, at evenly spread points unless they are given."""
     steps = STEPS if asked.steps is None else asked.steps
-    study = asked.study(steps, tuple(sorted({round(steps * part) for part in POINTS})))
+    study = asked.make_study(steps, tuple(sorted({round(steps * part) for part in POINTS})))
     train_study(study, out, screen)
 
 
 def make_sweep(asked: AskedSweep, out: Path, screen: Screen) -> None:
     """Train as ``train``."""
-    train_grid(asked.grid(), out, asked, screen)
+    train_grid(asked.make_grid(), out, asked, screen)
 
 
 def make_damage(asked: AskedSweep, out: Path, screen: Screen) -> None:
     """Train as ``train`` for every block, with the other blocks exact."""
     from sketchvar.analysis.paper.rows import list_blocks, write_damage
 
-    blocks, sweep = list_blocks(asked.made()), out / "sweep"
+    blocks, sweep = list_blocks(asked.make_task()), out / "sweep"
     for block in blocks:
-        train_grid(replace(asked, layers=f"*.{block}.*").grid(), sweep, asked, screen)
+        train_grid(replace(asked, layers=f"*.{block}.*").make_grid(), sweep, asked, screen)
         write_damage(out, sweep, block)
 
 
@@ -129,8 +136,8 @@ def make_step(
     """Measure at one step of a training."""
     from sketchvar.analysis.paper import rows
 
-    changes, device = asked.changes(), asked.pick_device()
-    with words():
+    changes, device = asked.list_changes(), asked.pick_device()
+    with blame_words():
         step = getattr(rows, kind)(
             task=asked.task,
             options=changes,
@@ -141,7 +148,7 @@ def make_step(
             **{name: getattr(asked, name) for name in fields},
         )
     what = f"Training {asked.task} for {asked.steps} steps on {device}; rows go to {out}"
-    with screen.progress(what, {"measured": None}, out) as update:
+    with screen.track(what, {"measured": None}, out) as update:
         rows.make(step, out, lambda done, total: update("measured", done, total=total))
 
 
@@ -165,7 +172,7 @@ def main(name: str, item: Item, asked: Any, screen: Screen) -> None:
     """Make what is missing, then show it with the item's figure."""
     from sketchvar.analysis.paper.folder import describe, read_rows
 
-    out, tasks = asked.folder("paper", name), list_tasks(item, asked)
+    out, tasks = asked.choose_folder("paper", name), list_tasks(item, asked)
     drawn = Drawn(getattr(asked, "layer", None), getattr(asked, "rate", None) or asked.rates[0])
     if asked.folders:
         read_rows(name, list(asked.folders))  # what cannot be drawn shows before anything is made

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import Shown, option
+from sketchvar.analysis.commands.option import Shown, option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show
 
@@ -54,12 +54,12 @@ class Asked(Shown):
 def main(asked: Asked, screen: Screen) -> None:
     """Plan, show the plan and its figure, and say where they are."""
     from sketchvar.analysis.plan.make import Budget, make_plan
-    from sketchvar.analysis.report.plan import contents_of
+    from sketchvar.analysis.report.plan import read_plan
 
     out = asked.out or asked.run / "plan.json"
     budget = Budget(asked.memory, asked.noise)
     make_plan(asked.run, budget, out, asked.from_step, asked.exact, asked.precision)
-    show(contents_of(out), out.parent, screen, out)
+    show(read_plan(out), out.parent, screen, out)
 
 
 COMMAND = Command(

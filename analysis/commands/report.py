@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import Shown
+from sketchvar.analysis.commands.option import Shown
 from sketchvar.analysis.commands.screen import Screen
 
 
@@ -27,7 +27,7 @@ def main(asked: Asked, screen: Screen) -> None:
     mpl.use("agg")
     out = asked.out or asked.run / "report.html"
     write_report(asked.run, out, asked.rate)
-    screen.files("", [out])
+    screen.list_files("", [out])
 
 
 COMMAND = Command(

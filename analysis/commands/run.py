@@ -16,7 +16,7 @@ class Asked(OfStudy):
 
 def main(asked: Asked, screen: Screen) -> None:
     """Run the study, then show it."""
-    study, out = asked.study(), asked.folder("run", asked.task)
+    study, out = asked.make_study(), asked.choose_folder("run", asked.task)
     train_study(study, out, screen)
     show_folder(out, screen)
 

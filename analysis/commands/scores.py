@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, words
+from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, blame_words
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import option
+from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 
@@ -26,17 +26,17 @@ def main(asked: Asked, screen: Screen) -> None:
     """Train and compare, then show what came."""
     from sketchvar.analysis.scores import Predicting, run
 
-    changes, device = asked.changes(), asked.pick_device()
-    with words():
+    changes, device = asked.list_changes(), asked.pick_device()
+    with blame_words():
         predicting = Predicting(
             asked.task, asked.steps, asked.rate, asked.batches, device, asked.seed, changes
         )
-    out = asked.folder("scores", asked.task)
+    out = asked.choose_folder("scores", asked.task)
     what = (
         f"Training {asked.task} for {asked.steps} steps on {device}; rows go to"
         f" {out}/scores.parquet"
     )
-    with screen.progress(what, {"step": asked.steps}, out) as update:
+    with screen.track(what, {"step": asked.steps}, out) as update:
         run(predicting, out, lambda step, loss: update("step", step, f"loss {loss:.3f}"))
     show_folder(out, screen)
 

@@ -43,7 +43,7 @@ class Screen:
         else:
             self.out.print(line)
 
-    def files(self, what: str, paths: Sequence[Path]) -> None:
+    def list_files(self, what: str, paths: Sequence[Path]) -> None:
         """Say where files are."""
         if self.as_json:
             self.content.setdefault("files", []).extend(map(str, paths))
@@ -51,7 +51,7 @@ class Screen:
             lines = [what, *(f"  {path}" for path in paths)] if what else list(map(str, paths))
             self.out.print("\n".join(lines), soft_wrap=True)
 
-    def table(self, table: "Table") -> None:
+    def show_table(self, table: "Table") -> None:
         """Print a table: in blocks, one below the other, where it is wider than the screen."""
         if self.as_json:
             same = sum(name.split(" ")[0] == table.name for name in self.content)
@@ -65,7 +65,7 @@ class Screen:
         self.out.print()
 
     @contextmanager
-    def progress(
+    def track(
         self, what: str, stages: Mapping[str, int | None], folder: Path | None = None
     ) -> Iterator[Update]:
         """A bar for every stage, each with its number of steps; yields what moves them:

@@ -16,11 +16,11 @@ def show(contents: "Contents", folder: Path, screen: Screen, *rows: Path) -> Non
     from sketchvar.analysis.report.contents import draw
 
     for table in contents.tables:
-        screen.table(table)
+        screen.show_table(table)
     for line in contents.sentences:
         screen.say(line)
-    screen.files("", list(rows))
-    screen.files("Figures (PNG, and PDF beside each):", draw(contents, folder))
+    screen.list_files("", list(rows))
+    screen.list_files("Figures (PNG, and PDF beside each):", draw(contents, folder))
 
 
 def show_folder(folder: Path, screen: Screen, rate: float | None = None) -> None:

@@ -16,8 +16,8 @@ class Asked(OfSweep):
 
 def main(asked: Asked, screen: Screen) -> None:
     """Train what is left of the grid, then show what came of it."""
-    out = asked.folder("train", asked.task)
-    train_grid(asked.grid(), out, asked, screen)
+    out = asked.choose_folder("train", asked.task)
+    train_grid(asked.make_grid(), out, asked, screen)
     show_folder(out, screen)
 
 

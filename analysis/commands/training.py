@@ -18,14 +18,24 @@ def train_study(study: "Study", out: Path, screen: Screen) -> None:
     from sketchvar.analysis.tasks import find_task
 
     find_task(study.task, study.options).check()  # what is wrong with the data shows here
-    Folder(out).claim(study, resume=True)
+    folder = Folder(out)
+    folder.claim(study, resume=True)
+    done, total = count_measured(folder.rows), len(study.measure_at)
     what = (
-        f"Training {study.task} for {study.steps} steps on {study.device}; rows go to"
-        f" {out}/rows.parquet"
+        f"Training {study.task} for {study.steps} steps on {study.device}; rows go to {folder.rows}"
     )
-    with screen.progress(what, {"step": study.steps}, out) as update:
+    if done:
+        what = f"{done} of {total} measured steps are there, in {folder.rows}"
+    with screen.track(what, {"step": study.steps}, out) as update:
         update("step", 0)
         run(study, out, True, lambda step, loss: update("step", step, f"loss {loss:.3f}"))
+
+
+def count_measured(rows: Path) -> int:
+    """How many measured steps there are in a file of rows."""
+    from sketchvar.analysis.records import read_rows
+
+    return len(set(read_rows(rows)["step"])) if rows.exists() else 0
 
 
 def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
@@ -40,7 +50,7 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
     find_task(grid.task, grid.options).check()  # what is wrong with the data shows here
     claim_sweep(folder, grid)
     what = "Measuring the bytes that each estimator leaves for backward"
-    with screen.progress(what, {"estimator": None}, out) as update:
+    with screen.track(what, {"estimator": None}, out) as update:
         memory = folder.activations(
             grid, lambda done, total: update("estimator", done, total=total)
         )
@@ -52,7 +62,7 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
         if done < len(cells)
         else f"{done} of {len(cells)} runs are there, in {folder.cells}"
     )
-    with screen.progress(what, {"run": len(cells)}, out) as update:
+    with screen.track(what, {"run": len(cells)}, out) as update:
         update("run", done)
         rows = sweep(
             cells, folder, asked.jobs, asked.backend, asked.retry,

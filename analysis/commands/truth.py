@@ -5,9 +5,10 @@ variance are true.
 from dataclasses import dataclass
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, WordError, words
+from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, WordError, blame_words
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import EXAMPLES, option
+from sketchvar.analysis.commands.option import option
+from sketchvar.analysis.commands.options import EXAMPLES
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show
 
@@ -32,22 +33,22 @@ class Asked(ToFolder, OnDevice, OfTask):
 
 def main(asked: Asked, screen: Screen) -> None:
     """Train, freeze, redraw; then show both."""
-    from sketchvar.analysis.report.truth import contents
+    from sketchvar.analysis.report.truth import read
     from sketchvar.analysis.truth.redraws import Redraws, run
 
     if not 0 < asked.level < 1:
         raise WordError(f"--level must lie between 0 and 1, got {asked.level:g}")
-    changes, device = asked.changes(), asked.pick_device()
-    steps = asked.made().steps if asked.steps is None else asked.steps
-    with words():
+    changes, device = asked.list_changes(), asked.pick_device()
+    steps = asked.make_task().steps if asked.steps is None else asked.steps
+    with blame_words():
         redraws = Redraws(
             asked.task, steps, asked.draws, asked.estimator, device, asked.seed, changes
         )
-    out = asked.folder("truth", asked.task)
+    out = asked.choose_folder("truth", asked.task)
     what = f"Training {asked.task} for {steps} steps on {device}; rows go to {out}/truth.parquet"
-    with screen.progress(what, {"train": steps, "draw": 2 * asked.draws}, out) as update:
+    with screen.track(what, {"train": steps, "draw": 2 * asked.draws}, out) as update:
         run(redraws, out, True, update)
-    show(contents(out, level=asked.level), out, screen, out / "truth.parquet")
+    show(read(out, level=asked.level), out, screen, out / "truth.parquet")
 
 
 COMMAND = Command(

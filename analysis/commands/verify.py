@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.asked import WordError, words
+from sketchvar.analysis.commands.asked import WordError, blame_words
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.options import Shown, option
+from sketchvar.analysis.commands.option import Shown, option
 from sketchvar.analysis.commands.screen import Screen
 
 
@@ -37,13 +37,13 @@ def main(asked: Asked, screen: Screen) -> int:
         raise WordError(f"--level is a probability, got {asked.level:g}; write 0.001")
     if not asked.budget >= 0:
         raise WordError(f"--budget is in seconds, got {asked.budget:g}")
-    with words():
+    with blame_words():
         estimators = read(asked.estimators or list(CATALOG))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # these matrices are too small for more
     verdicts = []
     try:
-        with screen.progress("Drawing", {"estimator": len(estimators)}) as update:
+        with screen.track("Drawing", {"estimator": len(estimators)}) as update:
             for verdict in verify(estimators, make_pairs(asked.seed), asked.seed, asked.budget):
                 verdicts.append(verdict)
                 update("estimator", len(verdicts))
@@ -53,7 +53,7 @@ def main(asked: Asked, screen: Screen) -> int:
         ) from None
     finally:
         torch.set_num_threads(threads)
-    screen.table(report.scores(verdicts, asked.level))
+    screen.show_table(report.tabulate_scores(verdicts, asked.level))
     wrong = report.complain(verdicts, asked.level)
     for line in (*report.describe(verdicts, asked.level), *(wrong or ("All agree.",))):
         screen.say(line)

@@ -17,7 +17,7 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
     ``stderr`` the median of the standard errors of the ratio. What does not fit the budget in every
     layer is left out.
     """
-    keys = ["family", "line", "estimator", "budget", "oracle", "biased", "takes_rate"]
+    keys = ["family", "line", "estimator", "budget", "oracle", "biased"]
     steps = rows["step"].nunique() if "step" in rows else 1
     x_bytes, stderr = (
         rows["kept_bytes"] / rows["fraction"],

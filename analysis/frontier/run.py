@@ -11,7 +11,7 @@ import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import claim
-from sketchvar.analysis.folder import rows_of, task_of
+from sketchvar.analysis.folder import kept_dtype, rows_of
 from sketchvar.analysis.frontier.pairs import read_pair
 from sketchvar.analysis.frontier.rows import (
     BUDGETS,
@@ -81,9 +81,11 @@ class Comparison:
                 f"--draws must be 0, or 2 or more for a standard error, got {self.draws}"
             )
         if self.layer:
-            Probe(self.made().model(), pairs=[self.layer])  # refuses a name that it does not know
+            Probe(
+                self.make_task().model(), pairs=[self.layer]
+            )  # refuses a name that it does not know
 
-    def made(self) -> Task:
+    def make_task(self) -> Task:
         """The task. Raises ValueError for one that is not known."""
         return find_task(self.task, self.options)
 
@@ -95,12 +97,12 @@ class Comparison:
     @property
     def points(self) -> tuple[int, ...]:
         """The steps of the task that are measured; step 0 alone where there is no task."""
-        return (0,) if self.pair or self.run else self.step or self.made().measure_at
+        return (0,) if self.pair or self.run else self.step or self.make_task().measure_at
 
     @property
     def total(self) -> int:
         """Updates of the whole training."""
-        return max(self.made().steps, self.points[-1]) if self.steps is None else self.steps
+        return max(self.make_task().steps, self.points[-1]) if self.steps is None else self.steps
 
     @property
     def fractions(self) -> list[float]:
@@ -141,8 +143,9 @@ def read_source(comparison: Comparison) -> Task | Layer | pd.DataFrame:
         device = torch.device(comparison.device)
         return pair_layer(*(t.to(device) for t in read_pair(Path(comparison.pair))))
     if comparison.run:
-        return of_run(rows_of(Path(comparison.run)), task_of(Path(comparison.run)).dtype)
-    task = comparison.made()
+        rows = rows_of(Path(comparison.run))
+        return of_run(rows, kept_dtype(Path(comparison.run), rows))
+    task = comparison.make_task()
     task.check()
     return task
 

@@ -62,7 +62,7 @@ def run_suite(
     while left:
         part, shares = left[0], [PARTS[name][0] for name in left]
         now = monotonic()
-        say(f"{part}: {max(end - now, 0) * shares[0] / sum(shares) / 60:.1f} minutes")
+        say(f"{part}: at most {max(end - now, 0) * shares[0] / sum(shares) / 60:.1f} minutes")
         run = Run(scale, out, device, now + (end - now) * shares[0] / sum(shares))
         rows, state = carry_out(part, run)
         results[part] = Result(part, len(rows), monotonic() - now, state, run.skipped)._asdict()

@@ -9,28 +9,63 @@ from torch import Tensor
 from sketchvar.estimators import Moments
 from sketchvar.estimators.moments import norm, wide
 
+# What is left of the difference of two sums of float32 products, as a part of either, where there
+# should be nothing: rounding leaves up to a tenth of it.
+RESOLUTION = 64 * torch.finfo(torch.float32).eps
+LARGE = 2**18  # entries: a float32 sum over more of them loses digits, 2e-5 of it over a million
 
-def by_row(m: Moments, rows: int | None = None) -> Float[Tensor, ""]:
+
+def by_row(
+    m: Moments, rows: int | None = None, resolution: float = RESOLUTION
+) -> Float[Tensor, ""]:
     """Variance of G over the draw of its n rows, were they independent: (nD − C) / (n − 1). NaN for
-    a single row.
+    a single row; 0 where the difference is below ``resolution`` of nD, as it is for equal rows.
 
     ``rows`` is n where some rows are padding, which nobody draws; all of them unless given.
     Source: Bershatsky et al. 2022, https://arxiv.org/abs/2201.13195, eq. for D²_SGD.
     """
     n = m.n if rows is None else rows
-    return (n * m.D - m.C) / (n - 1) if n > 1 else torch.full_like(m.D, torch.nan)
+    if n < 2:
+        return torch.full_like(m.D, torch.nan)
+    return subtract(n * m.D, m.C, resolution) / (n - 1)
 
 
-def by_example(example_sq: Float[Tensor, " S"], C: Float[Tensor, ""]) -> Float[Tensor, ""]:
+def by_example(
+    example_sq: Float[Tensor, " S"], C: Float[Tensor, ""], resolution: float = RESOLUTION
+) -> Float[Tensor, ""]:
     """Unbiased variance of G over the draw of its S examples: S/(S − 1) Σ‖g_s‖² − C/(S − 1). NaN
-    for one example.
+    for one example; 0 where the difference is below ``resolution`` of S Σ‖g_s‖², as it is for
+    examples whose gradients are equal to that many digits.
 
+    Examples have to be independent. They are not under BatchNorm in training mode, nor where the
+    loss compares examples with each other (contrastive losses, correlations over the batch), nor
+    where examples repeat in a batch; the truth is then to be had by ``noise.redraw``.
     ``example_sq`` holds ‖g_s‖² with g_s = X_sᵀY_s the example's part of G, in the scale of G: where
     the loss is a mean, each g_s carries its 1/S, and the result is the variance of the mean
     gradient.
     """
     s = example_sq.shape[0]
-    return (s * example_sq.sum() - C) / (s - 1) if s > 1 else torch.full_like(C, torch.nan)
+    if s < 2:
+        return torch.full_like(C, torch.nan)
+    return subtract(s * example_sq.sum(), C, resolution) / (s - 1)
+
+
+def subtract(
+    whole: Float[Tensor, ""], part: Float[Tensor, ""], resolution: float
+) -> Float[Tensor, ""]:
+    """``whole`` − ``part``, which is never negative; 0 below ``resolution`` of the whole, NaN of
+    NaN.
+    """
+    difference = whole - part
+    return torch.where(difference <= resolution * whole, 0.0, difference)
+
+
+def total_sq(t: Tensor) -> Float[Tensor, "*batch"]:
+    """‖T‖² of a matrix, or of each of several, in float64, accumulated in float32 or wider."""
+    if t.shape[-1] * t.shape[-2] <= LARGE:
+        return norm(t, dim=(-2, -1)).double().square()
+    along = -1 if t.stride(-1) == 1 else -2
+    return torch.linalg.vector_norm(norm(t, dim=along), dim=-1, dtype=torch.float64).square()
 
 
 def example_sq(
@@ -51,5 +86,5 @@ def example_sq(
         if gram:
             parts.append((a @ a.mT).mul_(b @ b.mT).sum((1, 2), dtype=torch.float64))
         else:
-            parts.append(norm(a.mT @ b, dim=(1, 2)).double().square())
+            parts.append(total_sq(a.mT @ b))
     return torch.cat(parts)

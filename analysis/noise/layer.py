@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sketchvar.analysis.noise.closed import example_sq
+from sketchvar.analysis.noise.closed import RESOLUTION, example_sq
 from sketchvar.estimators import Moments
 from sketchvar.estimators.estimator import as_tensors, check_pair
 
@@ -24,7 +24,7 @@ class Layer:
     All is in the scale of the gradient that autograd produced (under a GradScaler, unscaled);
     ``dtype`` is the product's. ``input_of`` is the first layer that read the same X, as the query
     is of its key and value, which a compressed copy would serve together; its own name where no
-    other read it before.
+    other read it before. ``sketchable``: ``sketch_linears`` can convert it.
     """
 
     name: str
@@ -34,6 +34,17 @@ class Layer:
     rows: int
     dtype: torch.dtype
     input_of: str
+    sketchable: bool = True
+
+    @property
+    def resolution(self) -> float:
+        """The part of S Σ‖g_s‖² below which a minibatch variance cannot be told from 0.
+
+        Where G was formed in half precision ‖G‖² is known to 2ε/√(pq), the rounding of its entries.
+        """
+        m, narrow = self.moments, self.dtype.itemsize < 4
+        rounding = 4 * torch.finfo(self.dtype).eps / max(m.p * m.q, 1) ** 0.5
+        return RESOLUTION + rounding * narrow
 
 
 def pair_layer(x: Tensor, y: Tensor) -> Layer:

@@ -13,12 +13,14 @@ from sketchvar.estimators.choice import Estimators, Flags, Rates
 
 COLUMNS = ["run", "step", "layer", "p", "q", "rows", "examples", "estimator", "rate", "kept_bytes"]
 COLUMNS += [
+    "x_bytes",
     "variance",
     "minibatch_row",
     "minibatch_example",
     "ratio",
     "alpha",
     "grad_sq",
+    "sketchable",
     "input_of",
     *Flags._fields,
 ]
@@ -62,21 +64,26 @@ def tabulate(
     ``variance``, the two minibatch variances (units row and example) and ``grad_sq`` = ‖G‖² are of
     the gradient that autograd formed. ``ratio`` is variance / minibatch_example; NaN where the
     minibatch variance is undefined.
-    ``input_of`` is the first layer that read the same X, the layer itself where no other did.
+    ``x_bytes`` are those of X itself. ``input_of`` is the first layer that read the same X, the
+    layer itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
     """
     rows, scalars, rest, chosen = [], [], [], list(chosen)
     for layer in layers:
         m = layer.moments
-        row, squares = closed.by_row(m, layer.rows), layer.example_sq
+        least, squares = layer.resolution, layer.example_sq
+        row = closed.by_row(m, layer.rows, least)
         example = (
-            torch.full_like(m.C, torch.nan) if squares is None else closed.by_example(squares, m.C)
+            torch.full_like(m.C, torch.nan)
+            if squares is None
+            else closed.by_example(squares, m.C, least)
         )
         for choice in chosen:
             estimator = choice.told(m.y_sq)
             kept = estimator.kept_bytes(m.n, m.p, dtype or layer.dtype)
+            whole = m.n * m.p * (dtype or layer.dtype).itemsize
             sizes = (layer.name, m.p, m.q, m.n, layer.examples)
-            rows.append((*sizes, choice.name, choice.rate, kept))
-            rest.append((layer.input_of, *choice.flags))
+            rows.append((*sizes, choice.name, choice.rate, kept, whole))
+            rest.append((layer.sketchable, layer.input_of, *choice.flags))
             scalars += [estimator.variance(m), row, example, m.alpha, m.C]
     if not rows:
         return []

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from sketchvar.analysis.probe import Layer
-from sketchvar.estimators import Estimator, estimate, parse
+from sketchvar.estimators import Estimator, choices, estimate
+from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.empirical import Measured
 from sketchvar.estimators.moments import wide
 from sketchvar.estimators.seeds import fold
 
 COLUMNS = ["layer", "estimator", "rate", "count", "variance", "stderr", "draws", "one", "single"]
+COLUMNS += Flags._fields
 
 
 def average_sketches(
@@ -31,13 +33,15 @@ def average_sketches(
     """
     x, y = layer.moments.pair
     lines = []
-    for name in estimators:
+    for choice in choices(estimators, rate):
+        single = choice.told()
         for count in counts:
-            one = parse(name, count * rate).variance(layer.moments)
-            found = measure_average(parse(name, rate), count, x, y, draws, fold(seed, name, count))
-            single = parse(name, rate).variance(layer.moments)
-            numbers = (float(found.value), float(found.stderr), draws, float(one), float(single))
-            lines.append((layer.name, name, rate, count, *numbers))
+            seeds = fold(seed, choice.name, count)
+            found = measure_average(single, count, x, y, draws, seeds)
+            one = choice.at(count * rate).told()
+            closed = (float(each.variance(layer.moments)) for each in (one, single))
+            numbers = (float(found.value), float(found.stderr), draws, *closed)
+            lines.append((layer.name, choice.name, rate, count, *numbers, *choice.flags))
     return pd.DataFrame(lines, columns=COLUMNS)
 
 

@@ -41,7 +41,7 @@ class Step(ABC):
     def tables(self, task: Task, progress: Progress) -> Iterator[pd.DataFrame]:
         """Measure, and yield the table as it grows."""
 
-    def made(self) -> Task:
+    def make_task(self) -> Task:
         """Make the task."""
         return find_task(self.task, self.options)
 
@@ -117,7 +117,7 @@ class Throughput(Step):
 
 def check(step: Step) -> None:
     """Raise ValueError for a step that cannot be measured."""
-    step.made()
+    step.make_task()
     if step.steps < 0:
         raise ValueError(f"--steps must be 0 or more, got {step.steps}")
     choices(step.estimators, 1.0)
@@ -129,7 +129,7 @@ def make(step: Step, out: Path, progress: Progress | None = None) -> Path:
     What was finished there before is left as it is. Raises ValueError for a folder that cannot be
     used.
     """
-    task = step.made()
+    task = step.make_task()
     origin = records.provenance(torch.device(step.device)) | task.provenance()
     tables = step.tables(task, progress or (lambda done, total: None))
     work = f"paper {type(step).__name__.lower()}"

@@ -13,9 +13,10 @@ from sketchvar.analysis import meter
 from sketchvar.analysis.loop import start
 from sketchvar.analysis.tasks import Task
 from sketchvar.estimators import Estimator, choices, sketch_linears
+from sketchvar.estimators.choice import Flags
 
 COLUMNS = ["task", "device", "threads", "batch", "estimator", "rate"]
-COLUMNS += ["ratio", "low", "high", "plain", "repeats"]
+COLUMNS += ["ratio", "low", "high", "plain", "repeats", *Flags._fields]
 
 
 def measure_throughput(
@@ -40,7 +41,8 @@ def measure_throughput(
         sketched = prepare_step(task, choice.told(), device)
         middle, low, high = meter.paired(plain, sketched, device, repeats)
         ratios = (1 / middle, 1 / high, 1 / low)
-        lines.append((*about, choice.name, choice.rate, *ratios, per_second, repeats))
+        what = (*about, choice.name, choice.rate)
+        lines.append((*what, *ratios, per_second, repeats, *choice.flags))
         yield pd.DataFrame(lines, columns=COLUMNS)
 
 

@@ -41,8 +41,8 @@ def list_singles(table: pd.DataFrame) -> list[Single]:
 def find_best_single(
     found: list[Single], fraction: float = 1.0, ratio: float = np.inf
 ) -> Single | None:
-    """Find the one of least ratio within ``fraction`` of the bytes; or, where ``ratio`` is given, of
-    least bytes within it.
+    """Find the one of least ratio within ``fraction`` of the bytes; or, where ``ratio`` is given,
+    of least bytes within it.
 
     Of several alike in that, the one with less of the other. None where none fits.
     """
@@ -121,7 +121,8 @@ def count_kept(rates: Iterable[float], rows: Iterable[int]) -> np.ndarray:
 
 
 def trace_curves(table: pd.DataFrame, uniform: Uniform | None, count: int = 8) -> pd.DataFrame:
-    """Trace total ratio against memory: method (of ``CURVES``), fraction and ratio, rising in bytes.
+    """Trace total ratio against memory: method (of ``CURVES``), fraction and ratio, rising in
+    bytes.
 
     At ``count`` budgets from the least possible to three quarters of X's bytes, evenly spaced in
     their logarithm, and at those that the best single choices just fit.

@@ -20,8 +20,10 @@ def list_candidates(
     ``rows`` are those of one run (``noise.COLUMNS``), X kept in ``dtype``. All numbers are means
     over their steps, so that a ratio is one of averages. Beside ``exact``, which keeps all of X, it
     has what is unbiased, no oracle, and smaller than X. ``exact``: patterns of layers that stay
-    exact. Rows without ``input_of`` share nothing. In a convolution X is the matrix of patches,
-    which is larger than the image that exact training keeps.
+    exact. No part of a plan are layers that no converted one can replace (``sketchable``), nor a
+    layer's steps without a minibatch variance (an idle expert, a batch of one). Rows without ``input_of`` share nothing. In a
+    convolution X is the matrix of patches, which is larger than the image that exact training
+    keeps.
 
     Raises ValueError for a variance that is not finite, a pattern that names no layer, and where no
     candidate is left.
@@ -37,6 +39,7 @@ def list_candidates(
             "these rows have no columns oracle and biased, as those of older files; read the file"
             " by sketchvar.analysis.records.read_rows, which adds them"
         )
+    rows = drop_unplanned(rows)
     # a layer trains with what needs X only, and whose error averages out over steps
     rows = rows[~rows["oracle"] & ~rows["biased"] & (rows["estimator"] != "exact")]
     if rows.empty:
@@ -69,6 +72,22 @@ def list_candidates(
     return table.sort_values(
         "layer", key=lambda names: names.map(layers.index), kind="stable", ignore_index=True
     )
+
+
+def drop_unplanned(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drop the layers that no converted one can replace (``sketchable``, where rows say it), and
+    each layer's steps without a minibatch variance, unless that is all of them.
+
+    Raises ValueError where no layer can be converted.
+    """
+    if "sketchable" in rows:
+        rows = rows[rows["sketchable"].astype(bool)]
+        if rows.empty:
+            raise ValueError(
+                "none of the measured layers can be converted: sketch_linears(model, ...) says why"
+            )
+    defined = np.isfinite(rows["minibatch_example"])
+    return rows[defined] if defined.any() else rows
 
 
 def check_finite(rows: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis import records
-from sketchvar.analysis.folder import Folder, rows_of, task_of
+from sketchvar.analysis.folder import kept_dtype, rows_of
 from sketchvar.analysis.plan.baselines import (
     Single,
     Uniform,
@@ -18,7 +18,7 @@ from sketchvar.analysis.plan.baselines import (
     list_singles,
     trace_curves,
 )
-from sketchvar.analysis.plan.candidates import list_candidates
+from sketchvar.analysis.plan.candidates import drop_unplanned, list_candidates
 from sketchvar.analysis.plan.plan import save_plan
 from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
 from sketchvar.analysis.plan.totals import COPY, Totals, sum_inputs, sum_layers
@@ -62,7 +62,8 @@ def make_plan(
     ``exact``: patterns of layers that stay exact. ``precision`` is that in which X is kept: the
     run's own unless given. Raises ValueError for rows, a budget or a place that make no plan.
     """
-    rows, dtype = rows_of(run), kept_dtype(run, precision)
+    rows = rows_of(run)
+    dtype = kept_dtype(run, rows) if precision is None else getattr(torch, precision)
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}; make it, or choose another --out")
     last = max(rows["step"])
@@ -76,7 +77,11 @@ def make_plan(
         chosen = minimize_bytes(table, budget.noise or 0.0)
     else:
         chosen = minimize_noise(table, budget.memory)
-    found, uniform, limit = list_singles(table), Uniform.of(rows, dtype, exact), budget.within()
+    found, uniform, limit = (
+        list_singles(table),
+        Uniform.of(drop_unplanned(rows), dtype, exact),
+        budget.within(),
+    )
     best = find_best_single(found, **limit)
     baseline = uniform.within(**limit) if uniform else None
     lines = [describe("this plan", sum_layers(chosen))]
@@ -95,17 +100,6 @@ def make_plan(
     }
     save_plan(out, chosen, about)
     return records.read_json(out)
-
-
-def kept_dtype(run: Path, precision: str | None) -> torch.dtype:
-    """In which X is kept. Raises ValueError where nothing says it."""
-    if precision is not None:
-        return getattr(torch, precision)
-    if not Folder(run).provenance.exists():
-        raise ValueError(
-            f"no run.json in {run} says in which precision X is kept; give --precision"
-        )
-    return task_of(run).dtype
 
 
 def list_choices(chosen: pd.DataFrame) -> list[dict[str, Any]]:

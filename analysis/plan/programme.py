@@ -14,8 +14,8 @@ SCALE = 1e3
 
 
 def minimize_noise(table: pd.DataFrame, fraction: float) -> pd.DataFrame:
-    """Choose rows of ``list_candidates``, one per layer, of least total ratio within ``fraction`` of
-    the bytes of X.
+    """Choose rows of ``list_candidates``, one per layer, of least total ratio within ``fraction``
+    of the bytes of X.
 
     The total does not depend on what is shared: variances add over layers, whose gradients are
     different entries.
@@ -75,8 +75,8 @@ def drop_dominated(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def weigh(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Weigh what each variable adds to the total ratio and to the fraction of bytes: a variable for each
-    row of the table, 1 if it is chosen, then one for each copy, 1 if it is kept.
+    """Weigh what each variable adds to the total ratio and to the fraction of bytes: a variable for
+    each row of the table, 1 if it is chosen, then one for each copy, 1 if it is kept.
     """
     copies = table.groupby(COPY, sort=False)["kept_bytes"].max().to_numpy()
     minibatch = table.drop_duplicates("layer")["minibatch"].sum()

@@ -1,6 +1,5 @@
-from .probe import Probe
+from .probe import Layer, Probe
 from .units import not_padding
-from .watch import Layer
 
 __all__ = [
     "Layer",

@@ -2,58 +2,73 @@
 ‖g_s‖² for free.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.estimators.layers.forms import Form
-from sketchvar.estimators.moments import norm, wide
+from sketchvar.estimators.moments import wide
 
-OnBackward = Callable[[Tensor, Tensor, Tensor | None], None]
+
+class Sight(Protocol):
+    """Who is told of a backward pass through one product."""
+
+    def passed(self) -> None:
+        """A pass went by for the gradient of something else."""
+
+    def arrived(self, x: Tensor, y: Tensor, example_sq: Tensor | None) -> None:
+        """X (S × … × p), Y (S × … × q) and ‖X_sᵀY_s‖² (S), None where a second derivative will be
+        taken.
+        """
+
+    def formed(self, gradient: Tensor) -> None:
+        """The gradient of the weight, in its shape."""
 
 
 class FusedLinear(torch.autograd.Function):
     """A dense layer, but dW is summed from per-example products: equal up to the rounding of that
     sum.
 
-    ``on_backward`` is given X (S × … × p), Y (S × … × q) and ‖X_sᵀY_s‖² (S), None where a second
-    derivative will be taken. The products cost what dW costs in any case; what is added is one pass
-    over them, against a third more work where they are formed beside autograd's.
+    ``sight`` is told of them. The products cost what dW costs in any case; what is added is one
+    pass over them, against a third more work where they are formed beside autograd's.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        form: Form,
-        on_backward: OnBackward,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, form: Form, sight: Sight
     ) -> Tensor:
         out = form.run(x, weight, bias)
         if out._is_view():  # autograd lets nobody write in place to a view that a function returns
             out = torch.ops.aten._unsafe_view(out, out.shape)
         # under autocast the product ran in the dtype of the output, and so has to run its gradient
         ctx.save_for_backward(x.to(out.dtype), weight)
-        ctx.form, ctx.on_backward = form, on_backward
+        ctx.form, ctx.sight = form, sight
         return out
 
     @staticmethod
-    def backward(ctx: Any, y: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, None]:
+    def backward(
+        ctx: Any, y: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         need_x, _, need_bias, *_ = ctx.needs_input_grad
         y = y.contiguous()
-        if torch.is_grad_enabled():  # this pass will be differentiated itself
-            gradient, example_sq = y.flatten(0, -2).T @ x.flatten(0, -2), None
+        for_weight = None
+        if not torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
+            ctx.sight.passed()
         else:
-            gradient, example_sq = per_example(x.flatten(1, -2), y.flatten(1, -2))
-        ctx.on_backward(x, y, example_sq)
+            if torch.is_grad_enabled():  # this pass will be differentiated itself
+                gradient, example_sq = y.flatten(0, -2).T @ x.flatten(0, -2), None
+            else:
+                gradient, example_sq = per_example(x.flatten(1, -2), y.flatten(1, -2))
+            ctx.sight.arrived(x, y, example_sq)
+            for_weight = ctx.form.weight_gradient(gradient.T, weight).to(weight.dtype)
+            ctx.sight.formed(for_weight)
         return (
             ctx.form.input_gradient(y, weight.to(y.dtype), x.shape) if need_x else None,
-            ctx.form.weight_gradient(gradient.T, weight).to(weight.dtype),
+            for_weight,
             y.flatten(0, -2).sum(0) if need_bias else None,
             None,
             None,
@@ -70,12 +85,12 @@ def per_example(
         y.shape[-1], x.shape[-1]
     )  # one piece of memory for all of them stays in cache
     total = wide(torch.zeros_like(product))
-    norms = []
+    squares = []
     for a, b in zip(x, y.mT, strict=True):
         torch.mm(b, a, out=product)
-        norms.append(norm(product))
+        squares.append(total_sq(product))
         total.add_(product)
-    return total.to(x.dtype), torch.stack(norms).double().square()
+    return total.to(x.dtype), torch.stack(squares)
 
 
 def pays(examples: int, rows: int, p: int, q: int) -> bool:

@@ -1,26 +1,30 @@
-"""Observer: sees every product of a model's weights, forward and backward, and hands each to its
-Watch.
-"""
+"""Observer: sees every product of a model's weights, and has a step tally what each tells."""
 
-import types
+import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Variable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sketchvar.analysis.probe.fused import FusedLinear, pays
+from sketchvar.analysis.probe.intercept import OBSERVED, intercept, release
 from sketchvar.analysis.probe.kinds import Kind, kind_of
-from sketchvar.analysis.probe.units import Examples, Unit, unit_of
+from sketchvar.analysis.probe.sight import Sight, expect_end, no_autocast, save
+from sketchvar.analysis.probe.step import Step, stamp
+from sketchvar.analysis.probe.units import Dimension, Examples, Unit, call_by_name, layout_of
 from sketchvar.analysis.probe.watch import Use, Watch
+from sketchvar.estimators.layers.convert import obstacle
 from sketchvar.estimators.layers.forms import Conv2dForm, Form
+from sketchvar.estimators.layers.product import is_plain, is_transformed
 
-OBSERVED: weakref.WeakKeyDictionary[nn.Module, "Observer"] = weakref.WeakKeyDictionary()
+PARTLY = (
+    "examples= is a function of the model's arguments, but only parts of the model were called;"
+    " call the model, or give a tensor"
+)
 
 
 class Reading(NamedTuple):
@@ -35,12 +39,10 @@ class Reading(NamedTuple):
 
 class Observer:
     """Runs the modules of ``model`` that multiply rows by a trained weight, while attached, through
-    ``see``.
+    ``see``. It never stops a pass: what it cannot read is a ``reason`` of the step.
 
     What it computes in a step is queued on the device and read by nobody: no synchronisation.
     """
-
-    stance: ClassVar[Any] = None  # of the compiler, to be given back
 
     def __init__(
         self,
@@ -50,96 +52,132 @@ class Observer:
         examples: Examples,
         scaler: Any,
         every_pair: bool = False,
+        several: bool = False,
     ) -> None:
         check_free(model)
-        self.every_pair = every_pair
         self.model, self.by_example, self.pairs, self.scaler = model, by_example, pairs, scaler
-        self.examples = examples
-        self.unit: Unit | None = None if callable(examples) else unit_of(examples)
-        self.scale: Tensor | float = 1.0
-        owners = Counter(
-            id(p) for m in model.modules() for p in m._parameters.values() if p is not None
-        )
+        self.every_pair, self.several, self.examples = every_pair, several, examples
+        self.layout = PARTLY if callable(examples) else layout_of(examples)
+        self.modules: list[nn.Module] = []
         self.kinds: dict[nn.Module, Kind] = {}
-        self.watched: dict[str, Watch] = {}
+        self.norms: dict[nn.Module, str] = {}
         self.places: dict[tuple[nn.Module, str, int | None], Watch] = {}
-        for name, module in model.named_modules():
-            kind = kind_of(module)
-            if not isinstance(kind, Kind):
-                continue
-            for layer, (owner, key) in kind.weights(name, module).items():
-                weight = owner._parameters[key]
-                if weight is not None and weight.requires_grad:
-                    self.kinds[module] = kind
-                    self.add(Watch(layer, owner, key, weight, alone=owners[id(weight)] == 1))
+        self.sharded: dict[Watch, Any] = {}  # the parameters as they are between the steps
+        self.mixed: frozenset[Watch] = frozenset()
+        self.survey()
         if not self.watched:
             raise ValueError(
                 f"{type(model).__name__} has no linear layer whose weight requires a gradient:"
                 " nothing to probe; nn.Linear, nn.Conv2d, nn.MultiheadAttention and Hugging Face's"
-                " Conv1D can be measured"
+                f" Conv1D can be measured{why_none(model)}"
             )
         self.device = next(iter(self.watched.values())).weight.device
-        self.over = False  # the step that was watched
-        self.tasks: set[int] = set()
         self.anchor = torch.zeros((), requires_grad=True)
-        self.readings: dict[int, Reading] = {}  # of this step, by the id of the input
+        self.hook: Any = None
+        self.whole = True  # gradients are compared in all their entries: the first time
+        self.over = True  # the step that was measured last
+        self.step = Step(several, True, self.mixed, {})
 
-    def add(self, watch: Watch) -> Watch:
-        self.watched[watch.name] = self.places[watch.module, watch.parameter, start(watch.part)] = (
-            watch
-        )
-        return watch
+    @property
+    def watched(self) -> dict[str, Watch]:
+        """The weights that are trained, by the names of their layers."""
+        return {watch.name: watch for watch in self.places.values() if is_trained(watch.weight)}
+
+    def survey(self) -> None:
+        """Look for weights, where modules have come or gone."""
+        modules = list(self.model.modules())
+        if modules == self.modules:
+            return
+        self.modules = modules
+        owners = Counter(id(p) for m in modules for p in m._parameters.values() if p is not None)
+        before, self.places = self.places, {}
+        self.kinds, self.norms = {}, {}
+        for name, module in self.model.named_modules():
+            kind = kind_of(module)
+            if isinstance(module, _BatchNorm) and "forward" not in vars(module):
+                self.norms[module] = name
+            if not isinstance(kind, Kind):
+                continue
+            self.kinds[module] = kind
+            for layer, (owner, key) in kind.weights(name, module).items():
+                known = before.get((owner, key, None))
+                tied = owners[id(owner._parameters[key])] > 1
+                if known is None or (known.name, known.tied) != (layer, tied):
+                    fit = obstacle(self.model, layer, owner) is None if key == "weight" else False
+                    known = Watch(layer, owner, key, tied, fit)
+                self.places[known.place] = known
+        for place, watch in before.items():
+            if watch.part is not None and (*place[:2], None) in self.places:
+                self.places[place] = watch
 
     def attach(self) -> None:
-        """Take the place of the modules' ``forward``. Raises ValueError where another probe has
-        it.
-        """
+        """Come between the modules and their forward. Raises ValueError where another probe has."""
         check_free(self.model)
-        for watch in self.watched.values():  # FSDP may have replaced them
-            watch.weight = watch.module._parameters[watch.parameter]  # type: ignore[assignment]
-        if (
-            not OBSERVED
-        ):  # compiled graphs know nothing of a probe: while one is attached, all runs without them
-            Observer.stance = torch.compiler.set_stance("force_eager")
-        for module, kind in self.kinds.items():
-            OBSERVED[module] = self
-            module.forward = Forward(module, kind.forward(module, self.see))
-        self.hook = self.model.register_forward_pre_hook(self.called, with_kwargs=True)
+        if callable(self.examples):
+            call = Call(self)
+            self.hook = self.model.register_forward_pre_hook(call, with_kwargs=True)
+        self.begin()
+
+    def begin(self) -> None:
+        """The next step is measured: from the next product on, or the next pass over a layer."""
+        self.survey()
         self.over = True
+        self.sharded = {
+            watch: weight
+            for watch in self.places.values()
+            if hasattr(weight := watch.weight, "placements")
+        }
+        mine = {module: kind.owner for module, kind in self.kinds.items()}
+        mine |= {norm: owner_of(type(norm)) for norm in self.norms}
+        if any(module not in OBSERVED for module in mine):
+            intercept(self, mine)
+
+    def detach(self) -> None:
+        """Leave the modules as they were."""
+        if self.hook is not None:
+            self.hook.remove()
+            self.hook = None
+        release(self)
 
     def called(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         """The model is called with these arguments, on which ``examples`` may depend."""
         if callable(self.examples) and torch.is_grad_enabled():
-            self.unit = unit_of(self.examples(*args, **kwargs))
+            try:
+                self.layout = layout_of(call_by_name(self.examples, model, args, kwargs))
+            except Exception as error:
+                words = " ".join(str(error).split())
+                self.layout = f"examples= could not be read: {type(error).__name__}: {words}"
 
-    def detach(self) -> None:
-        """Give the modules their own ``forward`` back."""
-        self.hook.remove()
-        for module in self.kinds:
-            if OBSERVED.get(module) is self:
-                del OBSERVED[module], module.forward
-        if not OBSERVED:
-            Observer.stance.__exit__(None, None, None)
+    def current(self) -> Step:
+        """The step that is measured, a new one if the last is over."""
+        if self.over:
+            self.step.open, self.over = False, False
+            stamps = {watch: stamp(watch.weight) for watch in self.places.values()}
+            self.step = Step(self.several, self.whole, self.mixed, stamps)
+        return self.step
 
-    def reset(self) -> None:
-        """Forget the step before."""
-        self.over = False
-        self.tasks.clear()
-        self.readings.clear()
-        for watch in self.watched.values():
-            watch.reset()
+    def run(self, module: Any, plain: Any, args: Any, kwargs: Any) -> Any:
+        """Do what ``plain(module, *args, **kwargs)`` does, and see it."""
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or is_transformed():
+            return plain(module, *args, **kwargs)
+        if module in self.norms:
+            self.meet(module, args)
+        kind = self.kinds.get(module)
+        if kind is None:
+            return plain(module, *args, **kwargs)
+        return kind.run(module, plain, self.see, args, kwargs)
 
-    def missing(self) -> dict[str, str]:
-        """Name -> reason of the layers that cannot be read; a weight that is used in parts is read
-        in parts.
-        """
-        used = {(watch.module, watch.parameter) for watch in self.watched.values() if watch.uses}
-        return {
-            name: reason
-            for name, watch in self.watched.items()
-            if (reason := watch.reason())
-            and (watch.uses or (watch.module, watch.parameter) not in used)
-        }
+    def meet(self, norm: Any, args: Any) -> None:
+        """A BatchNorm is about to normalise over the batch, perhaps the output of a layer."""
+        if not norm.training and norm.running_mean is not None:
+            return
+        step = self.current()
+        step.coupled = step.coupled or self.norms[norm]
+        out, use = step.outputs.get(id(args[0]) if args else 0, (None, None))
+        if use is None or out() is not args[0] or owner_of(type(norm)) is not _BatchNorm:
+            return
+        if self.by_example and (args[0].ndim == 2 or isinstance(use.form, Conv2dForm)):
+            use.normalized = save(self.anchor, args[0]), norm.eps
 
     def see(
         self,
@@ -152,152 +190,145 @@ class Observer:
         part: slice | None = None,
         flipped: bool = False,
     ) -> Tensor:
-        """``form.run(x, weight, bias)``, observed. Inside a graph that is being compiled, and where
-        no gradient will come, it is only run.
+        """``form.run(x, weight, bias)``, observed; only run where no gradient will come, or where
+        it cannot be read.
         """
-        if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and weight.requires_grad):
-            return form.run(x, weight, bias)
-        if self.over:
-            self.reset()
-        watch = self.places.get((owner, parameter, start(part)))
+        watch = self.find(owner, parameter, weight, part)
         if watch is None:
-            whole = self.places.get((owner, parameter, None))
-            if whole is None or part is None:  # trained only since the probe was made
-                return form.run(x, weight, bias)
-            name = f"{whole.name}[{part.start}:{part.stop}]"
-            watch = self.add(Watch(name, owner, parameter, whole.weight, whole.alone, part))
-        if hasattr(weight, "placements"):
-            watch.problem = "its product runs on distributed tensors, as in tensor parallelism"
             return form.run(x, weight, bias)
-        use = self.begin(watch, form, x, weight, flipped)
-        if not watch.alone:
-            weight = weight.view_as(weight)
-            weight.register_hook(watch.collect)
+        step = self.current()
+        try:
+            use = self.use_of(step, watch, form, x, weight, flipped)
+        except Exception as error:
+            step.fail(watch, error)
+            return form.run(x, weight, bias)
+        if isinstance(use, str):
+            step.tally(watch).problem = use
+            return form.run(x, weight, bias)
+        if use.task == -1:
+            step.tally(watch).begun.add(use)
+        else:  # checkpointing runs the forward again, inside the backward pass
+            expect_end(step, use.task, self)
+        paired = self.is_paired(watch)
+        sight = Sight(step, use, self, self.by_example, paired)
         if (
             self.by_example
             and use.in_sequence(x)
             and pays(x.shape[0], x.shape[1:-1].numel(), *weight.shape)
         ):
-            return FusedLinear.apply(x, weight, bias, form, partial(self.arrived, use))
-        out = form.run(x, weight, bias)
-        if (
-            out._is_view()
-        ):  # a hook on a view is lost where an activation then writes to it in place
+            return FusedLinear.apply(x, weight, bias, form, sight)
+        held = weight.view_as(weight)  # its gradient is this product's own, whatever else there is
+        held.register_hook(sight.formed)
+        sight.weight_node = held.grad_fn
+        out = form.run(x, held, bias)
+        if out._is_view():  # a hook on a view is lost where something writes to it in place
             out = torch.ops.aten._unsafe_view(out, out.shape)
-        # X waits for backward as a saved tensor, not in this closure: checkpointing and offloading
-        # keep working
-        node = (
-            Saved.apply(self.anchor, x.detach()).grad_fn
-            if self.by_example or self.paired(watch)
-            else None
-        )
-
-        def on_gradient(y: Tensor) -> Tensor:
-            nonlocal node
-            if not isinstance(form, Conv2dForm):
-                y = (
-                    y.contiguous()
-                )  # as the layer's backward would make it: its rows are read much faster
-            x, node = None if node is None else node.saved_tensors[0], None
-            self.arrived(use, x, y)
-            return y
-
-        out.register_hook(on_gradient)
+        if self.by_example or paired:
+            sight.x_node = save(self.anchor, x)
+        out.register_hook(sight.met)
+        if self.norms:
+            step.outputs[id(out)] = weakref.ref(out), use
         return out
 
-    def begin(self, watch: Watch, form: Form, x: Tensor, weight: Tensor, flipped: bool) -> Use:
-        """What is known of a use in forward."""
-        if self.unit is None:
-            raise ValueError(
-                "examples= is a function of the model's arguments, but only parts of the model were"
-                " called; call the model, or give a tensor"
-            )
-        unit = self.unit.flipped() if flipped else self.unit
-        if isinstance(form, Conv2dForm):
-            unit = unit.of_images()
-        unit.check(watch.name, x.shape[:1] if isinstance(form, Conv2dForm) else x.shape[:-1])
-        task = torch._C._current_graph_task_id()
-        if task == -1:
-            watch.forwards += 1
-        else:  # checkpointing runs the forward again, inside the backward pass
-            self.expect_end(task)
+    def find(
+        self, owner: nn.Module, parameter: str, weight: Tensor, part: slice | None
+    ) -> Watch | None:
+        """The watch of this weight, where it will have a gradient."""
+        whole = self.places.get((owner, parameter, None))
+        if whole is None or not weight.requires_grad:
+            return None
+        if whole.weight is not (weight if part is None else weight._base):
+            self.current().aside.add(whole)
+            return None
+        if part is None:
+            return whole
+        name = f"{whole.name}[{part.start}:{part.stop}]"
+        watch = Watch(name, owner, parameter, whole.tied, False, part)
+        return self.places.setdefault(watch.place, watch)
+
+    def use_of(
+        self, step: Step, watch: Watch, form: Form, x: Tensor, weight: Tensor, flipped: bool
+    ) -> Use | str:
+        """What is known of a use in forward, or why it cannot be read."""
+        if hasattr(weight, "placements"):
+            return "its product runs on distributed tensors, as in tensor parallelism"
+        if weight.is_complex():
+            return "its weight is complex: none of the closed forms here is of complex products"
+        if not is_plain(x):
+            kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
+            return f"its input is a {kind} tensor: {type(x).__name__} has no rows to read"
+        unit = self.unit_of(form, x, flipped)
+        if isinstance(unit, str):
+            return unit
         p = form.size(x, weight)[1]
-        reading = self.reading(watch.name, form, x)
-        return Use(
-            watch,
-            form,
-            unit,
-            task,
-            unit.count(x),
-            (p, weight.numel() // p),
-            reading.x_norm,
-            reading.first,
-        )
+        task = torch._C._current_graph_task_id()
+        norms = self.reading(step, watch.name, form, x)
+        sizes = unit.count(x), (p, weight.numel() // max(p, 1))
+        return Use(watch, form, unit, task, *sizes, weight, norms.x_norm, norms.first)
+
+    def unit_of(self, form: Form, x: Tensor, flipped: bool) -> Unit | str:
+        """How the rows of this input divide into examples, or why that is not known."""
+        if isinstance(self.layout, str):
+            return self.layout
+        layout = self.layout.flipped() if flipped else self.layout
+        if not isinstance(form, Conv2dForm):
+            return layout.fit(x.shape[:-1])
+        unit = layout.fit(x.shape[:1])
+        return Dimension(0) if isinstance(unit, Dimension) else unit
 
     @torch.no_grad()
-    def reading(self, name: str, form: Form, x: Tensor) -> "Reading":
+    def reading(self, step: Step, name: str, form: Form, x: Tensor) -> Reading:
         """One for all layers that read the same tensor, unchanged, in the same form: those that can
         share a copy.
         """
-        found = self.readings.get(id(x))
+        found = step.readings.get(id(x))
         if (
             found is None
             or found.input() is not x
             or (found.version, found.form) != (x._version, form)
         ):
             with no_autocast(x.device.type):
-                found = self.readings[id(x)] = Reading(
+                found = step.readings[id(x)] = Reading(
                     weakref.ref(x), name, x._version, form, form.row_norms(x)
                 )
         return found
 
-    @torch.no_grad()
-    def arrived(
-        self, use: Use, x: Tensor | None, y: Tensor, example_sq: Tensor | None = None
-    ) -> None:
-        """The output gradient of a use is here; autograd has not yet formed the weight gradient
-        from it.
-        """
-        if use.y_norm is not None:
-            use.watch.problem = (
-                "its output gradient came twice: a second derivative, or retain_graph"
-            )
-            return
-        if use.task == -1:
-            use.task = torch._C._current_graph_task_id()
-            self.expect_end(use.task)
-        with no_autocast(y.device.type):
-            use.arrive(x, y, example_sq, self.by_example, self.paired(use.watch))
-
-    def paired(self, watch: Watch) -> bool:
+    def is_paired(self, watch: Watch) -> bool:
         """Whether X and Y of this layer are kept."""
         return self.every_pair or watch.name in self.pairs
 
     def forget_pairs(self) -> None:
         """Let go of each X and Y that was not asked for by name."""
-        for watch in self.watched.values():
-            for use in watch.uses:
+        for watch, tally in self.step.tallies.items():
+            for use in tally.uses:
                 use.pair = use.pair if watch.name in self.pairs else None
 
-    def expect_end(self, task: int) -> None:
-        """Have ``finished`` called when this backward pass has ended, and DDP has averaged its
-        gradients.
-        """
-        if task not in self.tasks:
-            self.tasks.add(task)
-            if self.scaler is not None:
-                self.scale = self.scaler.scale(torch.ones((), device=self.device))
-            queue = Variable._execution_engine.queue_callback
-            queue(
-                lambda: queue(lambda: self.finished(task))
-            )  # behind what else is queued during the pass
+    def opened(self, step: Step, watch: Watch) -> None:
+        """A pass reaches a weight."""
+        if self.scaler is not None:
+            step.scale = self.scaler.scale(torch.ones((), device=self.device))
+        step.tally(watch).open(self.sharded.get(watch, watch.weight))
 
     @torch.no_grad()
-    def finished(self, task: int) -> None:
+    def ended(self, step: Step, task: int) -> None:
         """A backward pass has ended: the weight gradients are formed."""
-        for watch in self.watched.values():
-            if any(use.task == task for use in watch.uses):
-                watch.close(task)
+        with no_autocast(self.device.type):
+            step.finish(task, self.watched.values())
+
+
+class Call:
+    """A hook that shows an observer how the model is called. In a copy of the model, or where it is
+    loaded, a hook of the standard library that does nothing is in its place.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+
+    def __call__(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        self.observer.called(model, args, kwargs)
+
+    def __reduce__(self) -> Any:
+        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 def check_free(model: nn.Module) -> None:
@@ -309,48 +340,22 @@ def check_free(model: nn.Module) -> None:
         )
 
 
-def no_autocast(device: str) -> AbstractContextManager[Any]:
-    """Within, nothing is cast; the context costs more than most of what runs in it, where it is not
-    needed.
-    """
-    return (
-        torch.autocast(device, enabled=False)
-        if torch.is_autocast_enabled(device)
-        else nullcontext()
-    )
+def is_trained(weight: Any) -> bool:
+    """Whether it is a parameter that will have a gradient."""
+    return isinstance(weight, nn.Parameter) and weight.requires_grad
 
 
-def start(part: slice | None) -> int | None:
-    """Where a part begins; None for the whole."""
-    return None if part is None else part.start
+def owner_of(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class that a class has its forward from."""
+    return next(each for each in kind.__mro__ if "forward" in vars(each))
 
 
-class Forward:
-    """Stands in for a module's ``forward``. A copy of the module (an average of weights, say) gets
-    its class's own.
-    """
-
-    def __init__(self, module: nn.Module, run: Callable[..., Any]) -> None:
-        self.module, self.run = module, run
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.run(*args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
-        copied = memo[id(self.module)]
-        return types.MethodType(type(copied).forward, copied)
-
-
-class Saved(torch.autograd.Function):
-    """An identity whose graph node holds a tensor as autograd holds its own: hooks on saved tensors
-    apply to it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return anchor.view_as(anchor)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+def why_none(model: nn.Module) -> str:
+    """What is wrong with the layers of a model none of which can be measured."""
+    reasons = {
+        name: kind
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.MultiheadAttention)
+        and isinstance(kind := kind_of(module), str)
+    }
+    return "".join(f"; {name or 'it'}: {reason}" for name, reason in list(reasons.items())[:1])

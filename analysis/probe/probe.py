@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,14 +14,29 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis import records
 from sketchvar.analysis.noise.layer import Layer
-from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, tabulate
-from sketchvar.analysis.probe.coverage import coverage
-from sketchvar.analysis.probe.observer import Observer
+from sketchvar.analysis.noise.table import COLUMNS, tabulate
+from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
+from sketchvar.analysis.probe.observer import Observer, is_trained
+from sketchvar.analysis.probe.options import Options
 from sketchvar.analysis.probe.ranks import Ranks
-from sketchvar.analysis.probe.scalars import write_scalars
+from sketchvar.analysis.probe.read import NOT_FINITE, OWN, read_step
+from sketchvar.analysis.probe.step import stamp
+from sketchvar.analysis.probe.table import Table, claim
 from sketchvar.analysis.probe.units import Examples
-from sketchvar.analysis.probe.watch import NOT_FINITE, layers
-from sketchvar.estimators.choice import Estimators, Rates, as_list
+from sketchvar.analysis.probe.watch import Watch
+from sketchvar.estimators.choice import Estimators, Rates
+
+CLEARED = (
+    "gradients were cleared between backward passes of one measured step: the passes since then are"
+    " its gradient, as where LBFGS or SAM evaluate the loss several times; if they were steps, call"
+    " probe.step() after each"
+)
+MICRO = (
+    "probe.step() was called though no weight has changed and no gradient was cleared since the"
+    " last call: call it once per optimizer step, not after every micro-batch"
+)
+FORGOTTEN = "no step was ended, so that there are no rows: call probe.step() after each step"
+OUTSIDE = "this Probe is not attached, and measures nothing: use it in a with block"
 
 
 class Probe:
@@ -40,14 +55,27 @@ class Probe:
     then ``probe.read()``.
 
     The model is unmodified: its loss and gradients are its own, but for the order in which a long
-    sequence's weight gradient is summed (``FusedLinear``), which rounds differently. Between
-    measured steps nothing is attached.
+    sequence's weight gradient is summed (``FusedLinear``), which rounds differently; it can be
+    saved, copied and pickled. Between measured steps nothing is attached. A Probe never stops
+    training: what it cannot read is a line of ``coverage``, with the reason, and a warning.
+
+    The gradient of a step is what has been added to ``.grad`` since it was last cleared, by all
+    backward passes before ``step``: with accumulation their sum, with LBFGS or SAM, which clear and
+    evaluate again, the last evaluation. A pass that an error ends does not count. Where something
+    else than the layer's product adds to ``.grad`` or changes it (a penalty, a hook on the weight,
+    another use of it), the product's own part is measured, and ``coverage`` says so.
+
+    Examples are taken to be independent. BatchNorm in training mode ties them (``coverage`` says
+    so; a layer right before one is measured to first order), and so do losses that compare
+    examples, and examples that repeat, which no probe can see: ``noise.redraw`` has the truth.
 
     ``every``: measure steps 0, every, 2·every, ...; ``first`` is the number of the first step,
     where training goes on.
+    ``estimators`` and ``rates``: spellings or ``Estimator`` objects, see ``choices``.
     ``examples``: which rows are one example. The dimension of a layer's input that counts examples;
     or, for packed sequences, an integer tensor with the example of every row, negative for padding;
-    or a function of the model's arguments that gives one.
+    or a function of the model's arguments that gives one. Layers whose rows are laid out otherwise
+    are measured where that is plain (flattened, or one row for each example), else reported.
     ``by_example=False`` leaves the per-example norms out (minibatch variance by row only).
     ``scaler``: the GradScaler, where the loss is scaled; what is measured is divided by its scale.
     ``group``: the ranks over which gradients are averaged; known by itself where ``model`` is
@@ -57,13 +85,14 @@ class Probe:
     ``pairs`` names layers whose X and Y stay in their ``Moments``, for draws; all others keep row
     norms only, unless an estimator's closed form needs X and Y (rounding, centring): then those of
     all layers stay until ``step``.
-    ``out``: a folder; every measured step adds a Parquet file with its rows, and
-    ``pandas.read_parquet`` of the folder is the table. ``writer``: a TensorBoard writer, or
-    anything with its ``add_scalar``. The first rank writes.
+    ``out``: a folder of this run alone; every measured step adds a Parquet file with its rows, and
+    ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
+    that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
+    TensorBoard writer, or anything with its ``add_scalar``. The first rank writes.
 
     Under torch.compile a measured step runs eagerly and all others compiled, whichever came first.
     Raises ValueError for a model without a weight that can be measured, unknown names, rates
-    outside (0, 1].
+    outside (0, 1], a folder in use; TypeError for what is no estimator.
     """
 
     def __init__(
@@ -81,48 +110,55 @@ class Probe:
         group: Any = None,
         run: str = "",
         out: Path | str | None = None,
+        resume: bool = False,
         writer: Any = None,
     ) -> None:
+        self.options = o = Options(
+            by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
+            resume, writer,
+        )  # fmt: skip
         self.ranks = Ranks.of(model, group)
-        self.model = unwrapped(model)
-        self.choices = choose_comparable(estimators, rates)
+        self.model, self.choices = unwrapped(model), o.choices
         whole = [choice for choice in self.choices if choice.needs_pair]
-        self.observer = Observer(
-            self.model, by_example, pairs, examples, scaler, every_pair=bool(whole)
-        )
-        self.watched = self.observer.watched
-        if unknown := set(pairs) - set(self.watched):
+        if whole and self.ranks.size > 1:
             raise ValueError(
-                f"no trained layer called {min(unknown)!r}; known are {', '.join(self.watched)}"
+                f"{whole[0]} needs X and Y themselves, and this model trains on"
+                " several processes; leave it out"
             )
         if pairs and self.ranks.size > 1:
             raise ValueError(
                 "pairs= keeps X and Y of one process, and this model trains on several; leave"
                 " it out"
             )
-        if whole and self.ranks.size > 1:
+        several = self.ranks.size > 1
+        self.observer = Observer(
+            self.model, by_example, pairs, examples, scaler, bool(whole), several
+        )
+        if unknown := set(pairs) - set(self.watched):
             raise ValueError(
-                f"{whole[0]} needs X and Y themselves, and this model trains on several processes;"
-                " leave it out"
+                f"no trained layer called {min(unknown)!r}; known are {', '.join(self.watched)}"
             )
-        if every < 1:
-            raise ValueError(f"every must be 1 or more, got {every}")
-        if as_list(rates) and not self.choices:
-            raise ValueError("rates= needs estimators=, as in estimators=['countsketch']")
+        folder = None if out is None else Path(out)
+        if folder is not None and self.ranks.first:
+            claim(folder, resume, first, o.asked)
+            self.origin = records.provenance(self.observer.device)
         self.every, self.number = every, first
-        self.run, self.writer, self.out = run, writer, None if out is None else Path(out)
-        if self.out is not None:
-            if self.out.is_file():
-                raise ValueError(
-                    f"out= is a folder of Parquet files, and {out} is a file; name another"
-                )
-            self.out.mkdir(parents=True, exist_ok=True)
-        self.attached = False
+        self.run = run or (folder.name if folder is not None else "")
+        self.table = Table(folder, writer, self.ranks.first)
+        self.entered = self.attached = False
         self.measured = 0  # steps
         self.not_finite: Counter[str] = Counter()
-        self._rows, self._said = list[tuple[Any, ...]](), set[str]()
+        self._equal: set[str] = set()
+        self._said: set[str] = set()
+        self._mark: Any = None  # of a weight and its gradient at the last step
+
+    @property
+    def watched(self) -> dict[str, Watch]:
+        """The weights that are trained, by the names of their layers."""
+        return self.observer.watched
 
     def __enter__(self) -> "Probe":
+        self.entered = True
         self._attend()
         return self
 
@@ -140,48 +176,160 @@ class Probe:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is None and self.attached and not self.observer.over:
+            if self.choices and not self.measured:
+                self._say(FORGOTTEN)
+            self._explain()  # it would be said after a step that never comes
         self.close()
 
     def close(self) -> None:
         """Leave the model as it was. The end of the block does it."""
-        if self.attached:
-            self.observer.detach()
-            self.attached = False
+        self._detach()
+        self.entered = False
 
     def step(self) -> None:
-        """The end of a training step, after its last backward pass: put what was measured into the
-        table.
+        """The end of a training step, after its last backward pass and once per optimizer step: put
+        what was measured into the table.
 
         Warns, once each, of layers that could not be read and of a variance that one example does
         not have.
         """
+        if not self.entered:
+            self._say(OUTSIDE)
+        self._look_back()
         if self.attached:
+            self.observer.current()  # nothing may have been seen in this step
             found = self.read()
             self.measured += 1
-            self.not_finite.update(
-                name for name, watch in self.watched.items() if watch.problem == NOT_FINITE
-            )
-            self.observer.over = True
+            self._count_not_finite()
             if self.choices:
                 self._tabulate(found)
                 self.observer.forget_pairs()
+            self.observer.begin()
         self.number += 1
-        self._attend()
+        if self.entered:
+            self._attend()
+
+    def expect(self, *args: Any, **kwargs: Any) -> None:
+        """Say what the model would be called with, where nobody calls it itself: ``examples`` may
+        depend on it.
+        """
+        self.observer.called(self.model, args, kwargs)
 
     def read(self) -> dict[str, Layer]:
         """Layer name -> what the last measured step told. The ones that cannot be read are
         explained by coverage().
         """
-        found = layers(list(self.watched.values()), self.ranks, self.observer.scale)
-        if missing := self.observer.missing():
+        observer, step = self.observer, self.observer.step
+        found = read_step(step, list(observer.watched.values()), self.ranks)
+        observer.mixed |= {watch for watch, tally in step.tallies.items() if tally.mixed}
+        observer.whole = observer.whole and not found
+        self._explain(found)
+        return found
+
+    def rows(self) -> pd.DataFrame:
+        """The table so far: a row per layer, measured step and choice of estimator and rate.
+
+        ``run``, ``step``, ``layer``; ``p`` and ``q``, the layer's size; ``rows`` of X, padding
+        included, and ``examples`` of the step; ``estimator``, ``rate``; ``kept_bytes`` of one
+        compressed copy; ``variance`` of the estimator, ``minibatch_row`` and ``minibatch_example``
+        of the minibatch, ``ratio`` = variance / minibatch_example, ``alpha``, ``grad_sq`` = ‖G‖²
+        before clipping and unscaled; ``sketchable``: ``sketch_linears`` can convert the layer;
+        ``input_of``: the first layer that read the same X; ``oracle``, ``biased``, ``takes_rate``
+        of the estimator.
+        """
+        return self.table.rows()
+
+    def coverage(self) -> pd.DataFrame:
+        """A line per weight matrix: parameter, module, share of all parameters, measured in the
+        last measured step, the reason if not, the number of measured steps that were skipped
+        because a gradient was not finite, and a note on what was measured where it takes one.
+        """
+        watches, step = self.observer.places.values(), self.observer.step
+        return cover(self.model, watches, step, self.not_finite, self._equal)
+
+    def _attend(self) -> None:
+        """Be attached for the next step if it is to be measured, and only then."""
+        if self.number % self.every:
+            self._detach()
+        elif not self.attached:
+            self.observer.attach()
+            self.attached = True
+
+    def _detach(self) -> None:
+        if self.attached:
+            self.observer.detach()
+            self.attached = False
+
+    def _look_back(self) -> None:
+        """Say so where no optimizer step and no clearing of gradients came since the last call."""
+        trained = (watch.weight for watch in self.observer.places.values())
+        weight = next((w for w in trained if is_trained(w) and w.grad is not None), None)
+        before, self._mark = self._mark, None
+        if weight is None or hasattr(weight, "placements"):
+            return
+        self._mark = (id(weight), weight._version), stamp(weight)
+        if before is None or before[0] != self._mark[0]:
+            return
+        (then, was), (now, is_) = before[1], self._mark[1]
+        if then == now and was != is_:
+            self._say(MICRO)
+
+    def _count_not_finite(self) -> None:
+        tallies = self.observer.step.tallies
+        self.not_finite.update(
+            watch.name for watch, tally in tallies.items() if tally.problem == NOT_FINITE
+        )
+
+    def _tabulate(self, found: dict[str, Layer]) -> None:
+        lines = tabulate(found.values(), self.choices)
+        needed = ("layer", "minibatch_example", "grad_sq")
+        layer, example, C = (COLUMNS[2:].index(column) for column in needed)
+        self._equal = {line[layer] for line in lines if line[example] == 0 < line[C]}
+        if self._equal:
+            self._say(f"{min(self._equal)}: {EQUAL}")
+        about = {}
+        if self.table.out is not None:
+            dtypes = Counter(str(one.dtype).removeprefix("torch.") for one in found.values())
+            about = {
+                "run": self.run,
+                "model": type(self.model).__name__,
+                "dtype": dtypes.most_common(1)[0][0] if dtypes else None,
+                "asked": self.options.asked,
+                "coverage": self.coverage().to_dict("list"),
+                **self.origin,
+            }
+        self.table.add(self.number, [(self.run, self.number, *line) for line in lines], about)
+
+    def _explain(self, found: Mapping[str, Layer] | None = None) -> None:
+        """Warn, once each, of what has to be known of the last measured step."""
+        step, watched = self.observer.step, self.observer.watched
+        if any(tally.cleared for tally in step.tallies.values()):
+            self._say(CLEARED)
+        if found is None:
+            return
+        used = {watch.place[:2] for watch in step.tallies if step.tallies[watch].passes}
+        missing = {
+            name: reason
+            for name, watch in watched.items()
+            if (reason := step.reason(watch))
+            and (watch in step.tallies or watch.place[:2] not in used)
+        }
+        if missing:
             name, reason = next(iter(missing.items()))
             self._say(
                 f"the probe read {len(found)} of {len(found) + len(missing)} layers; {name}:"
                 f" {reason}; coverage() has the rest"
             )
-        counts = {
-            layer.examples: layer.name for layer in found.values() if layer.example_sq is not None
-        }
+        if own := [w.name for w, tally in step.tallies.items() if tally.note == OWN]:
+            self._say(f"{own[0]}: {OWN}; coverage() has all such layers")
+        if step.coupled is not None:
+            self._say(COUPLED.format(norm=step.coupled))
+        self._count_examples(found)
+
+    def _count_examples(self, found: Mapping[str, Layer]) -> None:
+        """Warn of a batch of one, and of layers that do not count the same examples."""
+        counts = {one.examples: one.name for one in found.values() if one.example_sq is not None}
         if 1 in counts:
             self._say(
                 "one example has no minibatch variance: it is NaN, and so is the ratio; give larger"
@@ -193,39 +341,6 @@ class Probe:
                 f"layers saw different numbers of examples: {seen}; say with examples= which rows"
                 " are one"
             )
-        return found
-
-    def rows(self) -> pd.DataFrame:
-        """The table so far: a row per layer, measured step and choice of estimator and rate,
-        columns ``COLUMNS``.
-        """
-        return pd.DataFrame(self._rows, columns=COLUMNS)
-
-    def coverage(self) -> pd.DataFrame:
-        """A line per weight matrix: parameter, module, share of all parameters, measured in the
-        last measured step, the reason if not, and the number of measured steps that were skipped
-        because a gradient was not finite.
-        """
-        return coverage(self.model, self.watched.values(), self.not_finite)
-
-    def _attend(self) -> None:
-        """Be attached for the next step if it is to be measured, and only then."""
-        if self.number % self.every:
-            self.close()
-        elif not self.attached:
-            self.observer.attach()
-            self.attached = True
-
-    def _tabulate(self, found: dict[str, Layer]) -> None:
-        rows = [(self.run, self.number, *row) for row in tabulate(found.values(), self.choices)]
-        self._rows += rows
-        if not rows or not self.ranks.first or (self.out is None and self.writer is None):
-            return
-        table = pd.DataFrame(rows, columns=COLUMNS)
-        if self.out is not None:
-            records.write_rows(self.out / f"step-{self.number:08d}.parquet", table)
-        if self.writer is not None:
-            write_scalars(self.writer, table)
 
     def _say(self, text: str) -> None:
         if text not in self._said:

@@ -12,8 +12,8 @@ from sketchvar.analysis.report.table import (
     Row,
     Table,
     list_rows,
-    text,
-    values,
+    show_number,
+    show_text,
     write_fixed,
     write_short,
     write_whole,
@@ -22,7 +22,7 @@ from sketchvar.analysis.report.table import (
 GIGA = 1e9
 
 
-def layer(folder: Path, rate: float | None = None) -> Contents:
+def read_layer(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``bench layer``."""
     from sketchvar.analysis.bench import figures
 
@@ -30,13 +30,13 @@ def layer(folder: Path, rate: float | None = None) -> Contents:
     caption = "Time of forward and backward over nn.Linear's, median and quartiles"
     return Contents(
         title=f"time of layers on {rows['device'].iloc[0]}",
-        tables=(layer_times(rows),),
+        tables=(tabulate_times(rows),),
         pictures=(Picture("layer", caption, lambda: figures.layer_times(rows)),),
-        provenance=provenance(folder),
+        provenance=read_provenance(folder),
     )
 
 
-def layer_times(rows: pd.DataFrame) -> Table:
+def tabulate_times(rows: pd.DataFrame) -> Table:
     """Time over nn.Linear by estimator and rate, a column for every shape."""
     lines, shapes = [], []
     for (mode, name, kept), part in rows.groupby(["mode", "estimator", "rate"], sort=False):
@@ -51,33 +51,33 @@ def layer_times(rows: pd.DataFrame) -> Table:
             line[shape] = row["ratio"]
         lines.append(line)
     columns = (
-        text("estimator"),
-        values("rate", None, write_short),
-        *(values(shape, None, write_fixed) for shape in dict.fromkeys(shapes)),
-        values("theory", None, write_fixed),
+        show_text("estimator"),
+        show_number("rate", None, write_short),
+        *(show_number(shape, None, write_fixed) for shape in dict.fromkeys(shapes)),
+        show_number("theory", None, write_fixed),
     )
     where = f"{rows['device'].iloc[0]}, {rows['threads'].iloc[0]} threads"
     return Table("layer", f"Time over nn.Linear, {where}", columns, tuple(lines))
 
 
-def memory(folder: Path, rate: float | None = None) -> Contents:
+def read_memory(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``bench memory``."""
     from sketchvar.analysis.bench import figures
 
     rows = records.read_rows(folder / "memory.parquet")
-    tables = [peaks(rows)]
+    tables = [tabulate_peaks(rows)]
     if "account" in rows:
-        tables.append(accounts(rows[~rows["checkpointing"]]))
+        tables.append(tabulate_accounts(rows[~rows["checkpointing"]]))
     caption = "Peak memory of a training step over the plain step's"
     return Contents(
         title=f"memory of training on {rows['device'].iloc[0]}",
         tables=tuple(tables),
         pictures=(Picture("memory", caption, lambda: figures.peak_memory(rows)),),
-        provenance=provenance(folder),
+        provenance=read_provenance(folder),
     )
 
 
-def peaks(rows: pd.DataFrame) -> Table:
+def tabulate_peaks(rows: pd.DataFrame) -> Table:
     """Peak memory of a training step."""
     found = rows.assign(
         peak_gb=rows["peak"] / GIGA,
@@ -85,19 +85,19 @@ def peaks(rows: pd.DataFrame) -> Table:
         recomputed=rows["checkpointing"].map({True: "yes", False: "no"}),
     )
     columns = (
-        text("estimator"),
-        values("rate", None, write_short),
-        values("batch", None, write_whole),
+        show_text("estimator"),
+        show_number("rate", None, write_short),
+        show_number("batch", None, write_whole),
         Column("recom- puted", lambda row: row["recomputed"]),
-        values("peak_gb", "peak, GB", "{:.2f}".format),
-        values("ratio", "/ plain", write_fixed),
-        values("theory", None, write_fixed),
-        values("saved_gb", "saved, GB", "{:.2f}".format),
+        show_number("peak_gb", "peak, GB", "{:.2f}".format),
+        show_number("ratio", "/ plain", write_fixed),
+        show_number("theory", None, write_fixed),
+        show_number("saved_gb", "saved, GB", "{:.2f}".format),
     )
     return Table("memory", "Peak memory of a training step", columns, list_rows(found))
 
 
-def accounts(rows: pd.DataFrame) -> Table:
+def tabulate_accounts(rows: pd.DataFrame) -> Table:
     """What holds memory for backward, by operation, in percent."""
     lines = []
     for row in list_rows(rows):
@@ -107,7 +107,7 @@ def accounts(rows: pd.DataFrame) -> Table:
             f"{name} {100 * share:.0f}" for name, share in shares.items() if share >= 0.005
         )
         lines.append({**row, "held": listed, "account": held})
-    columns = (Column("step", name_step, text=True), text("held", "held for backward by, %"))
+    columns = (Column("step", name_step, text=True), show_text("held", "held for backward by, %"))
     return Table("account", "What else holds memory", columns, tuple(lines))
 
 
@@ -117,48 +117,52 @@ def name_step(row: Row) -> str:
     return f"{row['estimator']}{rate}, batch {row['batch']}"
 
 
-def probe(folder: Path, rate: float | None = None) -> Contents:
+def read_probe(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``bench probe``."""
     rows = records.read_rows(folder / "probe.parquet")
-    return Contents(title="cost of the probe", tables=(costs(rows),), provenance=provenance(folder))
+    return Contents(
+        title="cost of the probe",
+        tables=(tabulate_costs(rows),),
+        provenance=read_provenance(folder),
+    )
 
 
-def costs(rows: pd.DataFrame) -> Table:
+def tabulate_costs(rows: pd.DataFrame) -> Table:
     """Time and peak memory of a step with the probe, over the plain one."""
 
     def show_quartiles(row: Row) -> str:
         return f"{row['low']:.3f}–{row['high']:.3f}"
 
     columns = (
-        text("model"),
-        text("level"),
-        values("every", None, write_whole),
-        values("time", None, write_fixed),
+        show_text("model"),
+        show_text("level"),
+        show_number("every", None, write_whole),
+        show_number("time", None, write_fixed),
         Column("quartiles", show_quartiles),
-        values("memory", "peak memory", write_fixed),
+        show_number("memory", "peak memory", write_fixed),
     )
     return Table("probe", "Ratio to the plain training step", columns, list_rows(rows))
 
 
-def throughput(folder: Path, rate: float | None = None) -> Contents:
+def read_throughput(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``paper throughput``."""
     rows = records.read_rows(folder / "rows.parquet")
     columns = (
-        text("estimator"),
-        values("rate", None, write_short),
-        values("ratio", "throughput / plain", write_fixed),
-        values("low", "lower quartile", write_fixed),
-        values("high", "upper quartile", write_fixed),
+        show_text("estimator"),
+        show_number("rate", None, write_short),
+        show_number("ratio", "throughput / plain", write_fixed),
+        show_number("low", "lower quartile", write_fixed),
+        show_number("high", "upper quartile", write_fixed),
     )
     title = (
         f"Throughput of training {rows['task'].iloc[0]} over the plain step's"
         f" ({rows['plain'].iloc[0]:.3g} examples/s)"
     )
     table = Table("throughput", title, columns, list_rows(rows))
-    return Contents("throughput of training", (table,), provenance=provenance(folder))
+    return Contents("throughput of training", (table,), provenance=read_provenance(folder))
 
 
-def provenance(folder: Path) -> dict[str, object]:
+def read_provenance(folder: Path) -> dict[str, object]:
     """What run.json says, where there is one."""
     file = folder / "run.json"
     return records.read_json(file) if file.exists() else {}

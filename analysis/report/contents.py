@@ -21,6 +21,15 @@ class Picture:
     caption: str
     draw: Callable[[], "Figure | None"]  # None: there is nothing to draw
 
+    def make(self) -> "Figure | None":
+        """Draw it. Raises ValueError where the rows lack what it shows."""
+        try:
+            return self.draw()
+        except KeyError as error:
+            raise ValueError(
+                f"{self.name} cannot be drawn of rows without {error}; measure again"
+            ) from None
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -44,5 +53,8 @@ def draw(contents: Contents, folder: Path) -> list[Path]:
     from sketchvar.analysis.style import save
 
     mpl.use("agg")
-    drawn = ((picture.name, picture.draw()) for picture in contents.pictures)
-    return [save(figure, folder / name)[0] for name, figure in drawn if figure is not None]
+    paths = []
+    for picture in contents.pictures:
+        if (figure := picture.make()) is not None:
+            paths.append(save(figure, folder / picture.name)[0])
+    return paths

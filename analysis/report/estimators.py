@@ -2,7 +2,7 @@
 
 import torch
 
-from sketchvar.analysis.report.table import Table, text, values, write_percent
+from sketchvar.analysis.report.table import Table, show_number, show_text, write_percent
 from sketchvar.estimators import CATALOG, Choice, choices
 
 ROWS, COLUMNS = 4096, 1024  # of the X whose bytes are told
@@ -28,10 +28,10 @@ def list_estimators(rate: float) -> Table:
             }
         )
     columns = (
-        text("estimator"),
-        values("kept", "bytes / X's", write_percent),
-        text("class"),
-        text("note"),
+        show_text("estimator"),
+        show_number("kept", "bytes / X's", write_percent),
+        show_text("class"),
+        show_text("note"),
     )
     title = (
         f"Estimators, at rate {rate:g} where they take one, of X with {ROWS} × {COLUMNS} entries"

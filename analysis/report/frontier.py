@@ -8,7 +8,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.frontier.best import BASELINE, average, find_best, merge_lines
 from sketchvar.analysis.frontier.rows import BUDGETS
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.table import Column, Row, Table, text, values
+from sketchvar.analysis.report.table import Column, Row, Table, show_number, show_text
 
 PLACES = ("best", "second", "third")
 WORDS = {
@@ -19,7 +19,7 @@ WORDS = {
 }
 
 
-def contents(folder: Path, rate: float | None = None) -> Contents:
+def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``frontier``. Raises ValueError where no ratio is above 0."""
     from sketchvar.analysis.frontier.figure import frontier
 
@@ -35,7 +35,7 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     caption = "Least ratio for the bytes that can be spent, a panel for each family"
     return Contents(
         title=f"frontier {folder.name}",
-        tables=(budget_table(table, budgets),),
+        tables=(tabulate_budgets(table, budgets),),
         pictures=(Picture("frontier", caption, lambda: frontier(merge_lines(table))),),
         words=WORDS,
         provenance=found,
@@ -45,7 +45,7 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
 FILES = ("frontier.parquet", "rows.parquet")
 
 
-def budget_table(table: pd.DataFrame, budgets: list[float]) -> Table:
+def tabulate_budgets(table: pd.DataFrame, budgets: list[float]) -> Table:
     """The best estimators for each budget, then the baseline."""
     rows: list[Row] = []
     for budget in sorted(budgets, reverse=True):
@@ -58,9 +58,9 @@ def budget_table(table: pd.DataFrame, budgets: list[float]) -> Table:
             rows.append({"budget": budget, "place": place, "first": line is lines[0][1], **named})
     columns = (
         Column("bytes", lambda row: f"{100 * row['budget']:g} %" if row["first"] else ""),
-        text("place", ""),
+        show_text("place", ""),
         Column("estimator", name_estimator, text=True),
-        values("ratio"),
+        show_number("ratio"),
     )
     return Table(
         "frontier",

@@ -5,10 +5,17 @@ from pathlib import Path
 
 from sketchvar.analysis import records
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.table import Table, list_rows, text, values, write_fixed, write_whole
+from sketchvar.analysis.report.table import (
+    Table,
+    list_rows,
+    show_number,
+    show_text,
+    write_fixed,
+    write_whole,
+)
 
 
-def contents(folder: Path, rate: float | None = None) -> Contents:
+def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a suite's folder; its parts' own files say the rest."""
     from sketchvar.analysis.gpu.suite import list_numbers
 
@@ -17,27 +24,31 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
         {**part, "skipped": "; ".join(part["skipped"])} for part in about["parts"].values()
     )
     columns = (
-        text("part"),
-        values("rows", None, write_whole),
-        values("seconds", None, write_whole),
-        text("state"),
-        text("skipped", "left out"),
+        show_text("part"),
+        show_number("rows", None, write_whole),
+        show_number("seconds", None, write_whole),
+        show_text("state"),
+        show_text("skipped", "left out"),
     )
     tables = [Table("parts", f"GPU suite on {about['hardware']}", columns, parts)]
     if about["device"] != "cpu":  # on a CPU it is a test of the suite, at toy size
-        bounds = (text("number"), text("bound"), values("measured", None, write_fixed))
+        bounds = (
+            show_text("number"),
+            show_text("bound"),
+            show_number("measured", None, write_fixed),
+        )
         tables.append(
             Table("numbers", "What was set for a GPU", bounds, list_rows(list_numbers(folder)))
         )
     return Contents(
         title=f"GPU suite on {about['hardware']}",
         tables=tuple(tables),
-        pictures=pictures(folder),
+        pictures=list_pictures(folder),
         provenance={name: value for name, value in about.items() if name != "parts"},
     )
 
 
-def pictures(folder: Path) -> tuple[Picture, ...]:
+def list_pictures(folder: Path) -> tuple[Picture, ...]:
     """Every figure that the folder has rows for."""
     from sketchvar.analysis.bench.figures import layer_times
     from sketchvar.analysis.gpu import figures

@@ -32,7 +32,7 @@ class Kind:
         found = next(iter(sorted(folder.glob(self.file))), None)
         return found is not None and (not self.columns or self.columns <= read_columns(found))
 
-    def contents(self, folder: Path, rate: float | None) -> Contents:
+    def read_contents(self, folder: Path, rate: float | None) -> Contents:
         """Read the folder."""
         module, _, function = self.read.partition(".")
         read: Read = getattr(import_module(f"sketchvar.analysis.report.{module}"), function)
@@ -41,25 +41,27 @@ class Kind:
 
 # the first that matches: what an item of the paper was made of lies in the same folder
 KINDS = (
-    Kind("an item of the paper", "paper.json", "paper.contents"),
-    Kind("a GPU suite", "suite.json", "gpu.contents"),
-    Kind("training runs", "summary.parquet", "sweep.contents"),
-    Kind("training runs", "sweep.json", "sweep.contents"),
-    Kind("redrawn minibatches", "truth.parquet", "truth.contents"),
+    Kind("an item of the paper", "paper.json", "paper.read"),
+    Kind("a GPU suite", "suite.json", "gpu.read"),
+    Kind("training runs", "summary.parquet", "sweep.read"),
+    Kind("training runs", "sweep.json", "sweep.read"),
+    Kind("redrawn minibatches", "truth.parquet", "truth.read"),
     Kind("forks", "effective.parquet", "cost.forks"),
     Kind("costs of noise", "cost.parquet", "cost.costs"),
-    Kind("predicted scores", "scores.parquet", "scores.contents"),
-    Kind("a frontier", "frontier.parquet", "frontier.contents"),
-    Kind("times of layers", "layer.parquet", "bench.layer"),
-    Kind("peak memory", "memory.parquet", "bench.memory"),
-    Kind("cost of the probe", "probe.parquet", "bench.probe"),
-    Kind("a frontier", "rows.parquet", "frontier.contents", frozenset({"family", "budget"})),
-    Kind("averaged sketches", "rows.parquet", "paper.averaging", frozenset({"count", "single"})),
-    Kind("damage by block", "rows.parquet", "paper.damage", frozenset({"block", "seeds"})),
-    Kind("throughput", "rows.parquet", "bench.throughput", frozenset({"plain", "repeats"})),
-    Kind("a run", "rows.parquet", "study.contents"),
-    Kind("files of a probe", "step-*.parquet", "study.contents"),
-    Kind("a plan", "plan.json", "plan.contents"),
+    Kind("predicted scores", "scores.parquet", "scores.read"),
+    Kind("a frontier", "frontier.parquet", "frontier.read"),
+    Kind("times of layers", "layer.parquet", "bench.read_layer"),
+    Kind("peak memory", "memory.parquet", "bench.read_memory"),
+    Kind("cost of the probe", "probe.parquet", "bench.read_probe"),
+    Kind("a frontier", "rows.parquet", "frontier.read", frozenset({"family", "budget"})),
+    Kind(
+        "averaged sketches", "rows.parquet", "paper.read_averaging", frozenset({"count", "single"})
+    ),
+    Kind("damage by block", "rows.parquet", "paper.read_damage", frozenset({"block", "seeds"})),
+    Kind("throughput", "rows.parquet", "bench.read_throughput", frozenset({"plain", "repeats"})),
+    Kind("a run", "rows.parquet", "study.read"),
+    Kind("files of a probe", "step-*.parquet", "study.read"),
+    Kind("a plan", "plan.json", "plan.read"),
     Kind("work that has just begun", "run.json", "kinds.refuse"),
 )
 
@@ -77,8 +79,8 @@ def refuse(folder: Path, rate: float | None) -> Contents:
     raise ValueError(f"{folder} holds no rows; what writes to it stopped before the first one")
 
 
-def kind_of(folder: Path) -> Kind:
-    """The kind of a folder. Raises ValueError for one that is not there or of no kind."""
+def find_kind(folder: Path) -> Kind:
+    """Find the kind of a folder. Raises ValueError for one that is not there or of no kind."""
     if not folder.is_dir():
         raise ValueError(
             f"there is no folder {folder}; give the folder of a run, as in runs/<name>"
@@ -96,7 +98,13 @@ def kind_of(folder: Path) -> Kind:
 
 
 def read_folder(folder: Path, rate: float | None = None) -> Contents:
-    """What there is to say of a folder of any kind; ``rate`` is the one to show, where there is a
-    choice. Raises ValueError for a folder of no kind, without rows, or that cannot be read.
+    """Read a folder of any kind; ``rate`` is the one to show, where there is a choice. Raises
+    ValueError for a folder of no kind, without rows, or that cannot be read.
     """
-    return kind_of(folder).contents(folder, rate)
+    kind = find_kind(folder)
+    try:
+        return kind.read_contents(folder, rate)
+    except KeyError as error:
+        raise ValueError(
+            f"{folder} holds {kind.name} of another version, without {error}; measure again"
+        ) from None

@@ -59,12 +59,12 @@ def report(folder: Path, rate: float | None = None) -> str:
     parts += [(table.title, write_table(table)) for table in contents.tables]
     if contents.sentences:
         parts.append(("In words", write_paragraphs(contents.sentences)))
-    drawn = ((p.caption or p.name.replace("_", " "), p.draw()) for p in contents.pictures)
+    drawn = ((p.caption or p.name.replace("_", " "), p.make()) for p in contents.pictures)
     figures = [embed(figure, caption) for caption, figure in drawn if figure is not None]
     parts += [("Figures", "".join(figures))] if figures else []
     parts += [(table.title, write_table(table)) for table in contents.details]
     about = write_words(flatten(contents.provenance))
-    parts.append(("Provenance", about or "<p>No run.json: these rows were written by a Probe.</p>"))
+    parts.append(("Provenance", about or "<p>No file here says where these rows come from.</p>"))
     body = "\n".join(f"<h2>{escape(title)}</h2>\n{part}" for title, part in parts)
     return PAGE.substitute(title=escape(f"sketchvar: {contents.title}"), body=body)
 

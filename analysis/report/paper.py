@@ -11,15 +11,15 @@ from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
     Column,
     Table,
-    interval,
     list_rows,
-    text,
-    values,
+    show_interval,
+    show_number,
+    show_text,
     write_whole,
 )
 
 
-def contents(folder: Path, rate: float | None = None) -> Contents:
+def read(folder: Path, rate: float | None = None) -> Contents:
     """All of an item's folder: its own picture, and all of the folders in which its rows are."""
     from sketchvar.analysis.report.kinds import KINDS
 
@@ -28,7 +28,7 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     if rate is not None:
         drawn = replace(drawn, rate=rate)
     kinds = [next(k for k in KINDS if k.file != FILE and k.matches(place)) for place in places]
-    found = [kind.contents(place, rate) for kind, place in zip(kinds, places, strict=True)]
+    found = [kind.read_contents(place, rate) for kind, place in zip(kinds, places, strict=True)]
     return Contents(
         title=f"paper {name}: {item.about}",
         tables=tuple(table for one in found for table in one.tables),
@@ -39,33 +39,33 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     )
 
 
-def averaging(folder: Path, rate: float | None = None) -> Contents:
+def read_averaging(folder: Path, rate: float | None = None) -> Contents:
     """The variance of averaged sketches beside that of one as large."""
     columns = (
-        text("estimator"),
-        values("count", "sketches", write_whole),
-        values("variance"),
-        values("stderr", "standard error"),
-        values("one", "one as large"),
-        values("single", "a single one"),
+        show_text("estimator"),
+        show_number("count", "sketches", write_whole),
+        show_number("variance"),
+        show_number("stderr", "standard error"),
+        show_number("one", "one as large"),
+        show_number("single", "a single one"),
     )
-    return of_rows(folder, "averaging", "Variance of averaged sketches", columns)
+    return read_table(folder, "averaging", "Variance of averaged sketches", columns)
 
 
-def damage(folder: Path, rate: float | None = None) -> Contents:
+def read_damage(folder: Path, rate: float | None = None) -> Contents:
     """The final loss where one block alone is sketched."""
     columns = (
-        text("estimator"),
-        values("block", None, write_whole),
-        values("seeds", None, write_whole),
-        interval("validation", "loss"),
-        interval("validation_exact", "− exact"),
-        values("ratio"),
+        show_text("estimator"),
+        show_number("block", None, write_whole),
+        show_number("seeds", None, write_whole),
+        show_interval("validation", "loss"),
+        show_interval("validation_exact", "− exact"),
+        show_number("ratio"),
     )
-    return of_rows(folder, "damage", "Final loss where one block is sketched", columns)
+    return read_table(folder, "damage", "Final loss where one block is sketched", columns)
 
 
-def of_rows(folder: Path, item: str, title: str, columns: tuple[Column, ...]) -> Contents:
+def read_table(folder: Path, item: str, title: str, columns: tuple[Column, ...]) -> Contents:
     """A folder whose rows are the table."""
     rows = records.read_rows(folder / "rows.parquet")
     about = folder / "run.json"

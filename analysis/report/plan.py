@@ -10,8 +10,8 @@ from sketchvar.analysis.report.table import (
     Column,
     Row,
     Table,
-    text,
-    values,
+    show_number,
+    show_text,
     write_percent,
     write_short,
     write_whole,
@@ -30,55 +30,58 @@ NO_SHARING = (
 )
 
 
-def contents(folder: Path, rate: float | None = None) -> Contents:
+def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder that holds a plan and not the run that it was made for."""
-    return contents_of(folder / "plan.json")
+    return read_plan(folder / "plan.json")
 
 
-def contents_of(file: Path) -> Contents:
+def read_plan(file: Path) -> Contents:
     """All of a plan's file."""
     plan = records.read_json(file)
     return Contents(
         title=f"plan for {plan.get('run', 'a run')}",
-        tables=tables(plan),
-        pictures=pictures(plan, file.stem),
+        tables=list_tables(plan),
+        pictures=list_pictures(plan, file.stem),
         sentences=() if plan.get("shares_inputs", True) else (NO_SHARING,),
         provenance={name: plan[name] for name in ("run", "commit", "steps") if name in plan},
     )
 
 
-def tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
+def list_tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
     """The choice for every layer, and the totals beside those of other choices."""
     if "choices" not in plan:  # of an earlier version
         lines = tuple({"layer": k, "estimator": v} for k, v in plan.get("layers", {}).items())
         whole = ({"choice": "this plan", **plan.get("totals", {})},)
         return (
             Table(
-                "plan", f"Plan for {name_budget(plan)}", (text("layer"), text("estimator")), lines
+                "plan",
+                f"Plan for {name_budget(plan)}",
+                (show_text("layer"), show_text("estimator")),
+                lines,
             ),
-            total(whole),
+            sum_up(whole),
         )
     columns = (
-        text("layer"),
-        text("estimator"),
-        values("rate", None, write_short),
+        show_text("layer"),
+        show_text("estimator"),
+        show_number("rate", None, write_short),
         Column("kept bytes", show_bytes),
-        values("fraction", "share", write_percent),
-        values("ratio"),
+        show_number("fraction", "share", write_percent),
+        show_number("ratio"),
     )
     steps = len(plan["steps"])
     title = f"Plan for {name_budget(plan)}, mean of {steps} measured steps"
-    return Table("plan", title, columns, tuple(plan["choices"])), total(tuple(plan["beside"]))
+    return Table("plan", title, columns, tuple(plan["choices"])), sum_up(tuple(plan["beside"]))
 
 
-def total(rows: tuple[Row, ...]) -> Table:
+def sum_up(rows: tuple[Row, ...]) -> Table:
     """Totals of all layers, a row for each way to choose."""
     columns = (
-        text("choice", ""),
-        values("kept_bytes", "kept bytes", write_whole),
-        values("fraction", "share", write_percent),
-        values("ratio"),
-        values("batch_fraction", "effective batch", write_percent),
+        show_text("choice", ""),
+        show_number("kept_bytes", "kept bytes", write_whole),
+        show_number("fraction", "share", write_percent),
+        show_number("ratio"),
+        show_number("batch_fraction", "effective batch", write_percent),
     )
     return Table("totals", "All layers together", columns, rows, CAPTION)
 
@@ -98,7 +101,7 @@ def show_bytes(row: Row) -> str:
     return f"with {row['copy_of']}" if row["copy_of"] else write_whole(row["kept_bytes"])
 
 
-def pictures(plan: Mapping[str, Any], name: str) -> tuple[Picture, ...]:
+def list_pictures(plan: Mapping[str, Any], name: str) -> tuple[Picture, ...]:
     """The plan among other choices; none where an earlier version did not keep the curves."""
     if "curves" not in plan:
         return ()

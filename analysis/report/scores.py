@@ -6,7 +6,15 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.table import Column, Row, Table, list_rows, name_values, text, values
+from sketchvar.analysis.report.table import (
+    Column,
+    Row,
+    Table,
+    list_rows,
+    name_values,
+    show_number,
+    show_text,
+)
 
 ORACLE = "optimal-rows"
 WORDS = {
@@ -16,7 +24,7 @@ WORDS = {
 }
 
 
-def contents(folder: Path, rate: float | None = None) -> Contents:
+def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``scores``."""
     from sketchvar.analysis.study.figures import ratio_by_layer
 
@@ -26,14 +34,14 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     caption = f"Ratio of every layer after {step} steps, rate {kept:g}"
     return Contents(
         title=str(about.get("run", folder.name)),
-        tables=(gaps(rows, step, kept),),
+        tables=(tabulate_gaps(rows, step, kept),),
         pictures=(Picture("scores", caption, lambda: ratio_by_layer(rows, step, kept)),),
         words=WORDS,
         provenance=about,
     )
 
 
-def gaps(rows: pd.DataFrame, step: int, rate: float) -> Table:
+def tabulate_gaps(rows: pd.DataFrame, step: int, rate: float) -> Table:
     """The ratio of every layer and estimator, and how much of the gap the scores close."""
     ratios = rows.pivot_table(index="layer", columns="estimator", values="ratio", sort=False)
     closed = rows[rows["estimator"] == "scored-rows"].set_index("layer")
@@ -51,8 +59,11 @@ def gaps(rows: pd.DataFrame, step: int, rate: float) -> Table:
         return f"{row['gap_closed']:.0%}{error}"
 
     columns = (
-        text("layer"),
-        *(values(name, f"{name} (oracle)" if name == ORACLE else name) for name in ratios.columns),
+        show_text("layer"),
+        *(
+            show_number(name, f"{name} (oracle)" if name == ORACLE else name)
+            for name in ratios.columns
+        ),
         Column("gap closed", show_gap),
     )
     return Table(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sketchvar.analysis import records
-from sketchvar.analysis.folder import Folder, rows_of, task_of
+from sketchvar.analysis.folder import Folder, kept_dtype, rows_of
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
 from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
 from sketchvar.analysis.report import plan
@@ -19,8 +19,8 @@ from sketchvar.analysis.report.table import (
     list_rows,
     make_table,
     name_values,
-    text,
-    values,
+    show_number,
+    show_text,
     write_digits,
     write_percent,
     write_short,
@@ -52,7 +52,7 @@ CAPTION = (
 )
 
 
-def contents(folder: Path, rate: float | None = None) -> Contents:
+def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a run, finished or not, or of the files that a Probe wrote.
 
     ``rate`` is that of pictures and of the table of layers: 0.1 or the least unless given. Raises
@@ -62,23 +62,23 @@ def contents(folder: Path, rate: float | None = None) -> Contents:
     rate = choose_rate(rows, rate)
     about = records.read_json(files.provenance) if files.provenance.exists() else {}
     last = rows[rows["step"] == rows["step"].max()]
-    details = [summarise(last), scale_through_training(rows)]
+    details = [summarise(last), tabulate_scale(rows)]
     if (folder / "plan.json").exists():
-        details += plan.tables(records.read_json(folder / "plan.json"))
+        details += plan.list_tables(records.read_json(folder / "plan.json"))
     if files.coverage.exists():
         covered = records.read_rows(files.coverage)
         details.append(make_table(covered, "coverage", "Coverage: which weights were measured"))
     return Contents(
         title=str(about.get("run", folder.name)),
-        tables=(by_layer(last, rate, share_of_bytes(at_rate(last, rate), folder)),),
-        pictures=pictures(files, rows, rate),
+        tables=(tabulate_layers(last, rate, sum_bytes(at_rate(last, rate), folder)),),
+        pictures=list_pictures(files, rows, rate),
         details=tuple(details),
         words=WORDS,
         provenance=about,
     )
 
 
-def pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Picture, ...]:
+def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Picture, ...]:
     """Every figure of a run; that of draws is left out where the run has not reached it."""
     from sketchvar.analysis.study import figures
 
@@ -116,12 +116,12 @@ def pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Picture, .
     return (*found, scale)
 
 
-def by_layer(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:
+def tabulate_layers(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:
     """The ratio of every layer and estimator at the last step and one rate; ``shares`` of X's bytes
     stand above, all layers together below.
     """
     shown = at_rate(last, rate)
-    marks = remarks(shown)
+    marks = find_remarks(shown)
     ratios = shown.pivot_table(
         index="layer", columns="estimator", values="ratio", sort=False, dropna=False
     )
@@ -136,10 +136,10 @@ def by_layer(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:
         {"layer": SHARES[1], **name_values(total["fraction"])},
     ]
     columns = [
-        text("layer"),
-        values("minibatch_example", "minibatch variance", "{:.1e}".format),
-        values("noise_scale", "B", write_whole),
-        *(ratio_column(name, marks[name]) for name in ratios.columns),
+        show_text("layer"),
+        show_number("minibatch_example", "minibatch variance", "{:.1e}".format),
+        show_number("noise_scale", "B", write_whole),
+        *(show_ratio(name, marks[name]) for name in ratios.columns),
     ]
     return Table(
         "ratio_by_layer",
@@ -153,10 +153,10 @@ def by_layer(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:
     )
 
 
-def ratio_column(name: str, mark: str) -> Column:
+def show_ratio(name: str, mark: str) -> Column:
     """Ratios of an estimator, and its shares."""
-    ratio = values(name, f"{name} ({mark})" if mark else name, write_digits)
-    share = values(name, name, write_percent)
+    ratio = show_number(name, f"{name} ({mark})" if mark else name, write_digits)
+    share = show_number(name, name, write_percent)
     return Column(ratio.title, lambda row: (share if row["layer"] in SHARES else ratio).show(row))
 
 
@@ -169,37 +169,37 @@ def summarise(last: pd.DataFrame) -> Table:
     found = batch_fraction(last)
     total = found[found["layer"] == TOTAL].set_index(keys)
     ratios["all layers"], ratios["effective batch"] = total["ratio"], total["fraction"]
-    marks = remarks(last)
+    marks = find_remarks(last)
     table = ratios.reset_index().assign(remark=lambda lines: lines["estimator"].map(marks))
-    numbers = (values(name) for name in ("median", "least", "most", "all layers"))
-    share = values("effective batch", None, write_percent)
+    numbers = (show_number(name) for name in ("median", "least", "most", "all layers"))
+    share = show_number("effective batch", None, write_percent)
     return Table(
         "ratio_over_layers",
         f"Ratio over the layers, step {last['step'].iloc[0]}",
         (
-            text("estimator"),
-            values("rate", None, write_short),
+            show_text("estimator"),
+            show_number("rate", None, write_short),
             *numbers,
             share,
-            text("remark"),
+            show_text("remark"),
         ),
         list_rows(table),
     )
 
 
-def scale_through_training(rows: pd.DataFrame) -> Table:
+def tabulate_scale(rows: pd.DataFrame) -> Table:
     """The noise scale of all layers at every measured step, each from that step alone."""
     scale = noise_scale(rows, decay=0)
     total = scale[scale["layer"] == TOTAL][["step", "noise_scale"]]
     return Table(
         "noise_scale",
         "Noise scale of all layers, in examples",
-        (values("step", None, write_whole), values("noise_scale", "noise scale")),
+        (show_number("step", None, write_whole), show_number("noise_scale", "noise scale")),
         list_rows(total),
     )
 
 
-def remarks(rows: pd.DataFrame) -> dict[str, str]:
+def find_remarks(rows: pd.DataFrame) -> dict[str, str]:
     """What keeps each estimator from being compared with others as it is: "oracle", "biased"."""
     once = rows.drop_duplicates("estimator").set_index("estimator")
     return {
@@ -208,15 +208,14 @@ def remarks(rows: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def share_of_bytes(shown: pd.DataFrame, folder: Path) -> pd.Series:
-    """Bytes kept over the bytes of X by estimator, all layers together; empty where the rows of an
-    older version do not say in which precision X is kept.
+def sum_bytes(shown: pd.DataFrame, folder: Path) -> pd.Series:
+    """Bytes kept over the bytes of X by estimator, all layers together; empty where nothing says in
+    which precision X is kept, as in the files that a Probe of an earlier version wrote.
     """
-    if "x_bytes" not in shown:
-        try:
-            each = task_of(folder).dtype.itemsize
-        except ValueError:
-            return pd.Series(dtype=float)
-        shown = shown.assign(x_bytes=shown["rows"] * shown["p"] * each)
-    sums = shown.groupby("estimator", sort=False)[["kept_bytes", "x_bytes"]].sum()
-    return sums["kept_bytes"] / sums["x_bytes"]
+    try:
+        each = kept_dtype(folder, shown).itemsize
+    except ValueError:
+        return pd.Series(dtype=float)
+    shown = shown.assign(whole=shown["rows"] * shown["p"] * each)
+    sums = shown.groupby("estimator", sort=False)[["kept_bytes", "whole"]].sum()
+    return sums["kept_bytes"] / sums["whole"]

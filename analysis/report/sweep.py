@@ -13,9 +13,9 @@ from sketchvar.analysis.report.table import (
     Column,
     Row,
     Table,
-    interval,
     list_rows,
-    values,
+    show_interval,
+    show_number,
     write_whole,
 )
 
@@ -39,26 +39,26 @@ FEW = {
 }
 
 
-def contents(folder: Path, rate: float | None = None) -> Contents:
+def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a sweep's folder; it shows every rate, whatever ``rate``."""
     rows = records.read_rows(folder / "rows.parquet")
     table = records.read_rows(folder / "summary.parquet")
-    tables = [summary(rows, table)]
+    tables = [tabulate_methods(rows, table)]
     if (folder / "predictions.parquet").exists():
-        tables.append(predictions(records.read_rows(folder / "predictions.parquet")))
+        tables.append(tabulate_predictions(records.read_rows(folder / "predictions.parquet")))
     about = records.read_json(folder / "sweep.json") if (folder / "sweep.json").exists() else {}
     seeds = int(table["seeds"].max())
     return Contents(
         title=f"training {rows['task'].iloc[0]}",
         tables=tuple(tables),
-        pictures=pictures(rows, table),
+        pictures=list_pictures(rows, table),
         sentences=(FEW[seeds],) if seeds in FEW else (),
         words=WORDS,
         provenance=about,
     )
 
 
-def pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...]:
+def list_pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...]:
     """Every figure of a sweep."""
     from sketchvar.analysis.sweep import figures
 
@@ -82,10 +82,10 @@ def pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...]:
     )
 
 
-def summary(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
+def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
     """One line per method."""
     whole = int(rows["batch"].max())
-    smaller = interval("validation_smaller", "− smaller batch")
+    smaller = show_interval("validation_smaller", "− smaller batch")
 
     def show_smaller(row: Row) -> str:
         batch = row["same_memory_batch"]
@@ -97,15 +97,15 @@ def summary(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
 
     columns = (
         Column("run", name_run, text=True),
-        values("seeds", None, write_whole),
-        interval("metric", "metric"),
-        interval("metric_exact", "− exact"),
-        interval("validation", "loss"),
-        interval("validation_exact", "− exact"),
+        show_number("seeds", None, write_whole),
+        show_interval("metric", "metric"),
+        show_interval("metric_exact", "− exact"),
+        show_interval("validation", "loss"),
+        show_interval("validation_exact", "− exact"),
         Column(smaller.title, show_smaller),
-        values("ratio"),
-        values("seconds", "time"),
-        values("peak"),
+        show_number("ratio"),
+        show_number("seconds", "time"),
+        show_number("peak"),
     )
     title = (
         f"{rows['task'].iloc[0]}: after {rows['step'].max()} steps, mean ± 95 % over seeds;"
@@ -114,7 +114,7 @@ def summary(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
     return Table("summary", title, columns, list_rows(table))
 
 
-def predictions(table: pd.DataFrame) -> Table:
+def tabulate_predictions(table: pd.DataFrame) -> Table:
     """The prediction of every method beside what came."""
 
     def show_batch(row: Row) -> str:
@@ -123,9 +123,9 @@ def predictions(table: pd.DataFrame) -> Table:
     columns = (
         Column("run", name_run, text=True),
         Column("effective batch", show_batch),
-        interval("predicted", "predicted"),
-        interval("observed", "observed"),
-        interval("error", "observed − predicted"),
+        show_interval("predicted", "predicted"),
+        show_interval("observed", "observed"),
+        show_interval("error", "observed − predicted"),
     )
     title = "Final validation loss, predicted from exact training on 1 / (1 + ratio) of the batch"
     return Table("predictions", title, columns, list_rows(table))

@@ -72,12 +72,12 @@ def name_values(values: pd.Series) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
-def text(field: str, title: str | None = None) -> Column:
+def show_text(field: str, title: str | None = None) -> Column:
     """A column of words."""
     return Column(field if title is None else title, lambda row: str(row[field]), text=True)
 
 
-def values(
+def show_number(
     field: str, title: str | None = None, form: Callable[[float], str] | None = None
 ) -> Column:
     """A column of numbers, three digits each unless ``form`` says otherwise."""
@@ -90,7 +90,7 @@ def values(
     return Column(field if title is None else title, show)
 
 
-def interval(field: str, title: str) -> Column:
+def show_interval(field: str, title: str) -> Column:
     """A column of means with half the width of their intervals, ``field``_low to ``field``_high."""
 
     def show(row: Row) -> str:
@@ -136,5 +136,5 @@ def make_table(frame: pd.DataFrame, name: str, title: str) -> Table:
     for field in map(str, frame.columns):
         heading = field.replace("_", " ")
         numbers = is_numeric_dtype(frame[field]) and not is_bool_dtype(frame[field])
-        columns.append(values(field, heading) if numbers else text(field, heading))
+        columns.append(show_number(field, heading) if numbers else show_text(field, heading))
     return Table(name, title, tuple(columns), list_rows(frame))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.table import Column, Row, Table, list_rows, text, values
+from sketchvar.analysis.report.table import Column, Row, Table, list_rows, show_number, show_text
 from sketchvar.analysis.truth.rows import bound
 
 LEVEL = 0.01  # joint: how often true forms may be called wrong
@@ -19,14 +19,14 @@ WORDS = {
 }
 
 
-def contents(folder: Path, rate: float | None = None, level: float = LEVEL) -> Contents:
+def read(folder: Path, rate: float | None = None, level: float = LEVEL) -> Contents:
     """All of a folder of ``truth``, at a joint ``level`` for all layers."""
     from sketchvar.analysis.truth.figure import closed_forms_and_truth
 
     rows = records.read_rows(folder / "truth.parquet")
-    tables = [truth(rows, level)]
+    tables = [tabulate_truth(rows, level)]
     if (folder / "estimator.parquet").exists():
-        tables.append(estimator(records.read_rows(folder / "estimator.parquet"), level))
+        tables.append(tabulate_estimator(records.read_rows(folder / "estimator.parquet"), level))
     about = records.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     caption = "Closed forms by example and by row, over the variance of redrawn minibatches"
     return Contents(
@@ -38,7 +38,7 @@ def contents(folder: Path, rate: float | None = None, level: float = LEVEL) -> C
     )
 
 
-def truth(rows: pd.DataFrame, level: float) -> Table:
+def tabulate_truth(rows: pd.DataFrame, level: float) -> Table:
     """Both closed forms over the redrawn variance, layer by layer, and whether they lie within
     their error of it.
     """
@@ -51,13 +51,13 @@ def truth(rows: pd.DataFrame, level: float) -> Table:
         row_ratio=rows["row"] / rows["redrawn"],
     )
     columns = (
-        text("layer"),
-        values("redrawn", None, "{:.2e}".format),
-        values("redrawn_error", "± %", write_percentage),
-        values("example_ratio", "by example", "{:.2f}".format),
-        mark("example_z", limit),
-        values("row_ratio", "by row", "{:.2f}".format),
-        mark("row_z", limit),
+        show_text("layer"),
+        show_number("redrawn", None, "{:.2e}".format),
+        show_number("redrawn_error", "± %", write_percentage),
+        show_number("example_ratio", "by example", "{:.2f}".format),
+        show_score("example_z", limit),
+        show_number("row_ratio", "by row", "{:.2f}".format),
+        show_score("row_z", limit),
     )
     caption = (
         f"Within its error of the truth (|z| ≤ {limit:.2f}): by example {example}, by row {row} of"
@@ -68,7 +68,7 @@ def truth(rows: pd.DataFrame, level: float) -> Table:
     return Table("truth", title, columns, list_rows(found), caption)
 
 
-def estimator(rows: pd.DataFrame, level: float) -> Table:
+def tabulate_estimator(rows: pd.DataFrame, level: float) -> Table:
     """An estimator's closed form over the variance of its own draws, layer by layer."""
     draws, name = int(rows["draws"].max()), rows["estimator"].iloc[0]
     limit = bound(level, rows["z"], draws)
@@ -76,11 +76,11 @@ def estimator(rows: pd.DataFrame, level: float) -> Table:
         error=rows["stderr"] / rows["measured"], ratio=rows["variance"] / rows["measured"]
     )
     columns = (
-        text("layer"),
-        values("measured", "drawn", "{:.2e}".format),
-        values("error", "± %", write_percentage),
-        values("ratio", "closed form", "{:.2f}".format),
-        mark("z", limit),
+        show_text("layer"),
+        show_number("measured", "drawn", "{:.2e}".format),
+        show_number("error", "± %", write_percentage),
+        show_number("ratio", "closed form", "{:.2f}".format),
+        show_score("z", limit),
     )
     within = (rows["z"].abs() <= limit).sum()
     caption = f"Within its error in {within} of {len(rows)} layers: |z| ≤ {limit:.2f}."
@@ -88,7 +88,7 @@ def estimator(rows: pd.DataFrame, level: float) -> Table:
     return Table("estimator", title, columns, list_rows(found), caption)
 
 
-def mark(field: str, limit: float) -> Column:
+def show_score(field: str, limit: float) -> Column:
     """A score, with a mark where it is beyond the limit."""
 
     def show(row: Row) -> str:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from sketchvar.analysis.report.table import NONE, Column, Row, Table, text, values
+from sketchvar.analysis.report.table import NONE, Column, Row, Table, show_number, show_text
 from sketchvar.analysis.verify import Verdict, find_bound
 
 POWER = 3.1  # standard errors beyond the bound at which an error is seen with probability 0.999
 
 
-def scores(verdicts: Sequence[Verdict], level: float) -> Table:
+def tabulate_scores(verdicts: Sequence[Verdict], level: float) -> Table:
     """z-scores of every estimator: of its mean, of its variance on each kind of pair, and of its
     variance on all; ! where one is beyond the bound of the joint ``level``.
     """
@@ -34,9 +34,9 @@ def scores(verdicts: Sequence[Verdict], level: float) -> Table:
         return f"{row['ratio']:.4f} ± {row['stderr']:.4f}" if found else str(row["note"])
 
     columns = (
-        text("estimator"),
-        values("draws", None, "{:.0f}".format),
-        *(mark(name, limit) for name in ("mean", *kinds, "all")),
+        show_text("estimator"),
+        show_number("draws", None, "{:.0f}".format),
+        *(show_score(name, limit) for name in ("mean", *kinds, "all")),
         Column("measured / closed", show_ratio),
     )
     title = (
@@ -46,7 +46,7 @@ def scores(verdicts: Sequence[Verdict], level: float) -> Table:
     return Table("verify", title, columns, tuple(rows))
 
 
-def mark(field: str, limit: float) -> Column:
+def show_score(field: str, limit: float) -> Column:
     """A score to one digit, with a mark beyond the limit; a dash where there is none."""
 
     def show(row: Row) -> str:

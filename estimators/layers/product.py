@@ -77,13 +77,13 @@ def is_plain(x: Tensor) -> bool:
     """Whether a custom Function can take ``x``: a strided tensor of numbers, outside of the
     transforms of torch.func and of forward mode, which the plain product alone can follow.
     """
-    return (
-        x.layout is torch.strided
-        and not x.is_nested
-        and not is_traceable_wrapper_subclass(x)
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-    )
+    strided = x.layout is torch.strided and not x.is_nested
+    return strided and not is_traceable_wrapper_subclass(x) and not is_transformed()
+
+
+def is_transformed() -> bool:
+    """Whether torch.func or forward mode follows what is computed now."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def product_dtype(x: Tensor) -> torch.dtype:

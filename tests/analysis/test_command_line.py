@@ -15,7 +15,8 @@ import sketchvar
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import COMMANDS, main, parser
 from sketchvar.analysis.commands.command import flatten
-from sketchvar.analysis.commands.options import EXAMPLES, read
+from sketchvar.analysis.commands.option import read
+from sketchvar.analysis.commands.options import EXAMPLES
 from sketchvar.estimators import choices
 
 QUICK = ["run", "--task", "digits-mlp", "--steps", "2", "--measure-at", "0", "2"]
@@ -121,8 +122,8 @@ def test_any_field_of_a_task_can_be_set(words):
     found = parser().parse_args([*words, *typed, "--set", "warmup=none"])
     asked = read(found.this.asked, found)
     settings = (("batch_size", 9), ("betas", (0.8, 0.9)), ("warmup", None), ("width", 8))
-    assert asked.changes() == settings
-    task = asked.made()
+    assert asked.list_changes() == settings
+    task = asked.make_task()
     assert (task.width, task.betas, task.batch_size, task.warmup) == (8, (0.8, 0.9), 9, None)
 
 
@@ -186,6 +187,7 @@ def test_tables_fit_eighty_columns(run, monkeypatch, capsys):
 def test_the_same_work_goes_on_and_any_other_is_refused(run, tmp_path, capsys):
     before = records.read_rows(run / "rows.parquet")
     assert main([*QUICK, "--out", str(run)]) == 0
+    assert "2 of 2 measured steps are there" in capsys.readouterr().err
     assert main([*QUICK, "--out", str(run), "--resume"]) == 0
     assert records.read_rows(run / "rows.parquet").equals(before)
     capsys.readouterr()

@@ -11,7 +11,7 @@ import pytest
 
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
-from sketchvar.analysis.report.kinds import KINDS, kind_of, read_folder
+from sketchvar.analysis.report.kinds import KINDS, find_kind, read_folder
 
 DATA = Path(__file__).parents[2] / "data"
 # what was recorded by earlier versions: folder -> kind, and a number of its first table
@@ -51,7 +51,7 @@ def recorded(tmp_path):
 def test_what_was_recorded_is_known_printed_and_drawn(name, recorded, capsys):
     kind, table = RECORDED[name]
     folder = recorded(name)
-    assert kind_of(folder).name == kind
+    assert find_kind(folder).name == kind
     assert main(["figures", str(folder), "--json"]) == 0, capsys.readouterr().err
     content = json.loads(capsys.readouterr().out)
     assert content[table]
@@ -110,7 +110,7 @@ def test_files_of_a_probe(tmp_path, recorded, capsys):
     for step, part in rows.groupby("step"):
         (tmp_path / "probe").mkdir(exist_ok=True)
         records.write_rows(tmp_path / "probe" / f"step-{step:08d}.parquet", part)
-    assert kind_of(tmp_path / "probe").name == "files of a probe"
+    assert find_kind(tmp_path / "probe").name == "files of a probe"
     assert main(["figures", str(tmp_path / "probe")]) == 0
     assert "effective batch" in capsys.readouterr().out
 

@@ -350,3 +350,19 @@ def test_a_saved_plan_is_loaded_as_its_estimators(tmp_path):
 
 def test_the_effective_batch_fraction():
     assert Totals(1, 1, 3.0).batch_fraction == 0.25
+
+
+def test_layers_that_no_converted_one_replaces_are_no_part_of_a_plan(rows):
+    query = rows["layer"].str.endswith("query")
+    marked = rows.assign(sketchable=~query)
+    pd.testing.assert_frame_equal(list_candidates(marked, F32), list_candidates(rows[~query], F32))
+    with pytest.raises(ValueError, match="none of the measured layers can be converted"):
+        list_candidates(rows.assign(sketchable=False), F32)
+
+
+def test_a_step_without_a_minibatch_variance_does_not_count_for_its_layer(rows):
+    idle = rows["layer"].str.endswith("query") & (rows["step"] == rows["step"].max())
+    undefined = rows.assign(minibatch_example=rows["minibatch_example"].mask(idle))
+    pd.testing.assert_frame_equal(
+        list_candidates(undefined, F32), list_candidates(rows[~idle], F32)
+    )

@@ -13,6 +13,7 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.plan.plan import load_plan
+from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.tasks import TASKS
 from sketchvar.estimators import sketch_linears, spell, unsketch
@@ -94,15 +95,29 @@ def test_for_a_noise_budget_from_a_step_on(folder, tmp_path, capsys):
 
 
 def test_rows_of_an_older_run_or_of_a_probe(folder, tmp_path, capsys):
-    rows = records.read_rows(folder / "rows.parquet").drop(columns="input_of")
+    rows = records.read_rows(folder / "rows.parquet").drop(columns=["input_of", "x_bytes"])
     for step, part in rows.groupby("step"):
         records.write_rows(tmp_path / f"step-{step:08d}.parquet", part)
     assert main(["plan", str(tmp_path), "--memory", "0.3"]) == 2
-    assert "no run.json in " in (error := capsys.readouterr().err) and "give --precision" in error
+    assert "says in which precision X is kept; give --precision" in capsys.readouterr().err
+    assert main(["frontier", "--run", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "says in which precision X is kept" in capsys.readouterr().err
     assert main(["plan", str(tmp_path), "--memory", "0.3", "--precision", "float32"]) == 0
     captured = capsys.readouterr()
     assert "do not say which layers read the same input" in captured.out.replace("\n", " ")
     assert "with blocks.0.query" not in captured.out
+
+
+def test_the_rows_of_a_probe_say_in_which_precision_x_is_kept(tmp_path, capsys):
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)).bfloat16()
+    probe = Probe(model, estimators=["uniform-rows"], rates=[0.5], out=tmp_path / "probe")
+    with probe:
+        model(torch.randn(8, 3, 6).bfloat16()).float().square().mean().backward()
+        probe.step()
+    assert probe.rows()["x_bytes"].tolist() == [8 * 3 * 6 * 2, 8 * 3 * 5 * 2]
+    assert main(["plan", str(tmp_path / "probe"), "--memory", "0.9"]) == 0
+    assert main(["figures", str(tmp_path / "probe")]) == 0
+    assert "bytes kept" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -148,7 +163,7 @@ def test_bad_input_is_one_line(folder, tmp_path, capsys, words, says):
     about = records.read_json(folder / "run.json")
     made = {
         "oracles": (rows[rows["estimator"] == "optimal-rows"], about),
-        "untold": (rows, {"run": "x"}),
+        "untold": (rows.drop(columns="x_bytes"), {"run": "x"}),
     }
     for name, (some, told) in made.items():
         (tmp_path / name).mkdir()
@@ -169,7 +184,8 @@ def test_a_frontier_of_a_run_knows_its_precision(folder, tmp_path):
     for precision in ("float32", "bfloat16"):
         copy = tmp_path / precision
         copy.mkdir()
-        records.write_rows(copy / "rows.parquet", records.read_rows(folder / "rows.parquet"))
+        rows = records.read_rows(folder / "rows.parquet").drop(columns="x_bytes")
+        records.write_rows(copy / "rows.parquet", rows)
         study = {"task": "stdlib-lm", "options": [["precision", precision]]}
         records.write_json(copy / "run.json", {"run": "r", "study": study})
         assert main(["frontier", "--run", str(copy), "--out", str(copy / "out")]) == 0

@@ -11,9 +11,9 @@ from sketchvar.analysis.commands.layout import lay_out
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.report.table import (
     Table,
-    interval,
-    text,
-    values,
+    show_interval,
+    show_number,
+    show_text,
     write_digits,
     write_percent,
 )
@@ -27,7 +27,7 @@ def table(rows=3, name="blocks.{}.up") -> Table:
         {"layer": name.format(i), **{n: 1000 * i + j + 0.25 for j, n in enumerate(NAMES)}}
         for i in range(1, rows + 1)
     )
-    columns = (text("layer"), *(values(n, None, "{:.2f}".format) for n in NAMES))
+    columns = (show_text("layer"), *(show_number(n, None, "{:.2f}".format) for n in NAMES))
     feet = ({"layer": "median", NAMES[0]: 0.125},)
     return Table("wide", "A wide table", columns, lines, "A caption.", feet=feet)
 
@@ -66,17 +66,17 @@ def test_numbers_are_written_for_people():
         "1.9 %",
     ]
     line = {"a": -0.0001, "a_low": -0.1, "a_high": 0.1}
-    assert interval("a", "a").show(line) == "0.000 ± 0.100"
-    assert interval("a", "a").show({"a": 0.5, "a_high": math.nan}) == "0.500"
-    assert interval("a", "a").show({"a": math.nan}) == "–"
-    assert values("a").show({}) == values("a").show({"a": math.nan}) == "–"
+    assert show_interval("a", "a").show(line) == "0.000 ± 0.100"
+    assert show_interval("a", "a").show({"a": 0.5, "a_high": math.nan}) == "0.500"
+    assert show_interval("a", "a").show({"a": math.nan}) == "–"
+    assert show_number("a").show({}) == show_number("a").show({"a": math.nan}) == "–"
 
 
 def test_json_is_all_there_is_on_stdout(capsys):
     screen = Screen(as_json=True)
     screen.note("a note")
-    screen.table(table())
-    screen.table(table())
+    screen.show_table(table())
+    screen.show_table(table())
     screen.say("A sentence.")
     screen.close()
     out, err = capsys.readouterr()
@@ -91,7 +91,7 @@ def test_json_is_all_there_is_on_stdout(capsys):
 def test_json_has_no_numbers_that_json_lacks(capsys):
     screen = Screen(as_json=True)
     row = {"layer": "a", "ratio": math.nan, "most": math.inf}
-    screen.table(Table("t", "t", (text("layer"), values("ratio")), (row,)))
+    screen.show_table(Table("t", "t", (show_text("layer"), show_number("ratio")), (row,)))
     screen.close()
     assert json.loads(capsys.readouterr().out)["t"] == [{"layer": "a", "ratio": None, "most": None}]
 
@@ -99,8 +99,8 @@ def test_json_has_no_numbers_that_json_lacks(capsys):
 def test_quiet_says_only_what_came(capsys):
     screen = Screen(quiet=True)
     screen.note("a note")
-    with screen.progress("Training", {"step": 3}) as update:
+    with screen.track("Training", {"step": 3}) as update:
         update("step", 2)
-    screen.files("Figures:", [])
+    screen.list_files("Figures:", [])
     screen.say("A sentence.")
     assert capsys.readouterr() == ("A sentence.\n", "")

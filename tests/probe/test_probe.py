@@ -118,7 +118,8 @@ def test_estimators_that_need_the_pair_have_it_and_it_is_let_go(tokens, scale):
         (loss if scaler is None else scaler.scale(loss)).backward()
         layers = probe.read()
         probe.step()
-    assert [name for name, watch in probe.watched.items() if watch.pair is not None] == ["head"]
+    tallies = probe.observer.step.tallies.values()
+    assert [t.watch.name for t in tallies if any(use.pair for use in t.uses)] == ["head"]
     variances = probe.rows().pivot_table(index="layer", columns="estimator", values="variance")
     for name, layer in layers.items():
         x, y = layer.moments.pair

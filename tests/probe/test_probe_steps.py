@@ -185,33 +185,49 @@ def test_layers_that_count_examples_differently_are_named():
     ("examples", "message"),
     [
         (2, r"examples=2 is no dimension"),
-        ("first", r"examples= gave str, not a tensor of integers"),
+        ("first", r"examples= gave str, not a tensor of integers; give the dimension"),
         (torch.zeros(8), r"examples= gave torch.float32, not a tensor of integers"),
+    ],
+)
+def test_examples_that_are_none(examples, message):
+    model = network()
+    with pytest.raises(ValueError, match=message):
+        Probe(model, examples=examples)
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
         (
             torch.zeros(7, dtype=int),
-            r"examples= has shape \(7,\), but the rows of 0 have \(8,\); give the dimension",
+            r"examples= has shape \(7,\), but its rows have \(8,\): which row is of which",
         ),
         (
             torch.ones(7, 3, dtype=bool),
-            r"examples= has shape \(7, 3\), but the rows of 0 have \(8,\)",
+            r"examples= has shape \(7, 3\), but its rows have \(8,\)",
         ),
-        (lambda x: x, r"examples= gave torch.float32"),
+        (lambda x: x, r"examples= could not be read: ValueError: examples= gave torch.float32"),
+        (lambda: 0, r"examples= could not be read: TypeError"),
     ],
 )
-def test_examples_that_do_not_match(examples, message):
-    model = network()
-    with pytest.raises(ValueError, match=message):
-        train(model, 1, examples=examples)
-    assert untouched(model)
+def test_examples_that_do_not_match_stop_no_training(examples, message):
+    model, plain = network(), network()
+    with pytest.warns(UserWarning, match=message):
+        probe = train(model, 2, examples=examples, **TABLE)
+    train(plain, 2, every=100)
+    assert all(map(torch.equal, model.parameters(), plain.parameters()))
+    assert len(probe.rows()) == 0 and untouched(model)
+    assert probe.coverage()["reason"].str.contains(message).all()
 
 
 def test_examples_of_a_model_that_is_never_called():
     model = network()
     with (
-        pytest.raises(ValueError, match="only parts of the model were called"),
-        Probe(model, examples=lambda x: 0),
+        pytest.warns(UserWarning, match="only parts of the model were called"),
+        Probe(model, examples=lambda x: 0) as probe,
     ):
-        model[0](torch.randn(2, 4))
+        model[0](torch.randn(2, 4)).sum().backward()
+        assert probe.read() == {}
 
 
 def test_two_probes_on_one_model():
@@ -242,15 +258,15 @@ def test_steps_that_are_not_told_apart():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with (
-        pytest.raises(
-            RuntimeError, match=r"changed between two backward passes.* call probe\.step\(\)"
-        ),
-        Probe(model),
+        pytest.warns(UserWarning, match=r"were cleared .* call probe\.step\(\) after each"),
+        pytest.warns(UserWarning, match=r"there are no rows: call probe\.step\(\)"),
+        Probe(model, **TABLE) as probe,
     ):
         for _ in range(2):
             model(torch.randn(8, 4)).sum().backward()
             optimizer.step()
             optimizer.zero_grad()
+    assert {layer.moments.n for layer in probe.read().values()} == {8}  # the last pass counts
 
 
 @pytest.mark.parametrize(

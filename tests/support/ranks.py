@@ -43,7 +43,9 @@ def train(model, of_rank, passes, synchronised, **options):
     """What the measured steps told of this rank's part of the batches, in so many passes."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = []
-    with Probe(model, estimators=["uniform-rows"], rates=[0.5], every=2, **options) as probe:
+    with Probe(
+        model, estimators=["uniform-rows"], rates=[0.5], every=2, run="ranks", **options
+    ) as probe:
         for step in range(STEPS):
             tokens = torch.randint(256, (B, 5), generator=torch.Generator().manual_seed(step))[
                 of_rank

@@ -1,0 +1,137 @@
+"""Sight: follows one product from its forward into the backward passes that form its gradient."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import Variable
+
+from sketchvar.analysis.probe.step import Own, Step
+from sketchvar.analysis.probe.watch import Use, Watch
+from sketchvar.estimators.layers.forms import Conv2dForm
+
+
+class Ends(Protocol):
+    """Who is told of the first product and of the end of every pass."""
+
+    def opened(self, step: Step, watch: Watch) -> None:
+        """A pass reaches a weight."""
+
+    def ended(self, step: Step, task: int) -> None:
+        """A pass has ended."""
+
+
+class Sight:
+    """Tells a step's tallies of one use of a weight. Nothing that it does can stop a pass: what
+    raises becomes the tally's problem.
+    """
+
+    def __init__(self, step: Step, use: Use, ends: Ends, by_example: bool, paired: bool) -> None:
+        self.step, self.use, self.ends = step, use, ends
+        self.by_example, self.paired = by_example, paired
+        self.x_node: Any = None  # which holds X as autograd holds a tensor that it saves
+        self.weight_node: Any = None  # which runs where the weight's gradient is asked for
+
+    def passed(self) -> None:
+        """A pass went by for the gradient of something else."""
+        self.use.differentiated |= torch.is_grad_enabled()
+
+    def met(self, y: Tensor) -> Tensor:
+        """A hook of the output: its gradient, before autograd forms the weight's from it."""
+        try:
+            if not torch._C._will_engine_execute_node(self.weight_node):
+                self.passed()
+                return y
+            if not isinstance(self.use.form, Conv2dForm):
+                y = y.contiguous()  # as the backward would make it: its rows are read much faster
+            x, self.x_node = None if self.x_node is None else self.x_node.saved_tensors[0], None
+        except Exception as error:
+            self.step.fail(self.use.watch, error)
+            return y
+        self.arrived(x, y)
+        return y
+
+    @torch.no_grad()
+    def arrived(self, x: Tensor | None, y: Tensor, example_sq: Tensor | None = None) -> None:
+        """The output gradient of the use is here."""
+        if not self.step.open:
+            return
+        try:
+            use, now = self.use, torch._C._current_graph_task_id()
+            again = use.y_norm is not None or use.differentiated
+            use.task = now if again or use.task == -1 else use.task
+            own = self.own()
+            own.twice |= again
+            if again:
+                return
+            own.uses.append(use)
+            alone = self.step.tally(use.watch).alone and len(own.uses) == 1
+            with no_autocast(y.device.type):
+                use.arrive(x, y, example_sq, self.by_example, self.paired, alone)
+        except Exception as error:
+            self.step.fail(self.use.watch, error)
+
+    @torch.no_grad()
+    def formed(self, gradient: Tensor) -> None:
+        """The weight's gradient from this use is here."""
+        watch = self.use.watch
+        if not self.step.open:
+            return
+        try:
+            with no_autocast(gradient.device.type):
+                self.step.passes[self.use.task][watch].add(gradient, self.step.tally(watch))
+        except Exception as error:
+            self.step.fail(watch, error)
+
+    def own(self) -> Own:
+        """That of this weight in this pass, a new one if it is the first use in it."""
+        step, use = self.step, self.use
+        expect_end(step, use.task, self.ends)
+        found = step.passes[use.task].get(use.watch)
+        if found is None:
+            self.ends.opened(step, use.watch)
+            found = step.passes[use.task][use.watch] = Own()
+        return found
+
+
+def expect_end(step: Step, task: int, ends: Ends) -> None:
+    """Have ``ended`` called when this backward pass has ended, and DDP has averaged its
+    gradients.
+    """
+    if task not in step.passes:
+        step.passes[task] = {}
+        queue = Variable._execution_engine.queue_callback
+        # behind what else is queued during the pass
+        queue(lambda: queue(lambda: ends.ended(step, task)))
+
+
+def no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Within, nothing is cast; the context costs more than most of what runs in it, where it is not
+    needed.
+    """
+    return (
+        torch.autocast(device, enabled=False)
+        if torch.is_autocast_enabled(device)
+        else nullcontext()
+    )
+
+
+class Saved(torch.autograd.Function):
+    """An identity whose graph node holds a tensor as autograd holds its own: hooks on saved tensors
+    apply to it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return anchor.view_as(anchor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def save(anchor: Tensor, x: Tensor) -> Any:
+    """A graph node that holds ``x``, so that checkpointing and offloading go on as without it."""
+    return Saved.apply(anchor, x.detach()).grad_fn

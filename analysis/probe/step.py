@@ -1,0 +1,259 @@
+"""Step: what a measured step gathers, from backward passes that count only once they have ended."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+
+from sketchvar.analysis.noise.closed import total_sq
+from sketchvar.analysis.probe.product import example_sq as squares
+from sketchvar.analysis.probe.watch import Use, Watch
+
+SAMPLED = 8  # rows and columns of a gradient that are looked at
+UNFORMED = "its weight gradient was not in .grad at the end of the backward pass"
+BROKEN = "an error ended its backward pass before the end"
+TWICE = "its output gradient came twice: a second derivative, or retain_graph"
+NOT_REACHED = "no gradient reached it"
+ELSEWHERE = (
+    "its gradient did not come by its own module's forward: something else reads the weight, as a"
+    " fused function, a parent module or one that shares it does"
+)
+ASIDE = "its forward ran with another tensor than its parameter, as under functional_call"
+
+
+@dataclass(eq=False)
+class Tally:
+    """What the passes of a step tell of one weight matrix.
+
+    The gradient of the step is what has been added to ``.grad`` since it was last cleared:
+    accumulation sums its passes, and of several evaluations with clearing between them (LBFGS, SAM)
+    the last counts.
+    """
+
+    watch: Watch
+    weight: Any  # the parameter whose .grad it is
+    kept: bool  # whether the product's own gradients are summed
+    several: bool  # whether ranks average .grad
+    whole: bool  # whether gradients are compared in all of their entries
+    begun: WeakSet[Use] = field(default_factory=WeakSet)  # products that have not gone backward
+    uses: list[Use] = field(default_factory=list)
+    example_sq: list[Tensor] = field(default_factory=list)
+    examples: int = 0
+    passes: int = 0
+    before: Tensor | None = None  # what .grad held when the first pass came
+    stamp: tuple[int, int] | None = None  # of .grad when a pass began, or as the last one left it
+    own: Tensor | None = None  # the product's own gradients, summed
+    own_sq: Tensor | None = None
+    grad_sq: Tensor | None = None  # of what was added to .grad, of this rank's shard of it
+    seen: Tensor | None = None  # the product's own gradient, at a glance
+    added: Tensor | None = None  # what was added to .grad, at a glance
+    problem: str | None = None
+    note: str = ""
+    mixed: bool = False  # .grad is not the product's gradient alone
+    unformed: bool = False
+    cleared: bool = False  # between passes
+
+    def open(self, weight: Any) -> None:
+        """A pass begins, before autograd adds to .grad."""
+        now = stamp(weight)
+        if self.passes and (weight is not self.weight or now != self.stamp):
+            self.uses, self.example_sq, self.examples, self.passes = [], [], 0, 0
+            self.own = self.own_sq = self.grad_sq = self.seen = self.added = None
+            self.cleared = True
+        if not self.passes:
+            self.before = None if weight.grad is None else weight.grad.clone()
+        self.weight, self.stamp = weight, now
+
+    def close(self, own: "Own") -> None:
+        """A pass has ended: its uses had the same examples, of which each has one gradient, their
+        sum.
+        """
+        uses = own.uses
+        self.begun.clear()
+        then, self.stamp = self.stamp, stamp(self.weight)
+        if then == self.stamp and not self.sharded:  # FSDP may form it later
+            self.unformed = True  # a pass for the gradient of something else
+            return
+        if own.twice:
+            self.problem = TWICE
+        if len({use.examples for use in uses}) > 1:
+            counts = " and ".join(str(use.examples) for use in uses)
+            self.problem = (
+                f"used with different numbers of examples in one backward pass ({counts})"
+            )
+        if self.problem is not None or not uses:
+            return
+        self.gather(uses)
+        self.seen = own.seen if self.passes == 1 else self.seen + own.seen
+        if own.sum is not None and (self.passes == 1 or self.own is not None):
+            self.own = own.sum if self.own is None else self.own + own.sum
+            self.own_sq = total_sq(matrix(self.own))
+        else:
+            self.own, self.own_sq = None, own.sq if self.passes == 1 else None
+        if not self.sharded and not self.watch.tied:
+            self.added = self.gradient(lambda g: glance(g, self.whole))
+        formed = self.weight.grad is not None  # FSDP keeps it elsewhere until ranks are in step
+        if formed and (self.own_sq is None or self.several):
+            self.grad_sq = total_sq(matrix(self.gradient()))
+
+    def gather(self, uses: list[Use]) -> None:
+        """Take the uses of a pass that has ended."""
+        self.passes += 1
+        self.examples += uses[0].examples
+        known = [use.example_sq for use in uses if use.example_sq is not None]
+        products = [use.product for use in uses if use.product is not None]
+        if len(uses) == len(products):
+            self.example_sq.append(squares(products))
+        elif len(uses) == 1:
+            self.example_sq += known
+        elif known:
+            self.problem = (
+                f"used {len(uses)} times under reentrant checkpointing; use_reentrant=False can be"
+                " read"
+            )
+        for use in uses:
+            use.product = use.example_sq = None
+        self.uses += uses
+
+    def gradient(self, look: Any = lambda g: g) -> Tensor:
+        """What this step has added to .grad so far, or what a linear ``look`` at it sees: G, or
+        this rank's shard of it.
+        """
+        part = slice(None) if self.watch.part is None else self.watch.part
+        now = look(local(self.weight.grad)[part])
+        return now if self.before is None else now - look(local(self.before)[part])
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this rank has a part of the parameter only."""
+        return hasattr(self.weight, "placements")
+
+    @property
+    def alone(self) -> bool:
+        """Whether no more than one product of the next pass is known of."""
+        return len(self.begun) < 2
+
+    @property
+    def C(self) -> Tensor | None:
+        """‖G‖² of this process: of the product's own gradient where that is known."""
+        return self.own_sq if self.own_sq is not None and not self.several else self.grad_sq
+
+    def reason(self) -> str | None:
+        """Why nothing can be read, or None."""
+        if self.problem is not None:
+            return self.problem
+        if self.passes:
+            return None if self.C is not None or self.kept else UNFORMED
+        return UNFORMED if self.unformed else NOT_REACHED
+
+
+@dataclass(eq=False)
+class Own:
+    """The gradients of one weight's own products in one pass."""
+
+    uses: list[Use] = field(default_factory=list)
+    sum: Tensor | None = None
+    sq: Tensor | None = None
+    seen: Any = 0
+    formed: int = 0
+    twice: bool = False
+
+    def add(self, g: Tensor, tally: Tally) -> None:
+        """Take the gradient of one use, which autograd will go on to write to."""
+        self.formed += 1
+        self.seen = self.seen + (0 if tally.sharded else glance(g, tally.whole))
+        if tally.kept or not tally.alone:
+            self.sum = g.clone() if self.sum is None else self.sum.add_(g)
+        else:
+            self.sq = total_sq(matrix(g)) if self.formed == 1 else None
+
+
+@dataclass(eq=False)
+class Step:
+    """``mixed``: watches whose .grad is known to be more, or less, than their product."""
+
+    several: bool
+    whole: bool
+    mixed: frozenset[Watch]
+    stamps: dict[Watch, tuple[int, int] | None]  # of .grad when the step began
+    tallies: dict[Watch, Tally] = field(default_factory=dict)
+    passes: dict[int, dict[Watch, Own]] = field(default_factory=dict)  # by autograd's number
+    elsewhere: set[Watch] = field(default_factory=set)
+    aside: set[Watch] = field(default_factory=set)
+    scale: Tensor | float = 1.0
+    coupled: str | None = None  # the BatchNorm that makes examples depend on each other
+    readings: dict[int, Any] = field(default_factory=dict)  # by the id of the input
+    outputs: dict[int, Any] = field(default_factory=dict)  # and what a BatchNorm may read, of its
+    open: bool = True  # until the next step begins
+
+    def fail(self, watch: Watch, error: Exception) -> None:
+        """What was to be read of a weight could not be."""
+        words = " ".join(str(error).split())
+        self.tally(watch).problem = f"the probe could not read it: {type(error).__name__}: {words}"
+
+    def tally(self, watch: Watch) -> Tally:
+        """That of a watch, a new one if there is none."""
+        found = self.tallies.get(watch)
+        if found is None:
+            kept = watch.tied or watch in self.mixed
+            found = Tally(watch, watch.weight, kept, self.several, self.whole)
+            self.tallies[watch] = found
+        return found
+
+    def finish(self, task: int, watches: Iterable[Watch]) -> None:
+        """A backward pass has ended: the weight gradients are formed."""
+        seen = self.passes.pop(task)
+        for watch, own in seen.items():
+            try:
+                self.tallies[watch].close(own)
+            except Exception as error:
+                self.fail(watch, error)
+        for watch in watches:
+            tally = self.tallies.get(watch)
+            if watch not in seen and (tally is None or not tally.passes):
+                now = stamp(watch.weight)
+                if now is not None and now != self.stamps.get(watch):
+                    self.elsewhere.add(watch)
+
+    def reason(self, watch: Watch) -> str | None:
+        """Why nothing can be read of a weight, or None."""
+        tally = self.tallies.get(watch)
+        reason = NOT_REACHED if tally is None else tally.reason()
+        if reason != NOT_REACHED:
+            return reason
+        if any(watch in seen for seen in self.passes.values()):
+            return BROKEN
+        if watch in self.elsewhere:
+            return ELSEWHERE
+        return ASIDE if watch in self.aside else NOT_REACHED
+
+
+def stamp(weight: Any) -> tuple[int, int] | None:
+    """Which tensor a gradient is, and how often it was written to."""
+    grad = None if weight is None else weight.grad
+    return None if grad is None else (id(grad), local(grad)._version)
+
+
+def glance(g: Tensor, whole: bool) -> Tensor:
+    """A few numbers that are linear in a gradient: some of its entries, or one sum over all, each
+    with a weight of its own.
+    """
+    if not whole:
+        rows, columns = (-(-size // SAMPLED) for size in (*g.shape, 1)[:2])
+        return g[::rows].clone() if g.ndim < 2 else g[::rows, ::columns].clone()
+    m = matrix(g)
+    a, b = (torch.arange(1.0, size + 1, device=m.device).cos().to(m.dtype) for size in m.shape)
+    return (a @ m @ b)[None]
+
+
+def matrix(g: Tensor) -> Tensor:
+    """A weight's gradient as a matrix: a convolution's has four dimensions."""
+    return g.flatten(1) if g.ndim > 2 else g
+
+
+def local(t: Any) -> Any:
+    """This rank's shard of a distributed tensor; any other as it is."""
+    return t.to_local() if hasattr(t, "to_local") else t
