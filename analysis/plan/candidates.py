@@ -21,9 +21,9 @@ def list_candidates(
     over their steps, so that a ratio is one of averages. Beside ``exact``, which keeps all of X, it
     has what is unbiased, no oracle, and smaller than X. ``exact``: patterns of layers that stay
     exact. No part of a plan are layers that no converted one can replace (``sketchable``), nor a
-    layer's steps without a minibatch variance (an idle expert, a batch of one). Rows without ``input_of`` share nothing. In a
-    convolution X is the matrix of patches, which is larger than the image that exact training
-    keeps.
+    layer's steps without a minibatch variance (an idle expert, a batch of one). Rows without
+    ``input_of`` share nothing. In a convolution X is the matrix of patches, which is larger than
+    the image that exact training keeps.
 
     Raises ValueError for a variance that is not finite, a pattern that names no layer, and where no
     candidate is left.
