@@ -10,7 +10,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.cost.effective import judge
 from sketchvar.analysis.report import cost as report
-from sketchvar.analysis.report.kinds import kind_of
+from sketchvar.analysis.report.kinds import find_kind
 
 TASK = ["--task", "digits-mlp", "--set", "width=8", "--batch-size", "16", "--steps", "12"]
 FEW = ["--estimators", "countsketch", "rounding:2", "--rates", "0.5", "--draws", "4"]
@@ -38,7 +38,7 @@ def test_cost_writes_tables_and_figures(costs):
     assert {f"{name}.parquet" for name in tables} < names
     drawn = ("cost", "cost_by_horizon", "cost_and_bytes", "coherence", "cost_by_layer")
     assert {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")} < names
-    assert kind_of(costs).name == "costs of noise"
+    assert find_kind(costs).name == "costs of noise"
 
 
 def test_cost_prints_what_its_rows_say(costs, capsys, monkeypatch):
@@ -65,7 +65,7 @@ def test_the_same_command_goes_on(costs, capsys):
 
 
 def test_forks_print_a_verdict(forks, capsys):
-    assert kind_of(forks).name == "forks"
+    assert find_kind(forks).name == "forks"
     assert main(["report", str(forks)]) == 0
     assert "Predictions of the effective batch" in (forks / "report.html").read_text()
     capsys.readouterr()
