@@ -80,7 +80,13 @@ def test_draws_of_a_right_and_of_a_wrong_estimator():
         assert_variance(UniformRows(0.5), x, y, draws=20)
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.endswith("-both") else name
+        for name in CATALOG
+    ],
+)
 def test_what_is_drawn_is_an_outcome(name):
     """The choices that are enumerated are those of the real generator, in number and kind."""
     x, y = pair(3)
