@@ -1,7 +1,6 @@
 """Candidates of a plan: what each layer can take, from the rows of a run."""
 
 from collections.abc import Collection
-from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ import torch
 
 from sketchvar.analysis.plan.totals import CHOICE
 from sketchvar.estimators import Exact
+from sketchvar.estimators.layers.convert import select
 
 
 def list_candidates(
@@ -21,16 +21,16 @@ def list_candidates(
     over their steps, so that a ratio is one of averages. Beside ``exact``, which keeps all of X, it
     has what is unbiased, no oracle, and smaller than X. ``exact``: patterns of layers that stay
     exact. No part of a plan are layers that no converted one can replace (``sketchable``), nor a
-    layer's steps without a minibatch variance (an idle expert, a batch of one). Rows without ``input_of`` share nothing. In a
-    convolution X is the matrix of patches, which is larger than the image that exact training
-    keeps.
+    layer's steps without a minibatch variance (an idle expert, a batch of one). Rows without
+    ``input_of`` share nothing. In a convolution X is the matrix of patches, which is larger than
+    the image that exact training keeps.
 
     Raises ValueError for a variance that is not finite, a pattern that names no layer, and where no
     candidate is left.
     """
     layers = list(dict.fromkeys(rows["layer"]))
     for pattern in exact:
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
+        if not select(pattern, layers):
             raise ValueError(
                 f"{pattern!r} matches no layer; the measured ones are {', '.join(layers)}"
             )
@@ -60,11 +60,7 @@ def list_candidates(
         minibatch=("minibatch_example", "mean"),
     ).reset_index()
     plain = table.drop_duplicates("layer").assign(estimator="exact", rate=1.0, variance=0.0)
-    stays = (
-        table["layer"]
-        .map(lambda layer: any(fnmatchcase(layer, pattern) for pattern in exact))
-        .astype(bool)
-    )
+    stays = table["layer"].isin([layer for pattern in exact for layer in select(pattern, layers)])
     smaller = table[
         (table["kept_bytes"] < table["x_bytes"]) & ~stays
     ]  # a layer that would keep as much runs exactly
