@@ -188,8 +188,8 @@ def score(samples: Tensor, expected: Tensor, room: Tensor) -> Tensor:
 
 
 def find_bound(verdicts: Sequence[Verdict], level: float) -> tuple[float, int]:
-    """Find the |z| that all scores stay below with probability 1 − level or more if all is right, and
-    their number.
+    """Find the |z| that all scores stay below with probability 1 − level or more if all is right,
+    and their number.
     """
     count = sum(len(v.scores) for v in verdicts)
     return float(norm.isf(level / 2 / max(count, 1))), count

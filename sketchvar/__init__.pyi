@@ -1,5 +1,5 @@
 from . import analysis, estimators, noise, plot
-from .analysis.cost import cost
+from .analysis.cost import cost, forks
 from .analysis.noise import noise_scale
 from .analysis.plan import load_plan
 from .analysis.probe import Probe, not_padding
@@ -86,6 +86,7 @@ __all__ = [
     "empirical",
     "estimate",
     "estimators",
+    "forks",
     "load_plan",
     "noise",
     "noise_scale",

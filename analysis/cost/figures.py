@@ -13,9 +13,9 @@ from sketchvar.analysis.style import (
     PAGE,
     UNIT_LINE,
     in_paper_style,
+    label_choice,
     legend_above,
     look,
-    method,
     plain_ticks,
 )
 
@@ -49,7 +49,7 @@ def cost_and_variance(rows: pd.DataFrame) -> Figure:
     looks = look(labels(rows))
     for axes, horizon in zip(grid[0], shown, strict=True):
         for _, line in rows[rows["horizon"] == horizon].iterrows():
-            name = method(line["estimator"], line["rate"])
+            name = label_choice(line["estimator"], line["rate"])
             bars(axes, line, "variance_ratio", "cost_ratio", name, looks[name])
         draw_equality(axes)
         axes.set(
@@ -77,9 +77,8 @@ def cost_by_horizon(rows: pd.DataFrame) -> Figure | None:
     far = 4 * finite[-1]  # where ∞ is drawn
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 3.0), layout="constrained")
     looks = look(labels(rows))
-    for (name, rate), each in rows.groupby(["estimator", "rate"], sort=False):
+    for label, each in by_choice(rows):
         each = each.sort_values("horizon")
-        label = method(str(name), float(rate))
         colour, marker = looks[label]
         axes.errorbar(
             each["horizon"].replace(math.inf, far),
@@ -114,8 +113,7 @@ def cost_through_training(rows: pd.DataFrame) -> Figure | None:
         return None
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 3.0), layout="constrained")
     looks = look(labels(rows))
-    for (name, rate), each in rows.groupby(["estimator", "rate"], sort=False):
-        label = method(str(name), float(rate))
+    for label, each in by_choice(rows):
         colour, marker = looks[label]
         axes.errorbar(
             each["step"],
@@ -147,7 +145,7 @@ def cost_by_layer(rows: pd.DataFrame) -> Figure:
     looks = look(labels(rows))
     places = np.linspace(-0.3, 0.3, len(looks)) if len(looks) > 1 else [0.0]
     for apart, (label, (colour, marker)) in zip(places, looks.items(), strict=True):
-        each = rows[[method(*pair) == label for pair in zip(rows["estimator"], rows["rate"])]]  # noqa: B905
+        each = rows[[label_choice(*pair) == label for pair in zip(rows["estimator"], rows["rate"])]]  # noqa: B905
         axes.errorbar(
             each["cost_ratio"],
             [layers.index(layer) + apart for layer in each["layer"]],
@@ -178,7 +176,7 @@ def coherence_of_noise(rows: pd.DataFrame) -> Figure:
     """
     rows = last_step(rows)
     names = [
-        method(name, rate) + (", one seed" if seeds == "one" else "")
+        label_choice(name, rate) + (", one seed" if seeds == "one" else "")
         for name, rate, seeds in zip(rows["noise"], rows["rate"], rows["seeds"], strict=True)
     ]
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 0.9 + 0.2 * len(rows)), layout="constrained")
@@ -212,7 +210,9 @@ def effective_batches_and_predictions(rows: pd.DataFrame) -> Figure:
         xscale="log",
         xlabel="effective batch / batch",
         yticks=rows.index,
-        yticklabels=[method(e, r) for e, r in zip(rows["estimator"], rows["rate"], strict=True)],
+        yticklabels=[
+            label_choice(e, r) for e, r in zip(rows["estimator"], rows["rate"], strict=True)
+        ],
         ylim=(len(rows) - 0.4, -0.6),
     )
     plain_ticks(axes.xaxis)
@@ -277,10 +277,16 @@ def last_step(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["step"] == rows["step"].max()] if "step" in rows else rows
 
 
+def by_choice(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of every estimator and rate, with its label."""
+    found = rows.groupby(["estimator", "rate"], sort=False)
+    return [(label_choice(*each[["estimator", "rate"]].iloc[0]), each) for _, each in found]
+
+
 def labels(rows: pd.DataFrame) -> list[str]:
     """Every estimator with its rate, once."""
     pairs = rows[["estimator", "rate"]].drop_duplicates()
-    return [method(name, rate) for name, rate in pairs.itertuples(index=False)]
+    return [label_choice(name, rate) for name, rate in pairs.itertuples(index=False)]
 
 
 def name_horizon(horizon: float) -> str:

@@ -138,13 +138,13 @@ def draw_noise(
     kept: list[list[Any]] = []
     for draw in range(OFTEN * draws):
         first, second, *others = itertools.islice(batches, 2 + curved)
-        full, of, own = draw < draws, fold(seed, "curvature", draw), fold(seed, "draw", draw)
-        g, h = objective.gradient(first, fold(own, 0)), objective.gradient(second, fold(own, 1))
+        full, of, at = draw < draws, fold(seed, "curvature", draw), fold(seed, "draw", draw)
+        g, h = objective.gradient(first, fold(at, 0)), objective.gradient(second, fold(at, 1))
         known = (g.square() + h.square()) / 2
         mean, squares = mean + (g + h) / (2 * OFTEN * draws), squares + known / (OFTEN * draws)
         if full:
             kept.append(others)
-        for key, noise in noises(objective, g, h, first, choices if full else None, linear, own):
+        for key, noise in noises(objective, g, h, first, choices if full else None, linear, at):
             here = replace(ruler, steps=ruler.steps.after(known, noise))
             count = draws if key[0] != MINIBATCH else OFTEN * draws
             power[key] = power.get(key, 0.0) + noise.square() / count
@@ -167,8 +167,8 @@ def draw_noise(
         spread += [(MEAN, 1.0, "own", draw, *pair) for pair in found]
     minibatch = power[MINIBATCH, 1.0, "own"]
     signal = mean.square() - minibatch / (2 * OFTEN * draws)
-    others = {key[:2]: power[key] for key in power if key[0] not in NOT_ONE and key[2] == "own"}
-    shorter = measure_progress(ruler.steps, signal, squares, minibatch, others, MINIBATCH)
+    own = {key[:2]: power[key] for key in power if key[0] not in NOT_ONE and key[2] == "own"}
+    shorter = measure_progress(ruler.steps, signal, squares, minibatch, own, MINIBATCH)
     return Draws(
         pd.DataFrame(totals, columns=DRAWN),
         pd.DataFrame(spread, columns=SPECTRA),

@@ -102,7 +102,8 @@ class Attention(Kind):
         return inputs | (out if is_parameter(module.out_proj, "weight") else {})
 
     def run(self, module: Any, plain: Any, see: See, args: Any, kwargs: Any) -> Any:
-        linear, batched = F.linear, ()  # L × N, of the query, in whose order the output's rows are
+        linear = F.linear
+        batched: tuple[int, ...] = ()  # L × N, of the query, in whose order the output's rows are
 
         def catch(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             nonlocal batched

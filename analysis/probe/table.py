@@ -19,7 +19,8 @@ class Table:
     """
 
     def __init__(self, out: Path | None, writer: Any = None, writes: bool = True) -> None:
-        self.out, self.writer = (out, writer) if writes else (None, None)
+        self.out: Path | None = out if writes else None
+        self.writer: Any = writer if writes else None
         self.chunks: list[pd.DataFrame] = []
         self.waiting: list[tuple[Any, ...]] = []
 

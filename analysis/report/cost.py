@@ -12,8 +12,8 @@ from sketchvar.analysis.report.table import (
     Row,
     Table,
     list_rows,
-    text,
-    values,
+    show_number,
+    show_text,
     write_digits,
     write_percent,
     write_short,
@@ -43,15 +43,15 @@ SAID = {
 }
 
 
-def costs(folder: Path, rate: float | None = None) -> Contents:
+def read_costs(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``cost``; it shows every rate, whatever ``rate``."""
     from sketchvar.analysis.cost import figures
 
     rows = records.read_rows(folder / "cost.parquet")
-    tables, pictures = [cost(rows)], cost_pictures(rows)
+    tables, pictures = [tabulate_costs(rows)], list_pictures(rows)
     if (folder / "coherence.parquet").exists():
         noises = records.read_rows(folder / "coherence.parquet")
-        tables.append(coherence(noises))
+        tables.append(tabulate_coherence(noises))
         pictures += (
             Picture(
                 "coherence",
@@ -79,7 +79,7 @@ def costs(folder: Path, rate: float | None = None) -> Contents:
     )
 
 
-def cost_pictures(rows: pd.DataFrame) -> tuple[Picture, ...]:
+def list_pictures(rows: pd.DataFrame) -> tuple[Picture, ...]:
     """The figures that ``cost.parquet`` makes."""
     from sketchvar.analysis.cost import figures
 
@@ -107,7 +107,7 @@ def cost_pictures(rows: pd.DataFrame) -> tuple[Picture, ...]:
     )
 
 
-def cost(rows: pd.DataFrame) -> Table:
+def tabulate_costs(rows: pd.DataFrame) -> Table:
     """The three ratios of every estimator at the last measured step, cost over every horizon."""
     rows = rows[rows["step"] == rows["step"].max()]
     horizons = sorted(set(rows["horizon"]))
@@ -119,11 +119,11 @@ def cost(rows: pd.DataFrame) -> Table:
         wide = wide.merge(mine.rename(columns=names), on=keys)
     columns = (
         Column("estimator", name_method, text=True),
-        values("share", "bytes", write_percent),
-        with_error("variance_ratio", "variance"),
-        with_error("metric_ratio", "metric"),
+        show_number("share", "bytes", write_percent),
+        show_error("variance_ratio", "variance"),
+        show_error("metric_ratio", "metric"),
         *(
-            with_error(f"cost_{i}", "cost, " + write_horizon(horizon))
+            show_error(f"cost_{i}", "cost, " + write_horizon(horizon))
             for i, horizon in enumerate(horizons)
         ),
     )
@@ -139,7 +139,7 @@ def cost(rows: pd.DataFrame) -> Table:
     return Table("cost", title, columns, list_rows(wide), caption)
 
 
-def coherence(rows: pd.DataFrame) -> Table:
+def tabulate_coherence(rows: pd.DataFrame) -> Table:
     """How much of each noise is coherent, at the last measured step."""
     rows = rows[rows["step"] == rows["step"].max()]
 
@@ -149,16 +149,16 @@ def coherence(rows: pd.DataFrame) -> Table:
 
     columns = (
         Column("noise", name, text=True),
-        with_error("variance_ratio", "variance"),
-        with_error("cost_ratio", "cost, 1 step"),
-        with_error("coherence", "coherence"),
+        show_error("variance_ratio", "variance"),
+        show_error("cost_ratio", "cost, 1 step"),
+        show_error("coherence", "coherence"),
     )
     title = "How much of the cost is there because tensors of weights err together"
     caption = "Over the minibatch's, the first row on other draws than those that it is over."
     return Table("coherence", title, columns, list_rows(rows), caption)
 
 
-def forks(folder: Path, rate: float | None = None) -> Contents:
+def read_forks(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``forks``."""
     from sketchvar.analysis.cost import figures
     from sketchvar.analysis.cost.effective import judge
@@ -174,9 +174,13 @@ def forks(folder: Path, rate: float | None = None) -> Contents:
     return Contents(
         title=str(about.get("run", folder.name)),
         tables=(
-            effective(last[last["tuned"].astype(bool)], "at its own best learning rate", ahead),
-            effective(last[~last["tuned"].astype(bool)], "at the common learning rate", ahead),
-            judged(verdict),
+            tabulate_effective(
+                last[last["tuned"].astype(bool)], "at its own best learning rate", ahead
+            ),
+            tabulate_effective(
+                last[~last["tuned"].astype(bool)], "at the common learning rate", ahead
+            ),
+            tabulate_verdict(verdict),
         ),
         pictures=(
             Picture(
@@ -184,7 +188,7 @@ def forks(folder: Path, rate: float | None = None) -> Contents:
                 "The effective batch that forks were read off at, beside predictions",
                 lambda: figures.effective_batches_and_predictions(rows),
             ),
-            *(() if parts is None else cost_pictures(parts)),
+            *(() if parts is None else list_pictures(parts)),
         ),
         sentences=(say_verdict(verdict),),
         words=WORDS | FORK_WORDS,
@@ -192,7 +196,7 @@ def forks(folder: Path, rate: float | None = None) -> Contents:
     )
 
 
-def effective(rows: pd.DataFrame, how: str, ahead: int | None) -> Table:
+def tabulate_effective(rows: pd.DataFrame, how: str, ahead: int | None) -> Table:
     """Where forks ended, and what was predicted."""
 
     def name(row: Row) -> str:
@@ -208,11 +212,14 @@ def effective(rows: pd.DataFrame, how: str, ahead: int | None) -> Table:
 
     columns = (
         Column("method", name, text=True),
-        values("factor", "rate ×", write_short),
-        values("loss", None, "{:.4f}".format),
-        with_error("behind", "− exact"),
+        show_number("factor", "rate ×", write_short),
+        show_number("loss", None, "{:.4f}".format),
+        show_error("behind", "− exact"),
         Column("effective", read_off),
-        *(values(f"by_{p}", p, "{:.2f}".format) for p in ("variance", "metric", "cost", "both")),
+        *(
+            show_number(f"by_{p}", p, "{:.2f}".format)
+            for p in ("variance", "metric", "cost", "both")
+        ),
     )
     steps = f"after {ahead} steps" if ahead else "at their end"
     title = f"Forks {steps}, every method {how}: loss, effective batch and predictions"
@@ -221,16 +228,16 @@ def effective(rows: pd.DataFrame, how: str, ahead: int | None) -> Table:
     return Table("effective", title, columns, list_rows(rows), caption)
 
 
-def judged(verdict: pd.DataFrame) -> Table:
+def tabulate_verdict(verdict: pd.DataFrame) -> Table:
     """How each prediction did."""
     columns = (
-        text("prediction"),
-        values("methods", None, write_short),
-        values("within", "in the interval", write_short),
-        values("octaves", "octaves off", "{:+.2f}".format),
-        values("spread", "root mean square", "{:.2f}".format),
-        values("rank", "rank correlation", "{:.2f}".format),
-        values("p", "p", "{:.2g}".format),
+        show_text("prediction"),
+        show_number("methods", None, write_short),
+        show_number("within", "in the interval", write_short),
+        show_number("octaves", "octaves off", "{:+.2f}".format),
+        show_number("spread", "root mean square", "{:.2f}".format),
+        show_number("rank", "rank correlation", "{:.2f}".format),
+        show_number("p", "p", "{:.2g}".format),
     )
     title = "Predictions of the effective batch, over methods at their own best learning rate"
     return Table("judged", title, columns, list_rows(verdict))
@@ -241,7 +248,7 @@ def say_verdict(verdict: pd.DataFrame) -> str:
     known = verdict[verdict["methods"] > 0]
     if known.empty:
         return "No method ended within the range of the exact batches: nothing can be judged."
-    best = known.loc[known["spread"].idxmin()]
+    best = known.sort_values("spread").iloc[0]
     holds = "which these forks do not contradict" if best["p"] >= 0.05 else "though it is rejected"
     return (
         f"Nearest comes {SAID[best['prediction']]}: {best['within']:.0f} of"
@@ -255,7 +262,7 @@ def say_few(rows: pd.DataFrame) -> str:
     return f"{int(rows['draws'].max())} draws: too few for a standard error; give 4 or more."
 
 
-def with_error(field: str, title: str) -> Column:
+def show_error(field: str, title: str) -> Column:
     """A column of means with one standard error."""
 
     def show(row: Row) -> str:

@@ -42,18 +42,18 @@ def select_final(rows: pd.DataFrame) -> pd.DataFrame:
 def compare_pairs(
     rows: pd.DataFrame, baseline: pd.DataFrame, value: str
 ) -> tuple[float, float, float, int]:
-    """Compare by seed: the mean difference of ``value`` to the baseline's run of the same seed, its interval, and the
-    number of pairs.
+    """Compare by seed: the mean difference of ``value`` to the baseline's run of the same seed, its
+    interval, and the number of pairs.
     """
     both = rows.merge(baseline, on="seed", suffixes=("", "_base"))
     return *estimate_interval(both[value] - both[f"{value}_base"]), len(both)
 
 
 def summarize(rows: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
-    """Summarize a sweep, one row per method: the final metric and validation loss, their paired differences to exact
-    training on the whole batch (``_exact``) and to exact training on the batch that leaves as many
-    bytes for backward (``_smaller``), each as mean, low, high of a 95 % interval over seeds; and
-    the ratio of time and of peak memory to exact training.
+    """Summarize a sweep, one row per method: the final metric and validation loss, their paired
+    differences to exact training on the whole batch (``_exact``) and to exact training on the batch
+    that leaves as many bytes for backward (``_smaller``), each as mean, low, high of a 95 %
+    interval over seeds; and the ratio of time and of peak memory to exact training.
 
     ``memory`` is ``Grid.activations()``. A difference is NaN where its baseline was not trained.
     """

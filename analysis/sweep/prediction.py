@@ -82,8 +82,8 @@ def find_target(rows: pd.DataFrame) -> float:
 
 
 def count_steps(run: pd.DataFrame, loss: float) -> float:
-    """Count the updates after which one run's validation loss first is at most ``loss``, by straight lines;
-    NaN if never.
+    """Count the updates after which one run's validation loss first is at most ``loss``, by
+    straight lines; NaN if never.
     """
     run = run.sort_values("step")
     steps, losses = run["step"].to_numpy(float), run["validation"].to_numpy(float)

@@ -113,7 +113,10 @@ def test_options_are_read_once_into_a_frozen_dataclass():
     choices(EXAMPLES.split(", "))  # what the help shows can be read
 
 
-@pytest.mark.parametrize("words", [("run",), ("train",), ("truth",), ("frontier",), ("scores",)])
+@pytest.mark.parametrize(
+    "words",
+    [("run",), ("train",), ("truth",), ("frontier",), ("scores",), ("cost",), ("forks",)],
+)
 def test_any_field_of_a_task_can_be_set(words):
     typed = ["--task", "digits-mlp", "--batch-size", "9", "--set", "width=8", "betas=0.8,0.9"]
     found = parser().parse_args([*words, *typed, "--set", "warmup=none"])
@@ -274,7 +277,7 @@ def test_other_errors_are_one_line(tmp_path, capsys):
 def test_data_that_are_missing_are_found_out_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SKETCHVAR_DATASETS", str(tmp_path))
     words = ["--task", "cifar10/vit", "--out", str(tmp_path / "out")]
-    for command in ("run", "train", "truth", "scores", "frontier"):
+    for command in ("run", "train", "truth", "scores", "frontier", "cost", "forks"):
         assert main([command, *words]) == 2
         error = capsys.readouterr().err
         assert "Training" not in error and "Measuring" not in error

@@ -23,6 +23,44 @@ DATA = Path(__file__).parents[2] / "data"
 CURVES = {"method": ["plan", "plan"], "fraction": [0.1, 0.5], "ratio": [2.0, 0.5]}
 
 
+NOISES = ("gaussian", 0.1), ("rounding:2", 1.0)
+
+
+def costs(step=(10, 20), horizons=(1, 10, np.inf)):
+    """Rows as ``cost.parquet`` has them."""
+    lines = [
+        (s, name, rate, 0.1 + i, t, 2.0 - i, 0.2, 0.5 / (1 + i), 0.1)
+        for s in step
+        for i, (name, rate) in enumerate(NOISES)
+        for t in horizons
+    ]
+    columns = [
+        "step",
+        "estimator",
+        "rate",
+        "share",
+        "horizon",
+        "variance_ratio",
+        "variance_ratio_stderr",
+    ]
+    return pd.DataFrame(lines, columns=[*columns, "cost_ratio", "cost_ratio_stderr"])
+
+
+def coherent():
+    """Rows as ``coherence.parquet`` has them."""
+    lines = [(20, name, rate, seeds, 0.5, 0.1) for name, rate in NOISES for seeds in ("own", "one")]
+    columns = ["step", "noise", "rate", "seeds", "coherence", "coherence_stderr"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def effective():
+    """Rows as ``effective.parquet`` has them."""
+    lines = [(20, *noise, 1.0, True, 0.5, 0.3, 0.6, 0.2, 0.1, 0.4, 0.5) for noise in NOISES]
+    columns = ["step", "estimator", "rate", "fraction", "tuned", "effective", "low", "high"]
+    columns += ["by_variance", "by_metric", "by_cost", "by_both"]
+    return pd.DataFrame([*lines, (20, "exact", *lines[0][2:])], columns=columns)
+
+
 def few(file, layers=3):
     rows = read_rows(DATA / file)
     return rows[rows["layer"].isin(list(rows["layer"].unique())[:layers])]
@@ -32,6 +70,13 @@ PICTURES = {
     "alpha_through_training": lambda: (few("stdlib-lm/rows.parquet"),),
     "closed_form_and_draws": lambda: (few("stdlib-lm/draws.parquet"),),
     "closed_forms_and_truth": lambda: (few("truth/stdlib-lm/truth.parquet"),),
+    "coherence_of_noise": lambda: (coherent(),),
+    "cost_and_bytes": lambda: (costs(),),
+    "cost_and_variance": lambda: (costs(),),
+    "cost_by_horizon": lambda: (costs(),),
+    "cost_by_layer": lambda: (pd.concat([costs().assign(layer=n) for n in ("a", "b")]),),
+    "cost_through_training": lambda: (costs(),),
+    "effective_batches_and_predictions": lambda: (effective(),),
     "final_losses": lambda: (read_rows(DATA / "train/stdlib-lm/summary.parquet"),),
     "frontier": lambda: (average(few("frontier/frontier.parquet")),),
     "layer_times": lambda: (read_rows(DATA / "layers/layer.parquet"),),

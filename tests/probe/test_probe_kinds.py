@@ -195,9 +195,14 @@ def test_llama():
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=40, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=40,
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=False,
+    )
     model = transformers.LlamaForCausalLM(config)
     tokens = torch.randint(40, (B, 6))
     check(model, lambda call, s: labels(call, tokens, s, B), linears(model))
@@ -207,9 +212,15 @@ def test_roberta():
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(0)
     config = transformers.RobertaConfig(
-        vocab_size=40, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
-        hidden_dropout_prob=0, attention_probs_dropout_prob=0, max_position_embeddings=20,
-    )  # fmt: skip
+        vocab_size=40,
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_dropout_prob=0,
+        attention_probs_dropout_prob=0,
+        max_position_embeddings=20,
+    )
     model = transformers.RobertaForSequenceClassification(config)
     tokens, classes = torch.randint(3, 40, (B, 9)), torch.tensor([0, 1, 1])
     mask = torch.arange(9) < torch.tensor([[9], [4], [6]])
@@ -255,9 +266,15 @@ def test_vit():
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(0)
     config = transformers.ViTConfig(
-        image_size=8, patch_size=4, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
-        hidden_dropout_prob=0, attention_probs_dropout_prob=0,
-    )  # fmt: skip
+        image_size=8,
+        patch_size=4,
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_dropout_prob=0,
+        attention_probs_dropout_prob=0,
+    )
     model = transformers.ViTForImageClassification(config)
     images = torch.randn(B, 3, 8, 8)
     check(

@@ -53,8 +53,12 @@ def test_hugging_face_trainer(tmp_path, accumulated):
     from sketchvar.analysis.probe.trainer import ProbeCallback
 
     config = transformers.LlamaConfig(
-        vocab_size=40, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
-    )  # fmt: skip
+        vocab_size=40,
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
 
     def model():
         torch.manual_seed(0)
@@ -71,13 +75,23 @@ def test_hugging_face_trainer(tmp_path, accumulated):
     trainer = transformers.Trainer(
         model(),
         transformers.TrainingArguments(
-            output_dir=str(tmp_path), per_device_train_batch_size=4, num_train_epochs=1, learning_rate=1e-2,
-            lr_scheduler_type="constant", optim="sgd", max_grad_norm=0, use_cpu=True, report_to=[], disable_tqdm=True,
-            gradient_accumulation_steps=accumulated, train_sampling_strategy="sequential", save_strategy="no",
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4,
+            num_train_epochs=1,
+            learning_rate=1e-2,
+            lr_scheduler_type="constant",
+            optim="sgd",
+            max_grad_norm=0,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+            gradient_accumulation_steps=accumulated,
+            train_sampling_strategy="sequential",
+            save_strategy="no",
         ),
         train_dataset=[{k: v[i] for k, v in data.items()} for i in range(24)],
         callbacks=[callback],
-    )  # fmt: skip
+    )
     trainer.train()
     assert trainer.state.global_step == callback.probe.number == 6 // accumulated
     assert not any("forward" in vars(m) for m in trainer.model.modules())
@@ -127,10 +141,16 @@ def test_lightning_trainer(tmp_path, accumulated):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of data loaders
         trainer = lightning.Trainer(
-            max_epochs=2, accumulate_grad_batches=accumulated, accelerator="cpu", callbacks=[callback], logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            max_epochs=2,
+            accumulate_grad_batches=accumulated,
+            accelerator="cpu",
+            callbacks=[callback],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
             default_root_dir=tmp_path,
-        )  # fmt: skip
+        )
         trainer.fit(model, loader)
     assert callback.probe.number == trainer.global_step == 8 // accumulated
     assert not any("forward" in vars(m) for m in model.modules())

@@ -1,0 +1,125 @@
+"""sketchvar cost and sketchvar forks: what they write, print, draw, and refuse."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from sketchvar.analysis import records
+from sketchvar.analysis.__main__ import main
+from sketchvar.analysis.cost.effective import judge
+from sketchvar.analysis.report import cost as report
+from sketchvar.analysis.report.kinds import find_kind
+
+TASK = ["--task", "digits-mlp", "--set", "width=8", "--batch-size", "16", "--steps", "12"]
+FEW = ["--estimators", "countsketch", "rounding:2", "--rates", "0.5", "--draws", "4"]
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("work") / "cost"
+    words = ["--nodes", "3", "--by-layer", "--measure-at", "4", "--out", str(out), "--quiet"]
+    assert main(["cost", *TASK, *FEW, *words]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    out = tmp_path_factory.mktemp("work") / "forks"
+    words = ["--ahead", "2", "--forks", "3", "--tuning", "1", "--out", str(out), "--quiet"]
+    assert main(["forks", *TASK, *FEW, *words]) == 0
+    return out
+
+
+def test_cost_writes_tables_and_figures(costs):
+    names = {file.name for file in costs.iterdir()}
+    tables = ("cost", "cost-layers", "coherence", "cost-draws", "spectra", "progress")
+    assert {f"{name}.parquet" for name in tables} < names
+    drawn = ("cost", "cost_by_horizon", "cost_and_bytes", "coherence", "cost_by_layer")
+    assert {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")} < names
+    assert find_kind(costs).name == "costs of noise"
+
+
+def test_cost_prints_what_its_rows_say(costs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["figures", str(costs)]) == 0
+    printed = capsys.readouterr().out
+    assert "cost, 1 step" in printed and "cost, ∞" in printed and "one seed for all" in printed
+    assert max(map(len, printed.splitlines())) <= 80 + len(str(costs)) and "…" not in printed
+    assert main(["figures", str(costs), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    rows = records.read_rows(costs / "cost.parquet").set_index(["estimator", "horizon"])
+    line = next(each for each in content["cost"] if each["estimator"] == "countsketch")
+    assert line["cost_0"] == pytest.approx(rows.loc[("countsketch", 1.0), "cost_ratio"])
+    assert line["variance_ratio"] == pytest.approx(rows.loc[("countsketch", 1.0), "variance_ratio"])
+
+
+def test_the_same_command_goes_on(costs, capsys):
+    words = ["--nodes", "3", "--by-layer", "--measure-at", "4", "--out", str(costs), "--quiet"]
+    before = (costs / "cost.parquet").stat().st_mtime_ns
+    assert main(["cost", *TASK, *FEW, *words]) == 0
+    assert (costs / "cost.parquet").stat().st_mtime_ns == before
+    assert main(["forks", *TASK, *FEW, "--out", str(costs)]) == 2
+    assert "holds a cost, not a forks" in capsys.readouterr().err
+
+
+def test_forks_print_a_verdict(forks, capsys):
+    assert find_kind(forks).name == "forks"
+    assert main(["report", str(forks)]) == 0
+    assert "Predictions of the effective batch" in (forks / "report.html").read_text()
+    capsys.readouterr()
+    assert main(["figures", str(forks)]) == 0
+    printed = capsys.readouterr().out
+    assert "exact, 0.125 of the batch" in printed
+    assert "Nearest comes" in printed or "nothing can be judged" in printed
+
+
+def test_bad_words(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "x"), "--task", "digits-mlp"]
+    for words, what in (
+        (["cost", "--measure-at", "0"], "at step 0 the optimizer has no state"),
+        (["cost", "--horizons", "0"], "a horizon is a whole number"),
+        (["cost", "--estimators", "countsketsch"], "did you mean 'countsketch'"),
+        (["forks", "--forks", "1"], "forks need 1 step"),
+        (["forks", "--fractions", "0.5"], "hold 1, the whole batch"),
+    ):
+        assert main([*words, *out]) == 2
+        error = capsys.readouterr().err
+        assert what in error and error.rstrip().endswith(f"see sketchvar {words[0]} --help")
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_verdict_is_on_the_nearest_that_holds():
+    """Ten methods whose effective batch is right by cost, and twice too small by variance."""
+    truth = [0.2 + 0.05 * i for i in range(10)]
+    rows = pd.DataFrame(
+        {
+            "estimator": [f"e{i}" for i in range(10)],
+            "rate": 1.0,
+            "fraction": 1.0,
+            "tuned": True,
+            "inside": True,
+            "effective": truth,
+            "low": [0.9 * f for f in truth],
+            "high": [1.1 * f for f in truth],
+            "by_both_stderr": 0.0,
+        }
+    )
+    for name, factor in (("variance", 0.5), ("metric", 0.4), ("cost", 1.02), ("both", 1.3)):
+        rows[f"by_{name}"] = factor * rows["effective"]
+        rows[f"{name}_ratio_stderr"] = 0.0
+        rows[f"off_{name}"] = (factor - 1) / 0.1
+    found = judge(rows).set_index("prediction")
+    assert found["within"].to_dict() == {"variance": 0, "metric": 0, "cost": 10, "both": 0}
+    assert found.loc["variance", "octaves"] == pytest.approx(-1)
+    assert found.loc["variance", "spread"] == pytest.approx(1)
+    assert found.loc["cost", "p"] > 0.9 and found.loc["both", "p"] < 1e-6
+    # deviations of one standard error in each of ten: χ² = 10 of 10
+    rows["by_cost"] = rows["effective"] * (1 + 0.1 / 1.96)
+    rows["off_cost"] = 1 / 1.96
+    assert judge(rows).set_index("prediction").loc["cost", "p"] == pytest.approx(0.4405, abs=1e-3)
+    said = report.say_verdict(judge(rows))
+    assert "the cost over the forks' horizon: 10 of 10" in said and "do not contradict" in said
+    assert "nothing can be judged" in report.say_verdict(judge(rows.assign(inside=False)))
+    assert math.isnan(judge(rows.assign(inside=False))["p"].iloc[0])
