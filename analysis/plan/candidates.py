@@ -1,7 +1,6 @@
 """Candidates of a plan: what each layer can take, from the rows of a run."""
 
 from collections.abc import Collection
-from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ import torch
 
 from sketchvar.analysis.plan.totals import CHOICE
 from sketchvar.estimators import Exact
+from sketchvar.estimators.layers.convert import select
 
 
 def list_candidates(
@@ -30,7 +30,7 @@ def list_candidates(
     """
     layers = list(dict.fromkeys(rows["layer"]))
     for pattern in exact:
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
+        if not select(pattern, layers):
             raise ValueError(
                 f"{pattern!r} matches no layer; the measured ones are {', '.join(layers)}"
             )
@@ -60,11 +60,7 @@ def list_candidates(
         minibatch=("minibatch_example", "mean"),
     ).reset_index()
     plain = table.drop_duplicates("layer").assign(estimator="exact", rate=1.0, variance=0.0)
-    stays = (
-        table["layer"]
-        .map(lambda layer: any(fnmatchcase(layer, pattern) for pattern in exact))
-        .astype(bool)
-    )
+    stays = table["layer"].isin([layer for pattern in exact for layer in select(pattern, layers)])
     smaller = table[
         (table["kept_bytes"] < table["x_bytes"]) & ~stays
     ]  # a layer that would keep as much runs exactly

@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sketchvar.analysis.probe.options import check, continued
 from sketchvar.analysis.probe.probe import Probe
 from sketchvar.analysis.probe.ranks import world
 
@@ -13,12 +14,13 @@ class ProbeCallback(Callback):
     trains.
 
     Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
-    knows; a function given as ``examples`` is called with the batch. ``probe`` is the Probe from
-    the beginning of training on:
-    ``callback.probe.rows()``, ``callback.probe.coverage()``.
+    knows, and raises at once what ``Probe`` would; a function given as ``examples`` is called with
+    the batch. ``probe`` is the Probe from the beginning of training on: ``callback.probe.rows()``,
+    ``callback.probe.coverage()``.
     """
 
     def __init__(self, **options: Any) -> None:
+        check(options)
         examples = options.get("examples")
         if callable(examples):
             options["examples"] = lambda *args, **kwargs: examples(self.batch)
@@ -31,7 +33,10 @@ class ProbeCallback(Callback):
         self.updates = trainer.global_step
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.probe = Probe(
-            pl_module, scaler=scaler, group=world(), first=self.updates, **self.options
+            pl_module,
+            scaler=scaler,
+            group=world(),
+            **continued(self.options, self.probe, self.updates),
         ).__enter__()
 
     def on_train_batch_start(
@@ -39,9 +44,7 @@ class ProbeCallback(Callback):
     ) -> None:
         assert self.probe is not None
         self.batch = batch
-        self.probe.observer.called(
-            pl_module, (), {}
-        )  # a training step need not call the module itself
+        self.probe.expect()  # a training step need not call the module itself
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -1,16 +1,18 @@
 """Options: what a Probe takes beside the model, checked before anything is measured."""
 
-import dataclasses
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sketchvar.analysis.noise.table import choose_comparable
+from sketchvar.analysis.probe.table import claim
 from sketchvar.analysis.probe.units import Examples, layout_of
 from sketchvar.estimators.choice import Choice, Estimators, Rates, as_list
+
+TRAINERS = ("scaler", "group", "first")  # what a trainer knows
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +48,6 @@ class Options:
         if as_list(self.rates) and not self.choices:
             raise ValueError("rates= needs estimators=, as in estimators=['countsketch']")
 
-    @classmethod
-    def of(cls, given: dict[str, Any]) -> "Options":
-        """Those given by name. Raises TypeError for one that there is not, with the nearest."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
-            if name not in names:
-                near = get_close_matches(name, names, 1)
-                meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
-                raise TypeError(f"a Probe has no option {name!r}; {meant}")
-        return cls(**given)
-
     @cached_property
     def choices(self) -> list[Choice]:
         """Every estimator at every rate."""
@@ -67,3 +58,24 @@ class Options:
         """What has to be the same where a run goes on."""
         chosen = [[choice.name, choice.rate] for choice in self.choices]
         return {"by_example": self.by_example, "choices": chosen}
+
+
+def check(given: dict[str, Any]) -> None:
+    """Check a callback's options before training begins. Raises what ``Options`` raises, TypeError
+    for one that there is not, with the nearest, and ValueError for a folder in use.
+    """
+    names = [f.name for f in fields(Options) if f.name not in TRAINERS]
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
+            raise TypeError(f"a ProbeCallback has no option {name!r}; {meant}")
+    options = Options(**given)
+    if options.out is not None and not options.resume and options.choices:
+        claim(Path(options.out), False, 0, options.asked)
+
+
+def continued(given: dict[str, Any], before: Any, first: int) -> dict[str, Any]:
+    """The options of a callback's next Probe, which goes on in the folder of the one before."""
+    resume = given.get("resume", False) or (before is not None and first > 0)
+    return {**given, "first": first, "resume": resume}

@@ -41,6 +41,7 @@ def read_step(step: Step, watches: Sequence[Watch], ranks: Ranks) -> dict[str, L
     everywhere = ranks.gather([t for watch in watches for t in statistics(step, watch, ranks)])
     found: list[tuple[Tally, Moments, Tensor | None]] = []
     facts: list[Tensor] = []
+    glances: list[tuple[Tensor, Tensor]] = []
     for i, watch in enumerate(watches):
         own = [rank[EMPTY * i : EMPTY * (i + 1)] for rank in everywhere]
         ran = [vectors for vectors in own if len(vectors[3])]
@@ -54,9 +55,8 @@ def read_step(step: Step, watches: Sequence[Watch], ranks: Ranks) -> dict[str, L
             for k, side in enumerate(zip(*ran, strict=True))
         )
         C = sums[0]
-        gap = torch.linalg.vector_norm((seen - added).double())
-        size = C.sqrt() if step.whole else torch.linalg.vector_norm(seen.double())
-        facts.append(torch.cat([sums, torch.stack([gap, size])]))
+        facts.append(sums)
+        glances.append((seen, added))
         if scaled:
             y_norm, squares_, C = (
                 y_norm / (scale * ranks.size),
@@ -68,12 +68,24 @@ def read_step(step: Step, watches: Sequence[Watch], ranks: Ranks) -> dict[str, L
             pair = pair[0], wide(pair[1]) / scale  # one rank: pairs are kept of no more
         moments = Moments(*tally.uses[0].size, x_norm.square(), y_norm.square(), C, pair)
         found.append((tally, moments, squares_ if tally.example_sq else None))
-    numbers = torch.stack(facts).tolist() if facts else []
+    numbers: list[list[float]] = []
+    if facts:
+        numbers = torch.cat([torch.stack(facts), compared(glances, step.whole)], 1).tolist()
     result = {}
     for (tally, moments, example_sq), line in zip(found, numbers, strict=True):
         if is_readable(tally, *line):
             result[tally.watch.name] = layer_of(tally, moments, example_sq, *line[1:3])
     return result
+
+
+def compared(glances: Sequence[tuple[Tensor, Tensor]], whole: bool) -> Tensor:
+    """For each layer the norm of what its own gradient and .grad differ by, at a glance, and that
+    of the first; NaN for the latter where all entries were summed into one number.
+    """
+    seen, added = ([t.double() for t in side] for side in zip(*glances, strict=True))
+    gaps = torch._foreach_norm(torch._foreach_sub(seen, added))
+    sizes = torch._foreach_norm(seen)
+    return torch.stack([torch.stack(gaps), torch.stack(sizes) * (math.nan if whole else 1.0)], 1)
 
 
 def statistics(step: Step, watch: Watch, ranks: Ranks) -> list[Tensor]:
@@ -115,7 +127,7 @@ def is_readable(
         return False
     tally.note = TIED if tally.watch.tied else ""
     alike = max(ALIKE, 8 * torch.finfo(tally.weight.dtype).eps)
-    if gap > alike * size:
+    if gap > alike * (C**0.5 if math.isnan(size) else size):
         tally.mixed = True
         if tally.own_sq is None or (tally.several and not tally.kept):
             tally.problem = ADDED

@@ -1,6 +1,6 @@
 """Sight: follows one product from its forward into the backward passes that form its gradient."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -52,7 +52,6 @@ class Sight:
         self.arrived(x, y)
         return y
 
-    @torch.no_grad()
     def arrived(self, x: Tensor | None, y: Tensor, example_sq: Tensor | None = None) -> None:
         """The output gradient of the use is here."""
         if not self.step.open:
@@ -67,19 +66,18 @@ class Sight:
                 return
             own.uses.append(use)
             alone = self.step.tally(use.watch).alone and len(own.uses) == 1
-            with no_autocast(y.device.type):
+            with quietly(y.device.type):
                 use.arrive(x, y, example_sq, self.by_example, self.paired, alone)
         except Exception as error:
             self.step.fail(self.use.watch, error)
 
-    @torch.no_grad()
     def formed(self, gradient: Tensor) -> None:
         """The weight's gradient from this use is here."""
         watch = self.use.watch
         if not self.step.open:
             return
         try:
-            with no_autocast(gradient.device.type):
+            with quietly(gradient.device.type):
                 self.step.passes[self.use.task][watch].add(gradient, self.step.tally(watch))
         except Exception as error:
             self.step.fail(watch, error)
@@ -115,6 +113,16 @@ def no_autocast(device: str) -> AbstractContextManager[Any]:
         if torch.is_autocast_enabled(device)
         else nullcontext()
     )
+
+
+def quietly(device: str) -> AbstractContextManager[Any]:
+    """Within, nothing is cast and no graph is built: as it is in most backward passes anyway."""
+    if not (torch.is_grad_enabled() or torch.is_autocast_enabled(device)):
+        return nullcontext()
+    stack = ExitStack()
+    stack.enter_context(torch.no_grad())
+    stack.enter_context(no_autocast(device))
+    return stack
 
 
 class Saved(torch.autograd.Function):

@@ -12,7 +12,6 @@ from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.product import example_sq as squares
 from sketchvar.analysis.probe.watch import Use, Watch
 
-SAMPLED = 8  # rows and columns of a gradient that are looked at
 UNFORMED = "its weight gradient was not in .grad at the end of the backward pass"
 BROKEN = "an error ended its backward pass before the end"
 TWICE = "its output gradient came twice: a second derivative, or retain_graph"
@@ -122,9 +121,13 @@ class Tally:
         """What this step has added to .grad so far, or what a linear ``look`` at it sees: G, or
         this rank's shard of it.
         """
-        part = slice(None) if self.watch.part is None else self.watch.part
-        now = look(local(self.weight.grad)[part])
-        return now if self.before is None else now - look(local(self.before)[part])
+        now = look(self.of_part(self.weight.grad))
+        return now if self.before is None else now - look(self.of_part(self.before))
+
+    def of_part(self, grad: Any) -> Tensor:
+        """This rank's shard of a gradient, and of it the watched part."""
+        here = local(grad)
+        return here if self.watch.part is None else here[self.watch.part]
 
     @property
     def sharded(self) -> bool:
@@ -238,12 +241,11 @@ def stamp(weight: Any) -> tuple[int, int] | None:
 
 
 def glance(g: Tensor, whole: bool) -> Tensor:
-    """A few numbers that are linear in a gradient: some of its entries, or one sum over all, each
-    with a weight of its own.
+    """A few numbers that are linear in a gradient: its diagonal, or one sum over all of its
+    entries, each with a weight of its own.
     """
     if not whole:
-        rows, columns = (-(-size // SAMPLED) for size in (*g.shape, 1)[:2])
-        return g[::rows].clone() if g.ndim < 2 else g[::rows, ::columns].clone()
+        return g.diagonal().clone()
     m = matrix(g)
     a, b = (torch.arange(1.0, size + 1, device=m.device).cos().to(m.dtype) for size in m.shape)
     return (a @ m @ b)[None]

@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sketchvar.analysis.probe.options import check, continued
 from sketchvar.analysis.probe.probe import Probe
 from sketchvar.analysis.probe.ranks import world
 
@@ -13,11 +14,12 @@ class ProbeCallback(TrainerCallback):
     every=10)])`` trains.
 
     Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
-    knows. ``probe`` is the Probe from the beginning of training on: ``callback.probe.rows()``,
-    ``callback.probe.coverage()``.
+    knows, and raises at once what ``Probe`` would. ``probe`` is the Probe from the beginning of
+    training on: ``callback.probe.rows()``, ``callback.probe.coverage()``.
     """
 
     def __init__(self, **options: Any) -> None:
+        check(options)
         self.options = options
         self.probe: Probe | None = None
 
@@ -28,7 +30,10 @@ class ProbeCallback(TrainerCallback):
             self.probe.close()  # training broke off
         model, scaler = kwargs["model"], getattr(kwargs["optimizer"], "scaler", None)
         self.probe = Probe(
-            model, scaler=scaler, group=world(), first=state.global_step, **self.options
+            model,
+            scaler=scaler,
+            group=world(),
+            **continued(self.options, self.probe, state.global_step),
         ).__enter__()
 
     def on_step_end(

@@ -4,7 +4,6 @@ step by step.
 
 import math
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 
 import pandas as pd
 import torch
@@ -16,6 +15,7 @@ from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task
 from sketchvar.estimators import Estimator, Exact, parse, sketch_linears, unsketch
 from sketchvar.estimators.choice import Flags, choose
+from sketchvar.estimators.layers.convert import select
 
 MEASURED = ["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"]
 COLUMNS = ["cell", "task", "estimator", "rate", "batch", "checkpointing", "layers", "seed"]
@@ -160,7 +160,7 @@ def measure_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tu
     if estimator.traits.no_closed_form:
         return math.nan, math.nan
     unsketch(model)
-    names = [name for name in Probe(model).watched if fnmatchcase(name, cell.layers)]
+    names = select(cell.layers, Probe(model).watched)
     with Probe(model, pairs=names if estimator.traits.needs_pair else []) as probe:
         training.gradient(step, batch)
     model.zero_grad(set_to_none=True)
