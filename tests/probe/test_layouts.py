@@ -86,7 +86,7 @@ class Wrapper(nn.Module):
 @pytest.mark.parametrize("kind", [Words, Wrapper])
 def test_a_mask_is_found_however_it_is_given(call, kind):
     model = kind()
-    with Probe(model, examples=not_padding, **TABLE) as probe:
+    with Probe(model, examples=not_padding) as probe:
         call(model, torch.randn(B, T, 6), MASK.long()).square().sum().backward()
     assert {layer.rows for layer in probe.read().values()} == {int(MASK.sum())}
 
@@ -135,7 +135,8 @@ def test_before_a_batch_norm_the_variance_is_near_that_of_redrawn_minibatches(
     true = noise.redraw(model, loss, batches, 150)[f"{layer}.weight"].value.item()
     assert 0.7 < found() / true < 1.5
     monkeypatch.setattr(Use, "normalized", property(lambda self: None, lambda self, _: None))
-    assert found() / true > 1.4  # the control: examples taken to be independent
+    if layer == "3":  # the control: examples taken to be independent
+        assert found() / true > 4
 
 
 def test_equal_examples_have_no_variance():

@@ -83,7 +83,7 @@ def test_a_step_whose_pass_failed_says_so():
             model(torch.randn(S, 6)).square().mean().backward()
         Fuse.blown = False
         probe.step()
-    assert set(probe.rows()["layer"]) <= {"b"}
+    assert probe.rows().empty
 
 
 def test_a_step_in_which_nothing_ran_has_no_rows_of_the_one_before():
@@ -191,7 +191,7 @@ def test_parameters_that_are_frozen_freed_and_replaced():
 def test_a_lazy_model_has_a_table_before_the_first_batch():
     model, x = nn.Sequential(nn.LazyLinear(5), nn.Tanh(), nn.Linear(5, 3)), torch.randn(S, 6)
     probe = Probe(model, **TABLE)
-    assert list(probe.coverage()["share"])[0] == 0
+    assert probe.coverage()["share"][0] == 0
     with probe:
         model(x).square().mean().backward()
         probe.step()

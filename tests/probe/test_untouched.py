@@ -120,8 +120,8 @@ def test_weights_that_are_made_of_others_are_reported():
     torch.manual_seed(0)
     model = nn.Sequential(
         weight_norm(nn.Linear(6, 6)), spectral_norm(nn.Linear(6, 6)),
-        prune.l1_unstructured(nn.Linear(6, 6), "weight", 0.5), nn.utils.weight_norm(nn.Linear(6, 6)),
-        nn.Linear(6, 3),
+        prune.l1_unstructured(nn.Linear(6, 6), "weight", 0.5),
+        nn.utils.weight_norm(nn.Linear(6, 6)), nn.Linear(6, 3),
     ).eval()  # fmt: skip
     x = torch.randn(S, 6)
     with Probe(model, **TABLE) as probe:
@@ -137,7 +137,7 @@ def test_a_model_whose_forwards_were_all_replaced_is_told_so():
     model = network()
     for module in model:
         module.forward = module.forward
-    with pytest.raises(ValueError, match="nothing to probe.*forward was replaced on the instance"):
+    with pytest.raises(ValueError, match=r"nothing to probe.*forward was replaced on the instance"):
         Probe(model)
 
 
