@@ -197,3 +197,17 @@ def test_a_lazy_model_has_a_table_before_the_first_batch():
         probe.step()
     true = variances(model, lambda s: model(x[s : s + 1]).square().mean() / S, S)
     assert measured(probe.rows())["0"] == pytest.approx(true["0.weight"], rel=2e-5)
+
+
+def test_a_table_that_cannot_be_written_stops_no_training(tmp_path):
+    model = Net()
+    with (
+        Probe(model, out=tmp_path / "rows", **TABLE) as probe,
+        pytest.warns(UserWarning, match="the probe could not read a step"),
+    ):
+        (tmp_path / "rows").rmdir()
+        for _ in range(2):
+            model(torch.randn(S, 6)).square().mean().backward()
+            probe.step()
+            model.zero_grad()
+    assert probe.number == 2
