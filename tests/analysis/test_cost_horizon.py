@@ -150,7 +150,7 @@ def test_there_are_as_many_nodes_as_a_horizon_needs(horizon):
     """Noise over four decades of curvature, against its exact cost."""
     g = torch.Generator().manual_seed(0)
     h = torch.logspace(-4, 0.8, 400, dtype=torch.float64)
-    noise = torch.randn(400, generator=g, dtype=torch.float64) * h**0.25
+    noise = torch.randn(400, generator=g, dtype=torch.float64)
     dynamics = Dynamics(0.9)
     truth = float(noise.square().numpy() @ dynamics.held(h.numpy(), horizon))
 
@@ -159,7 +159,8 @@ def test_there_are_as_many_nodes_as_a_horizon_needs(horizon):
         return float(weights @ dynamics.held(at, horizon))
 
     assert cost(nodes_for(horizon)) == pytest.approx(truth, rel=0.05)
-    assert cost(nodes_for(horizon) // 4) != pytest.approx(truth, rel=0.05)  # must fail
+    if horizon > 10:
+        assert cost(nodes_for(horizon) // 2) != pytest.approx(truth, rel=0.1)  # must fail
     assert (nodes_for(1), nodes_for(100), nodes_for(1e6)) == (6, 24, 64)
 
 
