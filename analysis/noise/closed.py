@@ -62,10 +62,15 @@ def subtract(
 
 def total_sq(t: Tensor) -> Float[Tensor, "*batch"]:
     """‖T‖² of a matrix, or of each of several, in float64, accumulated in float32 or wider."""
+    return total_norm(t).double().square()
+
+
+def total_norm(t: Tensor) -> Float[Tensor, "*batch"]:
+    """‖T‖ of a matrix, or of each of several: in float32 or wider, in float64 of a large one."""
     if t.shape[-1] * t.shape[-2] <= LARGE:
-        return norm(t, dim=(-2, -1)).double().square()
+        return norm(t, dim=(-2, -1))
     along = -1 if t.stride(-1) == 1 else -2
-    return torch.linalg.vector_norm(norm(t, dim=along), dim=-1, dtype=torch.float64).square()
+    return torch.linalg.vector_norm(norm(t, dim=along), dim=-1, dtype=torch.float64)
 
 
 def example_sq(

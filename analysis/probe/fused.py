@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.analysis.noise.closed import total_sq
+from sketchvar.analysis.noise.closed import total_norm
 from sketchvar.estimators.layers.forms import Form
 from sketchvar.estimators.moments import wide
 
@@ -85,12 +85,12 @@ def per_example(
         y.shape[-1], x.shape[-1]
     )  # one piece of memory for all of them stays in cache
     total = wide(torch.zeros_like(product))
-    squares = []
+    norms = []
     for a, b in zip(x, y.mT, strict=True):
         torch.mm(b, a, out=product)
-        squares.append(total_sq(product))
+        norms.append(total_norm(product))
         total.add_(product)
-    return total.to(x.dtype), torch.stack(squares)
+    return total.to(x.dtype), torch.stack(norms).double().square()
 
 
 def pays(examples: int, rows: int, p: int, q: int) -> bool:
