@@ -53,7 +53,7 @@ class ForkStudy(Points):
     fractions: tuple[float, ...] = FRACTIONS
     factors: tuple[float, ...] = FACTORS
     draws: int = 4
-    nodes: int = 12
+    nodes: int | None = None
     held_out: int = 8
     curved: int = 4
 

@@ -18,6 +18,7 @@ from sketchvar.analysis.noise.cost import Draws, Ruler, Sketched, draw_noise, en
 from sketchvar.analysis.noise.curvature import Curvature, Hessian, Kicks
 from sketchvar.analysis.noise.gauss_newton import GaussNewton
 from sketchvar.analysis.noise.horizon import Dynamics, check_horizon
+from sketchvar.analysis.noise.lanczos import nodes_for
 from sketchvar.analysis.noise.metric import Steps, steps_of
 from sketchvar.analysis.noise.objective import Objective
 from sketchvar.analysis.noise.spread import Loss, random_kept
@@ -94,7 +95,7 @@ def cost(
     clip: float = math.inf,
     scaler: Any = None,
     curved: int = 1,
-    nodes: int = 16,
+    nodes: int | None = None,
     seed: int = 0,
     include: Patterns = None,
     exclude: Patterns = None,
@@ -122,7 +123,8 @@ def cost(
     longer horizons by Gauss–Newton products where kicks are asked for and it can be had.
     It is that of ``curved`` batches, others than those of the noise: one is right for one step; few
     examples have steeper directions than many, and put more of the noise in flat ones, so try 4 for
-    long horizons. ``nodes`` is the number of those products: nodes of a spectrum.
+    long horizons. ``nodes`` is the number of those products: what the longest
+    horizon needs (``nodes_for``), unless given; spectra are of half of the draws.
     ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
     ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
     ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
@@ -154,12 +156,17 @@ def cost(
         batch = next(source)
         kept = kept_bytes(objective, batch, asked)
         way = CURVATURES[curvature](objective)
+        far = [each for each in horizons if each != 1]
         ruler = Ruler(
-            objective, way, products(way, batch) if curvature == "kicks" else way, steps, nodes
+            objective,
+            way,
+            products(way, batch) if curvature == "kicks" else way,
+            steps,
+            nodes or nodes_for(max((each for each in far if math.isfinite(each)), default=1)),
         )
-        far = any(each != 1 for each in horizons)
+        spectra = max(min(ENOUGH, draws), draws // 2) if far else 0
         found = draw_noise(
-            ruler, source, asked, draws, seed, far, layers, curved, include, exclude, progress
+            ruler, source, asked, draws, seed, spectra, layers, curved, include, exclude, progress
         )
     dynamics = Dynamics(steps.momentum, steps.nesterov, tuple(schedule))
     return Costs(found, dynamics, tuple(sorted({1.0, *horizons})), kept)

@@ -32,8 +32,8 @@ from sketchvar.estimators.seeds import fold
 @dataclass(frozen=True)
 class CostStudy(Points):
     """What to train, where to measure, and what: the cost of ``estimators``, at every one of
-    ``rates`` where they take one, over ``horizons``; unless that is one step alone, also over the
-    steps that are left, and for ever.
+    ``rates`` where they take one, over ``horizons``, for ever too unless that is one step alone; 0
+    stands for the steps that are left.
 
     ``coherent`` are those that are also drawn with one seed for all layers; ``layers`` measures
     every layer by itself too; ``curved`` batches have the curvature of every draw.
@@ -42,10 +42,10 @@ class CostStudy(Points):
     work: ClassVar[str] = "cost"
     estimators: tuple[str, ...]
     rates: tuple[float, ...]
-    horizons: tuple[int, ...] = (1, 10, 100)
+    horizons: tuple[int, ...] = (1, 10, 30)
     draws: int = 8
     curvature: str = "gauss-newton"
-    nodes: int = 16
+    nodes: int | None = None
     coherent: tuple[str, ...] = ()
     layers: bool = False
     curved: int = 1
@@ -55,7 +55,7 @@ class CostStudy(Points):
         check_known("curvature", self.curvature, CURVATURES)
         choices(self.estimators + self.coherent, self.rates)
         for horizon in self.horizons:
-            check_horizon(horizon)
+            check_horizon(horizon or 1)
         if self.draws < 1:
             raise ValueError(f"--draws must be 1 or more, got {self.draws}")
 
@@ -101,10 +101,8 @@ def measure_at(
     study: CostStudy, training: Training, step: int, progress: Callable[[int, int], object]
 ) -> Costs:
     """The costs at one step of a training."""
-    left = study.steps - step
-    horizons: list[float] = sorted({1, *study.horizons})
-    if horizons != [1]:
-        horizons = sorted({*horizons, *([left] if left else []), math.inf})
+    asked = {horizon or study.steps - step for horizon in study.horizons} - {0}
+    horizons = sorted({1.0, *map(float, asked)} | ({math.inf} if asked != {1} else set()))
     return cost(
         training.model,
         Loss(training.task, training.device),

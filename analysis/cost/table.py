@@ -56,17 +56,22 @@ def ratios(costs: pd.DataFrame) -> pd.DataFrame:
     errors for fewer than ``ENOUGH`` draws.
     """
     own = costs[costs["seeds"] == "own"]
+    once = {key: each for key, each in own[own["horizon"] == 1].groupby(["noise", "rate"])}
     lines = []
     for horizon, part in own.groupby("horizon", sort=True):
         minibatch = part[part["noise"] == MINIBATCH]
-        for (name, rate), each in part.groupby(["noise", "rate"], sort=False):
-            if name not in (MINIBATCH, LINEAR):
-                lines.append(
-                    {"estimator": name, "rate": rate, "horizon": horizon}
-                    | over(each, minibatch)
-                    | {"draws": len(each)}
-                    | {odd: each[odd].mean() for odd in ("negative", "unstable")}
-                )
+        for key, each in part.groupby(["noise", "rate"], sort=False):
+            if key[0] in (MINIBATCH, LINEAR):
+                continue
+            all_draws = over(once[key], once[MINIBATCH, 1.0])  # variance and metric have no horizon
+            here = over(each, minibatch)
+            lines.append(
+                {"estimator": key[0], "rate": key[1], "horizon": horizon}
+                | all_draws
+                | {name: here[name] for name in ("cost_ratio", "cost_ratio_stderr")}
+                | {"draws": len(each)}
+                | {odd: each[odd].mean() for odd in ("negative", "unstable")}
+            )
     return pd.DataFrame(lines)
 
 

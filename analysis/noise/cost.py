@@ -112,7 +112,7 @@ def draw_noise(
     choices: Sequence[Sketched],
     draws: int,
     seed: int = 0,
-    spectra: bool = True,
+    spectra: int | None = None,
     layers: bool = False,
     curved: int = 1,
     include: Patterns = None,
@@ -125,9 +125,11 @@ def draw_noise(
     Ĝ − G on a, in the weights of linear layers alone, and the curvature is that of ``curved`` more.
     So draws are independent, curvature and all. The steps are those after (g_a² + g_b²)/2 is seen,
     to which the side of the noise does not matter. ``LINEAR`` is the minibatch's noise in those
-    weights, ``MEAN`` the mean of all g_a and g_b, of which only the spectrum is taken. ``apart``,
-    ``spectra`` and ``layers`` are of the first ``draws``.
+    weights, ``MEAN`` the mean of all g_a and g_b, of which only the spectrum is taken. ``apart``
+    and ``layers`` are of the first ``draws``, spectra of the first ``spectra`` (all of those unless
+    given), and not of noise that no horizon is asked of: ``LINEAR``, and what shares one seed.
     """
+    spectra = draws if spectra is None else spectra
     totals: list[tuple[Any, ...]] = []
     spread: list[tuple[Any, ...]] = []
     parts: list[tuple[Any, ...]] = []
@@ -148,7 +150,7 @@ def draw_noise(
             here = replace(ruler, steps=ruler.steps.after(known, noise))
             count = draws if key[0] != MINIBATCH else OFTEN * draws
             power[key] = power.get(key, 0.0) + noise.square() / count
-            if full and spectra:
+            if draw < spectra and key[0] != LINEAR and key[2] == "own":
                 found = here.spectrum(noise, others, of)
                 spread += [(*key, draw, *pair) for pair in found]
             form = here.form(noise, others, of)
@@ -162,7 +164,7 @@ def draw_noise(
         if progress is not None:
             progress(draw + 1, OFTEN * draws)
     here = replace(ruler, steps=ruler.steps.after(squares, torch.zeros_like(squares)))
-    for draw, others in enumerate(kept if spectra else []):
+    for draw, others in enumerate(kept[:spectra]):
         found = here.spectrum(mean, others, fold(seed, "curvature", draw))
         spread += [(MEAN, 1.0, "own", draw, *pair) for pair in found]
     minibatch = power[MINIBATCH, 1.0, "own"]

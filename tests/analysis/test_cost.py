@@ -182,7 +182,7 @@ def test_one_seed_makes_layers_err_together(as_often):
         ruler = Ruler(objective, way, way, Steps(torch.ones(objective.size, dtype=torch.float64)))
         chosen = Sketched(Choice.of(UniformRows(0.25)), one)
         source = endless([data(i, 8) for i in range(3)])
-        found = draw_noise(ruler, source, [chosen], 60, spectra=False).totals
+        found = draw_noise(ruler, source, [chosen], 60, spectra=0).totals
         rows[one] = found[found["noise"] == "uniform-rows"][["form", "apart"]].mean()
     # the two errors are equal: their square is 4, where it would be 2; apart they cost the same
     assert rows[True]["form"] / rows[False]["form"] == pytest.approx(2, rel=0.35)

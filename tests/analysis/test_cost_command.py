@@ -79,7 +79,7 @@ def test_bad_words(tmp_path, capsys):
     out = ["--out", str(tmp_path / "x"), "--task", "digits-mlp"]
     for words, what in (
         (["cost", "--measure-at", "0"], "at step 0 the optimizer has no state"),
-        (["cost", "--horizons", "0"], "a horizon is a whole number"),
+        (["cost", "--horizons", "-1"], "a horizon is a whole number"),
         (["cost", "--estimators", "countsketsch"], "did you mean 'countsketch'"),
         (["forks", "--forks", "1"], "forks need 1 step"),
         (["forks", "--fractions", "0.5"], "hold 1, the whole batch"),

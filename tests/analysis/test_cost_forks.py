@@ -80,7 +80,7 @@ def test_and_their_cost_ratio_says_so_at_every_horizon(forked):
         ["uniform-rows:0.25"],
         optimizer,
         horizon=(1, 8, math.inf),
-        draws=24,
+        draws=48,  # spectra of half of them
         nodes=6,
     )
     table = costs.table

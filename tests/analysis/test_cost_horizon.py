@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sketchvar.analysis.noise.horizon import Dynamics
-from sketchvar.analysis.noise.lanczos import spectrum
+from sketchvar.analysis.noise.lanczos import nodes_for, spectrum
 
 CURVATURES = np.array([0.02, 0.3, 1.0, 1.9])
 
@@ -143,6 +143,25 @@ def test_quadrature_is_the_covariance_of_the_whole_quadratic(horizon):
     assert cost(6) == pytest.approx(truth, rel=0.02)
     if 1 < horizon < math.inf:
         assert abs(cost(n, momentum=0.5) / truth - 1) > 0.01  # must fail
+
+
+@pytest.mark.parametrize("horizon", [10, 30, 100])
+def test_there_are_as_many_nodes_as_a_horizon_needs(horizon):
+    """Noise over four decades of curvature, against its exact cost."""
+    g = torch.Generator().manual_seed(0)
+    h = torch.logspace(-4, 0.8, 400, dtype=torch.float64)
+    noise = torch.randn(400, generator=g, dtype=torch.float64)
+    dynamics = Dynamics(0.9)
+    truth = float(noise.square().numpy() @ dynamics.held(h.numpy(), horizon))
+
+    def cost(nodes: int) -> float:
+        at, weights = spectrum(lambda v: h * v, noise, nodes)
+        return float(weights @ dynamics.held(at, horizon))
+
+    assert cost(nodes_for(horizon)) == pytest.approx(truth, rel=0.05)
+    if horizon > 10:
+        assert cost(nodes_for(horizon) // 2) != pytest.approx(truth, rel=0.1)  # must fail
+    assert (nodes_for(1), nodes_for(100), nodes_for(1e6)) == (6, 24, 64)
 
 
 def test_quadrature_is_exact_for_polynomials():

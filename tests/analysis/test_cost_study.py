@@ -23,7 +23,7 @@ def costs(**changes) -> CostStudy:
         "options": SMALL,
         "estimators": ("countsketch", "rounding:2"),
         "rates": (0.5,),
-        "horizons": (1, 2),
+        "horizons": (1, 2, 0),
         "draws": 4,
         "nodes": 3,
         "coherent": ("countsketch",),
