@@ -87,7 +87,9 @@ def tabulate(
             scalars += [estimator.variance(m), row, example, m.alpha, m.C]
     if not rows:
         return []
-    variance, row, example, alpha, grad_sq = torch.stack(scalars).view(-1, 5).unbind(1)
+    variance, row, example, alpha, grad_sq = (
+        torch.stack([each.to(scalars[0].device) for each in scalars]).view(-1, 5).unbind(1)
+    )
     numbers = torch.stack([variance, row, example, variance / example, alpha, grad_sq], 1)
     lines = numbers.tolist()  # the one device synchronisation
     return [(*a, *b, *c) for a, b, c in zip(rows, lines, rest, strict=True)]

@@ -199,12 +199,11 @@ class Probe:
         self._look_back()
         if self.attached:
             self.observer.current()  # nothing may have been seen in this step
-            found = self.read()
-            self.measured += 1
-            self._count_not_finite()
-            if self.choices:
-                self._tabulate(found)
-                self.observer.forget_pairs()
+            try:
+                self._take(self.read())
+            except Exception as error:  # as of a full disk
+                words = " ".join(str(error).split())
+                self._say(f"the probe could not read a step: {type(error).__name__}: {words}")
             self.observer.begin()
         self.number += 1
         if self.entered:
@@ -274,6 +273,14 @@ class Probe:
         (then, was), (now, is_) = before[1], self._mark[1]
         if then == now and was != is_:
             self._say(MICRO)
+
+    def _take(self, found: dict[str, Layer]) -> None:
+        """Put what a step told into the table."""
+        self.measured += 1
+        self._count_not_finite()
+        if self.choices:
+            self._tabulate(found)
+            self.observer.forget_pairs()
 
     def _count_not_finite(self) -> None:
         tallies = self.observer.step.tallies

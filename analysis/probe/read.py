@@ -55,8 +55,8 @@ def read_step(step: Step, watches: Sequence[Watch], ranks: Ranks) -> dict[str, L
             for k, side in enumerate(zip(*ran, strict=True))
         )
         C = sums[0]
-        facts.append(sums)
-        glances.append((seen, added))
+        facts.append(sums.to(facts[0].device if facts else sums.device))  # layers may be on several
+        glances.append((seen.to(facts[0].device), added.to(facts[0].device)))
         if scaled:
             y_norm, squares_, C = (
                 y_norm / (scale * ranks.size),

@@ -227,7 +227,7 @@ class Step:
         reason = NOT_REACHED if tally is None else tally.reason()
         if reason != NOT_REACHED:
             return reason
-        if any(watch in seen for seen in self.passes.values()):
+        if self.passes and tally is not None:
             return BROKEN
         if watch in self.elsewhere:
             return ELSEWHERE
