@@ -11,6 +11,7 @@ import pytest
 
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
+from sketchvar.analysis.bench.probe import COLUMNS
 from sketchvar.analysis.report.kinds import KINDS, find_kind, read_folder
 
 DATA = Path(__file__).parents[2] / "data"
@@ -121,3 +122,21 @@ def test_a_plan_alone(tmp_path):
     contents = read_folder(tmp_path)
     assert contents.tables[0].records() == [{"layer": "0", "estimator": "rounding:2"}]
     assert contents.tables[1].records() == [{"choice": "this plan", "ratio": 0.5}]
+
+
+def test_the_cost_of_a_probe(tmp_path, capsys):
+    line = ("cpu", "a model", "row", 1, 1.0213, 1.01, 1.03, 1.0, 5)
+    rows = pd.DataFrame([line], columns=COLUMNS)
+    records.write_rows(tmp_path / "probe.parquet", rows)
+    assert find_kind(tmp_path).name == "cost of the probe"
+    assert main(["figures", str(tmp_path)]) == 0
+    assert "1.021  1.010–1.030" in capsys.readouterr().out
+
+
+def test_rows_of_another_version_are_one_line(recorded, capsys):
+    folder = recorded("train/stdlib-lm")
+    table = records.read_rows(folder / "summary.parquet").drop(columns="seeds")
+    records.write_rows(folder / "summary.parquet", table)
+    assert main(["figures", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "holds training runs of another version, without 'seeds'; measure again" in error
