@@ -30,7 +30,8 @@ def read_costs(folder: Path, horizon: float | None = None) -> pd.DataFrame:
             " earlier version; measure again"
         )
     table = records.read_rows(folder / "cost.parquet")
-    known = sorted(set(table["horizon"]))
+    at = table.groupby("horizon")["step"].nunique()
+    known = sorted(at.index[at == table["step"].nunique()])  # at every step
     if horizon is None:
         horizon = max(each for each in known if np.isfinite(each))
     if horizon not in known:

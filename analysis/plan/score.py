@@ -3,6 +3,7 @@
 from math import nan
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from sketchvar.analysis.plan.candidates import weigh_layers
@@ -42,12 +43,14 @@ def score_steps(plan: pd.DataFrame, measured: pd.DataFrame, objective: Objective
 
 def sum_up(steps: pd.DataFrame, objective: Objective) -> Score:
     """Sum up a table of ``score_steps``: the mean over steps, its error from their spread, which
-    has the noise of their batches and what differs between steps; of one step, its own error. Of
-    the largest number, that and its own error. NaN for no step.
+    has the noise of their batches and what differs between steps, or from their own errors where
+    that is more (as by chance with few steps). Of the largest number, that and its own error. NaN
+    for no step.
     """
     if steps.empty:
         return Score(nan, nan)
-    if objective.largest or len(steps) == 1:
+    if objective.largest:
         row = steps.loc[steps["ratio"].idxmax()]
         return Score(float(row["ratio"]), float(row["stderr"]))
-    return Score(float(steps["ratio"].mean()), float(steps["ratio"].sem()))
+    own = steps["stderr"].astype(float).pow(2).sum(skipna=False) ** 0.5 / len(steps)
+    return Score(float(steps["ratio"].mean()), float(np.fmax(steps["ratio"].sem(), own)))

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 CAPTION = (
     "Share: of the bytes that exact training keeps of X. Chosen: on the steps that the plan was"
     " chosen on; held out: on the others, which it has not seen. Means over steps with the standard"
-    " error of their spread; of one step, and of the largest number, with that of the measurement,"
-    " as if all layers erred one way; without ± it is not known."
+    " error of their spread, or of what was measured (as if all layers erred one way) where that is"
+    " more; without ± it is not known."
 )
 EARLIER = (  # of plans before 0.3
     "Share: of the bytes that exact training keeps of X. Ratio: Σ variance / Σ minibatch variance"
@@ -86,8 +86,9 @@ def compare_parts(plan: Mapping[str, Any]) -> str:
         unknown = " and its error is unknown" if total["ratio_stderr"] is None else ""
         return f"Chosen on {steps}: how it does on others{unknown}; measure at several steps."
     inside, outside = write_total(total, "ratio"), write_total(total, "held_out")
-    both = f"Chosen on steps {list_steps(plan['steps'])}: {inside}; held out, steps"
-    both += f" {list_steps(out)}: {outside}"
+    both = (
+        f"Chosen on {list_steps(plan['steps'])}: {inside}; held out, {list_steps(out)}: {outside}"
+    )
     errors = total["ratio_stderr"], total["held_out_stderr"]
     if None in errors:
         return f"{both}; errors are unknown: measure at more steps, or by more batches."
@@ -98,7 +99,7 @@ def compare_parts(plan: Mapping[str, Any]) -> str:
 
 def list_steps(steps: Sequence[int]) -> str:
     """Steps in words."""
-    return ", ".join(map(str, steps))
+    return f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}"
 
 
 def write_total(row: Row, field: str) -> str:

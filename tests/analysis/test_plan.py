@@ -421,6 +421,8 @@ def test_a_score_by_hand():
         assert row.layer == "ab"[int(np.argmax(two))]
     total = sum_up(steps, SUM)
     assert total == pytest.approx((steps["ratio"].mean(), steps["ratio"].std() / 5**0.5))
+    alike = sum_up(steps.assign(ratio=0.7), SUM)  # by chance: then their own errors are more
+    assert alike == pytest.approx((0.7, 0.2 / 3 / 5**0.5))
     assert sum_up(steps[:1], SUM) == pytest.approx((steps["ratio"][0], 0.2 / 3))
     assert np.isnan(sum_up(steps[:0], SUM)).all()
     worst = sum_up(score_steps(plan, measured, OBJECTIVES["largest"]), OBJECTIVES["largest"])
