@@ -143,8 +143,9 @@ def layer_of(
     input_of = first.pop() if len(first) == 1 else watch.name
     dtype = tally.uses[0].dtype
     return Layer(
-        watch.name, moments, int(examples), example_sq, int(rows), dtype, input_of, watch.sketchable
-    )
+        watch.name, moments, int(examples), example_sq, int(rows), dtype, input_of,
+        watch.sketchable, len(tally.uses),
+    )  # fmt: skip
 
 
 def pair_of(tally: Tally) -> tuple[Tensor, Tensor] | None:
