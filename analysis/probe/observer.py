@@ -4,6 +4,7 @@ import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Collection
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -173,13 +174,19 @@ class Observer:
         """A BatchNorm is about to normalise over the batch, perhaps the output of a layer."""
         if not norm.training and norm.running_mean is not None:
             return
+        self.couple(self.norms[norm])
         step = self.current()
-        step.coupled = step.coupled or self.norms[norm]
         out, use = step.outputs.get(id(args[0]) if args else 0, (None, None))
         if use is None or out() is not args[0] or owner_of(type(norm)) is not _BatchNorm:
             return
         if self.by_example and (args[0].ndim == 2 or isinstance(use.form, Conv2dForm)):
             use.normalized = save(self.anchor, args[0]), norm.eps
+
+    def couple(self, norm: str) -> None:
+        """Something, by this name, is about to normalise over the batch."""
+        if torch.is_grad_enabled() and not is_transformed():
+            step = self.current()
+            step.coupled = step.coupled or norm
 
     def see(
         self,
@@ -221,13 +228,12 @@ class Observer:
             return FusedLinear.apply(x, weight, bias, form, sight)
         held = weight.view_as(weight)  # its gradient is this product's own, whatever else there is
         held.register_hook(sight.formed)
-        sight.weight_node = held.grad_fn
         out = form.run(x, held, bias)
         if out._is_view():  # a hook on a view is lost where something writes to it in place
             out = torch.ops.aten._unsafe_view(out, out.shape)
         if self.by_example or paired:
             sight.x_node = save(self.anchor, x)
-        out.register_hook(sight.met)
+        out.register_hook(partial(sight.met, held.grad_fn))
         if self.norms:
             step.outputs[id(out)] = weakref.ref(out), use
         return out

@@ -68,9 +68,9 @@ def compared(glances: Sequence[tuple[Tensor, Tensor]], whole: bool) -> Tensor:
     """For each layer the norm of what its own gradient and .grad differ by, at a glance, and that
     of the first; NaN for the latter where all entries were summed into one number.
     """
-    seen, added = ([t.double() for t in side] for side in zip(*glances, strict=True))
-    gaps = torch._foreach_norm(torch._foreach_sub(seen, added))
-    sizes = torch._foreach_norm(seen)
+    seen, added = zip(*glances, strict=True)
+    gaps = torch._foreach_norm(torch._foreach_sub(seen, added), dtype=torch.float64)
+    sizes = torch._foreach_norm(seen, dtype=torch.float64)
     return torch.stack([torch.stack(gaps), torch.stack(sizes) * (math.nan if whole else 1.0)], 1)
 
 

@@ -85,9 +85,9 @@ def statistics(step: Step, watch: Watch, ranks: Ranks) -> Told:
         sums = sum_by_example(tally, torch.stack([x_sq, y_sq, x_sq * y_sq], -1)).flatten()
         if step.exact:
             inner = sum_by_example(tally, inner_products(tally)[:, None])[0]
-    seen, added = (
-        (none, none) if tally.added is None else (tally.seen.flatten(), tally.added.flatten())  # type: ignore[union-attr]
-    )
+    seen, added = tally.seen, tally.added
+    if seen is None or added is None:
+        seen = added = none
     facts = torch.cat([C.view(1), rows])
     return Told(x_sq, y_sq, squares, sums, inner, facts, seen, added)
 
