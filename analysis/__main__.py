@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 import sketchvar
 from sketchvar.analysis.commands import (
+    audit,
     bench,
     cost,
     estimators,
@@ -52,6 +53,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     report.COMMAND,
     truth.COMMAND,
     verify.COMMAND,
+    audit.COMMAND,
     scores.COMMAND,
     bench.COMMAND,
     gpu_suite.COMMAND,

@@ -4,6 +4,7 @@ all.
 
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from sketchvar.analysis.noise.table import LATER
 from sketchvar.estimators.choice import Flags, choose
 
 ABOUT = "sketchvar"  # what a table's attrs say of the run that it is of
@@ -42,7 +44,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     cut short.
     """
     try:
-        return add_flags(pd.read_parquet(path))
+        return add_later(add_flags(pd.read_parquet(path)))
     except FileNotFoundError:
         raise ValueError(f"no file {path}; give the folder of a run, as in runs/<name>") from None
     except Exception as error:
@@ -72,6 +74,19 @@ def add_flags(rows: pd.DataFrame) -> pd.DataFrame:
         for i, field in enumerate(Flags._fields)
     }
     return rows.assign(**columns)
+
+
+def add_later(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns that tables of layers did not have before: one batch was measured, and
+    nothing is known of errors.
+    """
+    missing = [name for name in LATER if name not in rows]
+    if not missing or not {"minibatch_row", "alpha", "grad_sq"} <= set(rows):
+        return rows
+    known: dict[str, object] = {"batches": 1}
+    if "x_bytes" in rows:
+        known["share"] = rows["kept_bytes"] / rows["x_bytes"]
+    return rows.assign(**{name: known.get(name, math.nan) for name in missing})
 
 
 def find_flags(name: str) -> Flags:

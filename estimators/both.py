@@ -51,7 +51,12 @@ class BothRounded(Estimator):
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
         rounded = self.of_y.compress(y, fold(kept.seed, "output gradient"))
-        return self.of_x.restore(kept, y.dtype).T @ self.of_y.restore(rounded, y.dtype)
+        first, *rest = (
+            of_x.T @ of_y
+            for of_x in self.of_x.parts(kept, y.dtype)
+            for of_y in self.of_y.parts(rounded, y.dtype)
+        )
+        return sum(rest, first)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         x, y = m.pair

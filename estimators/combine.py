@@ -118,8 +118,11 @@ class Then(Estimator):
         packed = kept.tensors[0]
         columns = self.first.kept_shape(*kept.shape)[1]
         rounded = Compressed(kept.seed, (packed.shape[0], columns), kept.tensors[:3])
-        matrix = self.second.restore(rounded, y.dtype)
-        return self.first.contract(kept._replace(tensors=(matrix, *kept.tensors[3:])), y)
+        first, *rest = (
+            self.first.contract(kept._replace(tensors=(matrix, *kept.tensors[3:])), y)
+            for matrix in self.second.parts(rounded, y.dtype)
+        )
+        return sum(rest, first)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         if not isinstance(self.first, KeepsRows):

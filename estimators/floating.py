@@ -108,6 +108,13 @@ class GridRounding(Estimator):
         z = (self.blocks(values) * scale[:, :, None]).flatten(1)[:, :columns]
         return self.turn_back(z).to(dtype)
 
+    def parts(self, kept: Compressed, dtype: torch.dtype) -> list[Float[Tensor, "n p"]]:
+        """Tensors of ``dtype`` that add up to the rounded X: one, as its values are further apart
+        than those of bfloat16. Rounding it to them is a bias of 0.1 % of the variance at most
+        (e4m3), of none where scales are powers of two.
+        """
+        return [self.restore(kept, dtype)]
+
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
         return self.restore(kept, y.dtype).T @ y
 

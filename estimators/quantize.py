@@ -73,8 +73,22 @@ class StochasticRounding(Estimator):
         x = unpack_and_scale(packed, low, step, self.bits, kept.shape[1], kept_dtype)
         return rotate_back(x).to(dtype) if self.rotate else x
 
+    def parts(self, kept: Compressed, dtype: torch.dtype) -> list[Float[Tensor, "n p"]]:
+        """Tensors of ``dtype`` that add up to the rounded X.
+
+        In half precision a value of 8 bits has to be two: the numbers of bfloat16 lie as far apart
+        as the grid does, so that the nearest alone would be a bias of 2 % of the variance. With
+        4 bits it is 0.01 %, with fewer less.
+        """
+        if self.bits < 8 or dtype.itemsize > 2:
+            return [self.restore(kept, dtype)]
+        x = self.restore(kept, torch.float32)
+        nearest = x.to(dtype)
+        return [nearest, x.sub_(nearest).to(dtype)]
+
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
-        return self.restore(kept, y.dtype).T @ y
+        first, *rest = self.parts(kept, y.dtype)
+        return sum((part.T @ y for part in rest), first.T @ y)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return self.expected_errors(m).sum()

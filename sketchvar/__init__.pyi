@@ -1,4 +1,5 @@
 from . import analysis, estimators, noise, plot
+from .analysis.audit import audit
 from .analysis.cost import cost, forks
 from .analysis.noise import noise_scale
 from .analysis.plan import load_plan
@@ -81,6 +82,7 @@ __all__ = [
     "UniformRows",
     "WinnerTakeAllRows",
     "analysis",
+    "audit",
     "build",
     "choices",
     "cost",

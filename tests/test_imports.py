@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 INSTRUMENTS = {
     "loop", "meter", "records", "claim", "folder", "style", "probe", "noise", "tasks",
 }  # fmt: skip
-QUESTIONS = {"study", "frontier", "plan", "truth", "cost", "sweep", "bench", "verify", "scores"}
+QUESTIONS = {"study", "frontier", "plan", "truth", "cost", "sweep", "bench", "verify", "scores",
+    "audit",
+}  # fmt: skip
 GATHER = {"plot", "report", "gpu", "paper"}  # stand above the rooms
 COMMANDS = {"commands", "__main__"}
 SPEND = {"plan": {"frontier"}}  # a budget

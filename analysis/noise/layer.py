@@ -25,6 +25,7 @@ class Layer:
     ``dtype`` is the product's. ``input_of`` is the first layer that read the same X, as the query
     is of its key and value, which a compressed copy would serve together; its own name where no
     other read it before. ``sketchable``: ``sketch_linears`` can convert it.
+    ``uses`` is how often the weight was used, in all passes.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Layer:
     dtype: torch.dtype
     input_of: str
     sketchable: bool = True
+    uses: int = 1
 
     @property
     def resolution(self) -> float:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.analysis.noise.closed import total_norm
+from sketchvar.analysis.noise.closed import LARGE, total_sq
 from sketchvar.estimators.layers.forms import Form
 from sketchvar.estimators.norms import wide
 
@@ -81,16 +81,17 @@ def per_example(
     """(XᵀY)ᵀ in the dtype of X and ‖X_sᵀY_s‖² in float64, from the products of one example after
     another.
     """
-    product = x.new_empty(
-        y.shape[-1], x.shape[-1]
-    )  # one piece of memory for all of them stays in cache
-    total = wide(torch.zeros_like(product))
-    norms = []
-    for a, b in zip(x, y.mT, strict=True):
+    (a, b), *rest = zip(x, y.mT, strict=True)
+    total = wide(b @ a)
+    product = x.new_empty(total.shape)  # one piece of memory for all of them stays in cache
+    dotted = product.dtype == total.dtype and product.numel() <= LARGE
+    flat = product.view(-1)
+    squares = [total_sq(total)]
+    for a, b in rest:
         torch.mm(b, a, out=product)
-        norms.append(total_norm(product))
+        squares.append(flat.dot(flat) if dotted else total_sq(product))  # a dot reads once
         total.add_(product)
-    return total.to(x.dtype), torch.stack(norms).double().square()
+    return total.to(x.dtype), torch.stack([each.double() for each in squares])
 
 
 def pays(examples: int, rows: int, p: int, q: int) -> bool:

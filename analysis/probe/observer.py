@@ -4,6 +4,7 @@ import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Collection
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -219,13 +220,12 @@ class Observer:
             return FusedLinear.apply(x, weight, bias, form, sight)
         held = weight.view_as(weight)  # its gradient is this product's own, whatever else there is
         held.register_hook(sight.formed)
-        sight.weight_node = held.grad_fn
         out = form.run(x, held, bias)
         if out._is_view():  # a hook on a view is lost where something writes to it in place
             out = torch.ops.aten._unsafe_view(out, out.shape)
         if self.by_example or paired:
             sight.x_node = save(self.anchor, x)
-        out.register_hook(sight.met)
+        out.register_hook(partial(sight.met, held.grad_fn))
         if self.norms:
             step.outputs[id(out)] = weakref.ref(out), use
         return out

@@ -230,10 +230,12 @@ class Probe:
         """The table so far: a row per layer, measured step and choice of estimator and rate.
 
         ``run``, ``step``, ``layer``; ``p`` and ``q``, the layer's size; ``rows`` of X, padding
-        included, and ``examples`` of the step; ``estimator``, ``rate``; ``kept_bytes`` of one
-        compressed copy; ``variance`` of the estimator, ``minibatch_row`` and ``minibatch_example``
-        of the minibatch, ``ratio`` = variance / minibatch_example, ``alpha``, ``grad_sq`` = ‖G‖²
-        before clipping and unscaled; ``sketchable``: ``sketch_linears`` can convert the layer;
+        included, ``examples`` and ``uses`` of the step; ``batches`` that were averaged;
+        ``population``, how many examples there are; ``estimator``, ``rate``; ``kept_rows``,
+        ``kept_bytes`` of one compressed copy, ``share`` of ``x_bytes``; ``variance`` of the
+        estimator, ``minibatch_row`` and ``minibatch_example`` of the minibatch, ``ratio`` =
+        variance / minibatch_example, ``alpha``, ``grad_sq`` = ‖G‖² before clipping and unscaled;
+        standard errors, ``…_stderr``; ``sketchable``: ``sketch_linears`` can convert the layer;
         ``input_of``: the first layer that read the same X; ``oracle``, ``biased``, ``takes_rate``
         of the estimator.
         """

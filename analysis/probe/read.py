@@ -82,9 +82,9 @@ def compared(glances: Sequence[tuple[Tensor, Tensor]], whole: bool) -> Tensor:
     """For each layer the norm of what its own gradient and .grad differ by, at a glance, and that
     of the first; NaN for the latter where all entries were summed into one number.
     """
-    seen, added = ([t.double() for t in side] for side in zip(*glances, strict=True))
-    gaps = torch._foreach_norm(torch._foreach_sub(seen, added))
-    sizes = torch._foreach_norm(seen)
+    seen, added = zip(*glances, strict=True)
+    gaps = torch._foreach_norm(torch._foreach_sub(seen, added), dtype=torch.float64)
+    sizes = torch._foreach_norm(seen, dtype=torch.float64)
     return torch.stack([torch.stack(gaps), torch.stack(sizes) * (math.nan if whole else 1.0)], 1)
 
 
@@ -111,10 +111,9 @@ def statistics(step: Step, watch: Watch, ranks: Ranks) -> list[Tensor]:
         if use.data is not None:
             rows[0] -= (~use.data).sum()
     squares_ = joined(tally.example_sq) if tally.example_sq else x_norm[:0]
-    none = x_norm[:0].double()
-    seen, added = (
-        (none, none) if tally.added is None else (tally.seen.flatten(), tally.added.flatten())  # type: ignore[union-attr]
-    )
+    seen, added = tally.seen, tally.added
+    if seen is None or added is None:
+        seen = added = x_norm[:0]
     return [x_norm, y_norm, squares_, torch.cat([C.view(1), rows]), seen, added]
 
 
@@ -144,8 +143,9 @@ def layer_of(
     input_of = first.pop() if len(first) == 1 else watch.name
     dtype = tally.uses[0].dtype
     return Layer(
-        watch.name, moments, int(examples), example_sq, int(rows), dtype, input_of, watch.sketchable
-    )
+        watch.name, moments, int(examples), example_sq, int(rows), dtype, input_of,
+        watch.sketchable, len(tally.uses),
+    )  # fmt: skip
 
 
 def pair_of(tally: Tally) -> tuple[Tensor, Tensor] | None:

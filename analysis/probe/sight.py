@@ -31,16 +31,18 @@ class Sight:
         self.step, self.use, self.ends = step, use, ends
         self.by_example, self.paired = by_example, paired
         self.x_node: Any = None  # which holds X as autograd holds a tensor that it saves
-        self.weight_node: Any = None  # which runs where the weight's gradient is asked for
 
     def passed(self) -> None:
         """A pass went by for the gradient of something else."""
         self.use.differentiated |= torch.is_grad_enabled()
 
-    def met(self, y: Tensor) -> Tensor:
-        """A hook of the output: its gradient, before autograd forms the weight's from it."""
+    def met(self, weight_node: Any, y: Tensor) -> Tensor:
+        """A hook of the output: its gradient, before autograd forms the weight's from it, which it
+        does if ``weight_node`` is to run. No field: that node has a hook of this sight, and a
+        circle would outlive the step.
+        """
         try:
-            if not torch._C._will_engine_execute_node(self.weight_node):
+            if not torch._C._will_engine_execute_node(weight_node):
                 self.passed()
                 return y
             if not isinstance(self.use.form, Conv2dForm):

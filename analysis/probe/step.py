@@ -86,7 +86,7 @@ class Tally:
         if self.problem is not None or not uses:
             return
         self.gather(uses)
-        self.seen = own.seen if self.passes == 1 else self.seen + own.seen
+        self.seen = own.seen if self.passes == 1 or own.seen is None else self.seen + own.seen
         if own.sum is not None and (self.passes == 1 or self.own is not None):
             self.own = own.sum if self.own is None else self.own + own.sum
             self.own_sq = total_sq(matrix(self.own))
@@ -160,14 +160,16 @@ class Own:
     uses: list[Use] = field(default_factory=list)
     sum: Tensor | None = None
     sq: Tensor | None = None
-    seen: Any = 0
+    seen: Tensor | None = None
     formed: int = 0
     twice: bool = False
 
     def add(self, g: Tensor, tally: Tally) -> None:
         """Take the gradient of one use, which autograd will go on to write to."""
         self.formed += 1
-        self.seen = self.seen + (0 if tally.sharded else glance(g, tally.whole))
+        if not tally.sharded:
+            seen = glance(g, tally.whole)
+            self.seen = seen if self.seen is None else self.seen + seen
         if tally.kept or not tally.alone:
             self.sum = g.clone() if self.sum is None else self.sum.add_(g)
         else:

@@ -49,6 +49,7 @@ KINDS = (
     Kind("forks", "effective.parquet", "cost.read_forks"),
     Kind("costs of noise", "cost.parquet", "cost.read_costs"),
     Kind("predicted scores", "scores.parquet", "scores.read"),
+    Kind("an audit", "audit.parquet", "audit.read"),
     Kind("a frontier", "frontier.parquet", "frontier.read"),
     Kind("times of layers", "layer.parquet", "bench.read_layer"),
     Kind("peak memory", "memory.parquet", "bench.read_memory"),

@@ -117,7 +117,7 @@ class Product(torch.autograd.Function):
             payload = unpack(*payload, ctx.dtypes)  # type: ignore[call-arg]
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         if needs_weight and not torch.compiler.is_compiling():  # not in a pass for other gradients
-            needs_weight = torch._C._will_engine_execute_node(ctx.next_functions[1][0])
+            needs_weight = is_asked_for(ctx.next_functions[1][0])
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             for_x = for_weight = for_bias = None
             y = ctx.form.gradient_rows(gradient)
@@ -138,6 +138,14 @@ class Product(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             for_x, for_weight, for_bias = Refuse.apply(gradient, for_x, for_weight, for_bias)
         return for_x, for_weight, for_bias, *[None] * (6 + saved)
+
+
+def is_asked_for(node: Any) -> bool:
+    """Whether this backward pass computes the gradient that goes to a node."""
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # raised of a leaf that torch.autograd.grad was asked for, and only then
+        return True
 
 
 def not_view(out: Tensor) -> Tensor:

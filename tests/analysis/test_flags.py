@@ -12,6 +12,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.folder import rows_of
 from sketchvar.analysis.frontier.rows import of_run
 from sketchvar.analysis.noise.select import at_rate, choose_rate, list_rates
+from sketchvar.analysis.noise.table import LATER
 from sketchvar.analysis.plan.candidates import list_candidates
 from sketchvar.estimators import choices
 
@@ -38,6 +39,14 @@ def test_files_of_before_get_flags_where_they_are_read(file):
         (choice,) = choices(str(name), 0.5)
         assert (part[FLAGS] == list(choice.flags)).all().all()
     assert set(map(str, rows[FLAGS].dtypes)) == {"bool"}
+
+
+def test_layers_of_before_get_columns_of_which_they_know_nothing(tmp_path):
+    rows = records.read_rows(OLD)
+    assert set(LATER) <= set(rows) and (rows["batches"] == 1).all()
+    assert rows[[name for name in LATER if name != "batches"]].isna().all().all()
+    pd.read_parquet(OLD).assign(x_bytes=64).to_parquet(tmp_path / "a.parquet")
+    assert records.read_rows(tmp_path / "a.parquet")["share"].equals(rows["kept_bytes"] / 64)
 
 
 def test_learned_scores_are_no_oracle():

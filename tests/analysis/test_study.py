@@ -57,6 +57,9 @@ def test_rows(finished):
     assert one["kept_bytes"] == CountSketch(0.1).kept_bytes(
         int(one["rows"]), int(one["p"]), torch.float32
     )
+    assert one["kept_rows"] == CountSketch(0.1).k(int(one["rows"])) == 10
+    assert (rows["share"] == rows["kept_bytes"] / rows["x_bytes"]).all()
+    assert (rows["uses"] == 1).all() and (rows["batches"] == 1).all()
     assert list(losses["step"]) == [0, 3, 6]
     assert losses["validation"].iloc[-1] < losses["validation"].iloc[0]
     assert len(draws) == 7

@@ -197,3 +197,40 @@ def test_closed_form_does_not_depend_on_chunks():
     estimator = StochasticRounding(2)
     whole = torch.cat([estimator.row_errors(row[None]) for row in x])
     torch.testing.assert_close(estimator.variance(Moments.of(x, y)), y.square().sum(1) @ whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_eight_bits_are_not_rounded_again_in_half_precision(dtype):
+    """Were X̂ rounded to the nearest of its dtype, the mean of all draws would be off: of each entry
+    there are two values, by which the bias is known.
+    """
+    g = torch.Generator().manual_seed(0)
+    x = (torch.randn(256, 64, generator=g) + 1).to(dtype)
+    y = torch.randn(256, 8, generator=g).to(dtype)
+    estimator = StochasticRounding(8)
+    low, step = (t.double() for t in estimator.grid(x))
+    steps = (x.double() - low) / step
+    up = steps - steps.floor()
+    below, above = (low + step * (steps.floor() + i) for i in (0, 1))
+
+    def bias_sq(kept_as):
+        mean = (1 - up) * kept_as(below) + up * kept_as(above)
+        return ((mean - x.double()).T @ y.double()).square().sum()
+
+    def in_two(t):
+        high = t.to(dtype).double()
+        return high + (t - high).to(dtype).double()
+
+    variance = estimator.variance(Moments.of(x, y))
+    assert bias_sq(in_two) <= 1e-5 * variance
+    if dtype == torch.bfloat16:
+        assert bias_sq(lambda t: t.to(dtype).double()) >= 0.01 * variance  # as it was
+
+    kept = estimator.compress(x, 0)
+    exact = estimator.restore(kept, torch.float64).T @ y.double()
+    got = sum((p.double().T @ y.double() for p in estimator.parts(kept, dtype)), torch.zeros(()))
+    once = estimator.restore(kept, dtype).double().T @ y.double()
+    assert (got - exact).norm() <= 0.02 * (once - exact).norm()
+    result = estimator.contract(kept, y)
+    assert result.dtype == dtype
+    assert (result.double() - exact).norm() <= 2 * torch.finfo(dtype).eps * exact.norm()

@@ -292,6 +292,20 @@ def test_double_backward_is_refused():
     assert str(caught.value) == NO_SECOND_DERIVATIVE
 
 
+def test_gradients_can_be_asked_for_one_by_one():
+    """By torch.autograd.grad, which leaves ``.grad`` alone; what is not asked for is not drawn."""
+    _, layer = pair()
+    x, y = torch.randn(50, 6), torch.randn(50, 5)
+    torch.manual_seed(3)
+    layer(x).backward(y)
+    expected, layer.weight.grad = layer.weight.grad, None
+    torch.manual_seed(3)
+    (found,) = torch.autograd.grad(layer(x), layer.weight, y)
+    assert torch.equal(found, expected) and layer.weight.grad is None
+    (only_bias,) = torch.autograd.grad(layer(x), layer.bias, y)
+    torch.testing.assert_close(only_bias, y.sum(0))
+
+
 def test_in_place_activation_hooks_and_no_bias():
     model = nn.Sequential(
         SketchedLinear(6, 8, CountSketch(0.3), bias=False),

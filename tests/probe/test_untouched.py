@@ -3,6 +3,7 @@ that the probe cannot read stops it.
 """
 
 import copy
+import gc
 import io
 import pickle
 
@@ -48,6 +49,23 @@ def test_copies_made_while_attached(duplicate, examples):
             twin(x).square().mean().backward()
             other.step()
     assert measured(other.rows()) == measured(probe.rows())
+
+
+@pytest.mark.parametrize(("by_example", "length"), [(False, 4), (True, 4), (True, 64)])
+def test_a_measured_step_leaves_no_circle_of_references(by_example, length):
+    model, x = network(), torch.randn(S, length, 6)
+    with Probe(model, by_example, **TABLE) as probe:
+        for _ in range(3):
+            gc.collect()
+            gc.disable()
+            try:
+                model(x).square().mean().backward()
+                probe.step()
+                left = gc.collect()
+            finally:
+                gc.enable()
+    assert len(probe.rows()) == 6
+    assert left == 0  # else every step stays in memory until the collector runs
 
 
 def test_functional_transforms_while_attached():
