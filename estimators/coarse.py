@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators.estimator import check_rate, kept_count
-from sketchvar.estimators.moments import row_sq, wide
+from sketchvar.estimators.norms import row_sq, wide
 from sketchvar.estimators.seeds import Generator
 
 PASSES = 2  # of subspace iteration

@@ -15,7 +15,8 @@ from sketchvar.estimators.estimator import (
     Traits,
     check_rate,
 )
-from sketchvar.estimators.moments import Moments, row_sq
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import row_sq
 from sketchvar.estimators.sketch import RowSketch
 
 
@@ -85,13 +86,13 @@ def feature_moments(m: Moments) -> Moments:
     """
 
     def make() -> Moments:
-        if not m.has_pair:
+        if m.plain and not m.has_pair:
             return Moments.of_sums(m.p, m.p, m.q, m.p * m.C, m.C, m.C)
         g_sq = row_sq(m.G)
 
         def pair() -> tuple[Tensor, Tensor]:
             return torch.eye(m.p).to(m.G), m.G
 
-        return Moments(m.p, m.q, torch.ones_like(g_sq), g_sq, C=m.C, pair=pair)
+        return Moments(m.p, m.q, torch.ones_like(g_sq), g_sq, C=m.C, pair=pair, metric=m.metric)
 
     return m.once("features", make)
