@@ -7,7 +7,15 @@ from sketchvar.estimators import catalog
 from sketchvar.estimators.catalog import *  # noqa: F403
 from sketchvar.estimators.catalog import CATALOG, build
 from sketchvar.estimators.choice import Choice, choices
-from sketchvar.estimators.coarse import Coarse, Generators, HotColumns, LargestEntries, LowRank
+from sketchvar.estimators.coarse import (
+    Coarse,
+    Generators,
+    HotColumns,
+    LargestEntries,
+    LowRank,
+    NearestRounding,
+    SubtokenDirections,
+)
 from sketchvar.estimators.empirical import Empirical, Measured, empirical
 from sketchvar.estimators.estimator import Compressed, Estimator, estimate
 from sketchvar.estimators.grouped import GroupedRows
@@ -35,10 +43,12 @@ __all__ = [
     "LowRank",
     "Measured",
     "Moments",
+    "NearestRounding",
     "RowSketch",
     "Shrunk",
     "SketchedConv2d",
     "SketchedLinear",
+    "SubtokenDirections",
     "build",
     "choices",
     "counting",

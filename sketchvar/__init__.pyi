@@ -8,7 +8,16 @@ from .estimators.both import BothRounded
 from .estimators.catalog import CATALOG, build
 from .estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
 from .estimators.choice import Choice, choices
-from .estimators.coarse import Coarse, Generators, HotColumns, LargestEntries, LowRank
+from .estimators.coarse import (
+    Coarse,
+    Generators,
+    HotColumns,
+    LargestEntries,
+    LowRank,
+    NearestRounding,
+    SubtokenDirections,
+)
+from .estimators.columns import NormColumns
 from .estimators.combine import Centered, Then
 from .estimators.countsketch import CountSketch, SparseSign
 from .estimators.dense import Gaussian, Rademacher
@@ -29,6 +38,7 @@ from .estimators.priority import PriorityRows
 from .estimators.quantize import StochasticRounding
 from .estimators.rates import rate_for
 from .estimators.residual import Residual, Shrunk
+from .estimators.row_bits import RowBits
 from .estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from .estimators.sketch import RowSketch
 from .estimators.spelling import parse, spell
@@ -59,6 +69,8 @@ __all__ = [
     "LowRank",
     "Measured",
     "Moments",
+    "NearestRounding",
+    "NormColumns",
     "NormRows",
     "OptimalRows",
     "PrincipalFeatures",
@@ -66,6 +78,7 @@ __all__ = [
     "Probe",
     "Rademacher",
     "Residual",
+    "RowBits",
     "RowSketch",
     "SampledEntries",
     "ScoredRows",
@@ -75,6 +88,7 @@ __all__ = [
     "SparseSign",
     "StochasticRounding",
     "SubsampledDCT",
+    "SubtokenDirections",
     "Then",
     "TopRows",
     "UniformRows",
