@@ -22,6 +22,7 @@ from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsketch
 from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
 from sketchvar.estimators.layers.predicted import counting
+from sketchvar.estimators.metric import Kronecker
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.rates import rate_for
 from sketchvar.estimators.residual import Shrunk
@@ -39,6 +40,7 @@ __all__ = [
     "Generators",
     "GroupedRows",
     "HotColumns",
+    "Kronecker",
     "LargestEntries",
     "LowRank",
     "Measured",

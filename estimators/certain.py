@@ -13,7 +13,7 @@ from sketchvar.estimators.designs import (
     draw_independently,
 )
 from sketchvar.estimators.estimator import Traits
-from sketchvar.estimators.moments import Moments, total_sq
+from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.sampling import SampledRows, normalize
 from sketchvar.estimators.seeds import generator
 
@@ -50,10 +50,8 @@ class BernoulliRows(SampledRows):
         return Sample(rows, 1 / pi[rows])
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        products = m.x_sq * m.y_sq
-        return torch.where(
-            products == 0, 0.0, products * (1 / self.inclusion(m.x_sq.sqrt()) - 1)
-        ).sum()
+        lost = m.rows_sq * (1 / self.inclusion(m.x_sq.sqrt()) - 1)
+        return torch.where(m.rows_sq == 0, 0.0, lost).sum()
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return 1 / self.inclusion(norms)
@@ -85,7 +83,7 @@ class WinnerTakeAllRows(SampledRows):
         order, t, others = self.split(m.x_sq.sqrt())
         if t == m.n:
             return torch.zeros_like(m.D)
-        products = (m.x_sq * m.y_sq)[order][t:]
+        products = m.rows_sq[order][t:]
         terms = torch.where(products == 0, 0.0, products / others)
         lost = terms.sum() - (sum_sq_without(m, order[:t]) if t else m.C)
         return lost.clamp(min=0) * self.factor(m.n, t)
@@ -175,6 +173,6 @@ def sum_sq_without(m: Moments, rows: Int[Tensor, " k"]) -> Float[Tensor, ""]:
     """
     x, y = m.pair
     if 2 * rows.shape[0] <= m.n:
-        return total_sq(m.G - x[rows].T @ y[rows])
+        return m.metric.norm_sq(m.G - x[rows].T @ y[rows])
     others = torch.ones(m.n, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
-    return total_sq(x[others].T @ y[others])
+    return m.metric.norm_sq(x[others].T @ y[others])

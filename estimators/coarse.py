@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sketchvar.estimators.estimator import SEED_BYTES, check_rate, kept_count
 from sketchvar.estimators.kernels.rounding import round_and_pack, unpack_and_scale
-from sketchvar.estimators.moments import row_sq, wide
+from sketchvar.estimators.norms import row_sq, wide
 from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.seeds import Generator
 

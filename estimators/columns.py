@@ -15,7 +15,9 @@ from sketchvar.estimators.estimator import (
     check_rate,
     kept_count,
 )
-from sketchvar.estimators.moments import Moments, row_sq
+from sketchvar.estimators.feature import feature_moments
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import row_sq
 from sketchvar.estimators.seeds import generator
 
 
@@ -54,7 +56,7 @@ class NormColumns(Estimator):
         return y.new_zeros(kept.shape[1], y.shape[1]).index_copy_(0, columns.long(), values.T @ y)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        squares = row_sq(m.G)
+        squares = feature_moments(m).rows_sq
         pi = self.inclusion(m.pair[0])
         return torch.where(squares == 0, 0.0, squares * (1 / pi - 1)).sum()
 

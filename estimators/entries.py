@@ -15,7 +15,8 @@ from sketchvar.estimators.estimator import (
     check_rate,
     kept_count,
 )
-from sketchvar.estimators.moments import Moments, wide
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import wide
 from sketchvar.estimators.seeds import generator
 
 
@@ -57,7 +58,7 @@ class SampledEntries(Estimator):
         x = m.pair[0]
         squares = wide(x).double().square().flatten()
         each = torch.where(squares == 0, 0.0, squares * (1 / self.inclusion(x) - 1))
-        return m.y_sq @ each.reshape(x.shape).sum(1)
+        return m.weigh(each.reshape(x.shape)).sum()
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return SEED_BYTES + kept_count(self.rate, n * p) * (dtype.itemsize + 4)

@@ -2,12 +2,15 @@
 (sees Y).
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from numbers import Real
 from operator import index
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -58,10 +61,16 @@ class Estimator(ABC):
     """A randomized estimator of G = XᵀY that does not keep X (n × p) until Y (n × q) is known.
 
     Concrete estimators are frozen dataclasses. Unless its card says otherwise an estimator is
-    unbiased: E Ĝ = G.
+    unbiased: E Ĝ = G. Both phases take NumPy's arrays and integers too.
     """
 
     traits: Traits = Traits()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for phase in ("compress", "contract"):
+            if phase in vars(cls):
+                setattr(cls, phase, take_arrays(vars(cls)[phase]))
 
     @abstractmethod
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
@@ -110,6 +119,22 @@ class KeepsRows(KeepsMatrix):
 
         From the norms ‖xᵢ‖ in float64; may be infinite or NaN for a zero row.
         """
+
+
+def take_arrays(phase: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a phase take NumPy's arrays as tensors that share their memory, its integers as ints."""
+
+    def taken(given: Any) -> Any:
+        if isinstance(given, np.ndarray):
+            return as_tensors(given)[0]
+        return int(given) if isinstance(given, np.integer) else given
+
+    @functools.wraps(phase)
+    def run(self: Estimator, *args: Any, **kwargs: Any) -> Any:
+        named = {name: taken(given) for name, given in kwargs.items()}
+        return phase(self, *map(taken, args), **named)
+
+    return run
 
 
 def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:

@@ -15,7 +15,8 @@ from sketchvar.estimators.estimator import (
     Traits,
     check_rate,
 )
-from sketchvar.estimators.moments import Moments, row_sq
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import row_sq
 from sketchvar.estimators.sketch import RowSketch
 
 
@@ -88,6 +89,6 @@ def feature_moments(m: Moments) -> Moments:
     def make() -> Moments:
         g_sq = row_sq(m.G) if m.has_pair else m.C.expand(m.p) / max(m.p, 1)
         pair = (lambda: (torch.eye(m.p).to(m.G), m.G)) if m.has_pair else None
-        return Moments(m.p, m.q, torch.ones_like(g_sq), g_sq, C=m.C, pair=pair)
+        return Moments(m.p, m.q, torch.ones_like(g_sq), g_sq, C=m.C, pair=pair, metric=m.metric)
 
     return m.once("features", make)

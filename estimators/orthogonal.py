@@ -85,7 +85,7 @@ class SubsampledDCT(RowSketch[SignedRows]):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         n, k = max(m.n, 1), max(self.k(m.n), 1)
-        middle = (m.x_sq * m.y_sq)[m.n // 2 : m.n // 2 + m.n % 2].sum()
+        middle = m.rows_sq[m.n // 2 : m.n // 2 + m.n % 2].sum()
         each = (
             (1 - 1 / n) * (m.Q + 2 * m.C - 3 * m.D)
             + (sum_mirrored(m) + 3 * m.D + middle) / 2
@@ -120,11 +120,15 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
         return (s.to(x.dtype).T @ x) * (n / max(k, 1)) ** 0.5
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        n, k = m.n, self.k(m.n)
-        if k == n:
-            return torch.zeros_like(m.D)
-        square = ((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2)))
-        return (square - m.C).clamp(min=0)
+        return haar_variance(m.n, self.k(m.n), m.Q, m.C)
+
+
+def haar_variance(n: int, k: int, Q: Float[Tensor, ""], C: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """That of k uniform orthonormal directions of n, for a pair with these Q and C."""
+    if k == n:
+        return torch.zeros_like(C)
+    square = ((n - k) * Q + (n * k + n - 2) * C) * (n / (k * (n - 1) * (n + 2)))
+    return (square - C).clamp(min=0)
 
 
 def sum_mirrored(m: Moments) -> Float[Tensor, ""]:
@@ -133,19 +137,19 @@ def sum_mirrored(m: Moments) -> Float[Tensor, ""]:
     """
 
     def make() -> Tensor:
-        x, y = m.pair
-        half = m.n // 2
-        norms = m.x_sq[:half] @ m.y_sq.flip(0)[:half] + m.y_sq[:half] @ m.x_sq.flip(0)[:half]
-        return norms + 4 * (mirror_products(x) @ mirror_products(y))
+        half, x_side, y_side = m.n // 2, m.x_side, m.y_side
+        norms = x_side[:half] * y_side.flip(0)[:half] + y_side[:half] * x_side.flip(0)[:half]
+        total = norms.sum(dtype=torch.float64)
+        x, y = (zip(*mirror(t), strict=True) for t in m.pair)
+        for of_x, of_y in zip(x, y, strict=True):
+            common = m.metric.x_side(*of_x) * m.metric.y_side(*of_y)
+            total += 4 * common.sum(dtype=torch.float64)
+        return total
 
     return m.once("sum over mirrored rows", make)
 
 
-def mirror_products(t: Float[Tensor, "n d"]) -> Float[Tensor, " half"]:
-    """⟨t_a, t_a'⟩ of each row a of the first half and a' = n − 1 − a, in float64."""
-    n, half = t.shape[0], t.shape[0] // 2
-    products = [t.new_zeros(0, dtype=torch.float64)]
-    for start in range(0, half, CHUNK):
-        end = min(start + CHUNK, half)
-        products.append(torch.linalg.vecdot(t[start:end], t[n - end : n - start].flip(0)).double())
-    return torch.cat(products)
+def mirror(t: Float[Tensor, "n d"]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The first half of the rows and the others from the end, some at a time."""
+    half = t.shape[0] // 2
+    return t[:half].split(CHUNK), t[t.shape[0] - half :].flip(0).split(CHUNK)

@@ -46,8 +46,8 @@ class PriorityRows(SampledRows):
         return Sample(rows[:k], torch.where(kept == 0, 1.0, weights))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        products = m.x_sq * m.y_sq
-        return torch.where(products == 0, 0.0, products * self.excess(m.x_sq.sqrt())).sum()
+        lost = m.rows_sq * self.excess(m.x_sq.sqrt())
+        return torch.where(m.rows_sq == 0, 0.0, lost).sum()
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return 1 + self.excess(norms)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sketchvar.estimators.coarse import Coarse, LargestEntries
 from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits, check_rate
-from sketchvar.estimators.moments import Moments, total_sq
+from sketchvar.estimators.moments import Moments
 
 PAGE = 4096  # bytes
 
@@ -90,13 +90,13 @@ class Residual(Estimator):
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         if self.inner is None:
             return self.bias_sq(m)
-        return self.rest.variance(Moments.of(self.left(m), m.pair[1]))
+        return self.rest.variance(Moments.of(self.left(m), m.pair[1], m.metric))
 
     def bias_sq(self, m: Moments) -> Float[Tensor, ""]:
         """‖(X − X̃)ᵀY‖²_F where nothing estimates the rest, else zero."""
         if self.inner is not None:
             return torch.zeros_like(m.D)
-        return total_sq(self.left(m).T @ m.pair[1])
+        return m.metric.norm_sq(self.left(m).T @ m.pair[1])
 
     def left(self, m: Moments) -> Float[Tensor, "n p"]:
         """X − X̃."""

@@ -8,7 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
-from sketchvar.estimators.moments import Moments, wide
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import wide
 from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.sampling import match_rows
 from sketchvar.estimators.seeds import fold
@@ -94,10 +95,10 @@ class RowBits(Estimator):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         x = m.pair[0]
-        errors = torch.zeros_like(m.y_sq)
+        errors = torch.zeros_like(x)
         for rounding, rows in self.groups(self.allocate(x)):
-            errors[rows] = rounding.row_errors(x[rows])
-        return m.y_sq @ errors
+            errors[rows] = rounding.errors(x[rows])
+        return m.weigh(errors).sum()
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return SEED_BYTES + n * (-(-p * self.bits // 8) + 1 + 2 * max(dtype.itemsize, 4))

@@ -24,7 +24,8 @@ from sketchvar.estimators.estimator import (
     check_rate,
     kept_count,
 )
-from sketchvar.estimators.moments import Moments, row_sq
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import row_sq
 from sketchvar.estimators.seeds import generator
 from sketchvar.estimators.sketch import RowSketch
 
@@ -136,8 +137,7 @@ class ImportanceRows(SampledRows):
         return draw(pi, k, generator(seed, pi.device))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        products = m.x_sq * m.y_sq
-        terms = torch.where(products == 0, 0.0, products / self.probabilities(m.x_sq.sqrt()))
+        terms = torch.where(m.rows_sq == 0, 0.0, m.rows_sq / self.probabilities(m.x_sq.sqrt()))
         return (terms.sum() - m.C).clamp(min=0) * self.factor(m.n)
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

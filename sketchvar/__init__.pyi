@@ -31,6 +31,7 @@ from .estimators.grouped import GroupedRows
 from .estimators.layers.convert import Conversion, sketch_linears, unsketch
 from .estimators.layers.linear import SketchedConv2d, SketchedLinear
 from .estimators.layers.predicted import counting
+from .estimators.metric import Kronecker
 from .estimators.moments import Moments
 from .estimators.orthogonal import SRHT, Haar, SubsampledDCT
 from .estimators.principal import PrincipalFeatures
@@ -65,6 +66,7 @@ __all__ = [
     "GroupedRows",
     "Haar",
     "HotColumns",
+    "Kronecker",
     "LargestEntries",
     "LowRank",
     "Measured",

@@ -29,14 +29,45 @@ class Asked(Shown):
         type=float,
         group="budget!",
         metavar="R",
-        help="add at most this ratio to the minibatch variance",
+        help="a total of the objective of at most this",
+    )
+    objective: str = option(
+        "--objective",
+        default="sum",
+        choices=["sum", "largest", "metric", "cost"],
+        help=(
+            "what is made small: the ratio to the minibatch variance, summed over layers or of the"
+            " largest one; the same in the optimizer's metric; or the cost (RUN is of cost"
+            " --by-layer)"
+        ),
+    )
+    horizon: float | None = option(
+        "--horizon",
+        type=float,
+        metavar="T",
+        help="steps over which cost counts (default: the most that were measured)",
     )
     from_step: int = option(
         "--from-step",
         default=0,
         type=int,
         metavar="S",
-        help="average over measured steps from here on (default: all)",
+        help="use measured steps from here on (default: all)",
+    )
+    hold_out: tuple[int, ...] | None = option(
+        "--hold-out",
+        nargs="*",
+        type=int,
+        metavar="S",
+        help="steps that the plan is scored on and not chosen on (default: every second one)",
+    )
+    layers: str | None = option(
+        "--layers",
+        metavar="P",
+        help=(
+            "pattern of the layers that are planned (default: all but those that see one row of an"
+            " example where others see several)"
+        ),
     )
     exact: tuple[str, ...] = option(
         "--exact",
@@ -58,7 +89,11 @@ def main(asked: Asked, screen: Screen) -> None:
 
     out = asked.out or asked.run / "plan.json"
     budget = Budget(asked.memory, asked.noise)
-    make_plan(asked.run, budget, out, asked.from_step, asked.exact, asked.precision)
+    make_plan(
+        asked.run, budget, out, asked.from_step, asked.exact, asked.precision,
+        objective=asked.objective, horizon=asked.horizon, layers=asked.layers,
+        hold_out=asked.hold_out,
+    )  # fmt: skip
     show(read_plan(out), out.parent, screen, out)
 
 
@@ -66,10 +101,10 @@ COMMAND = Command(
     "plan",
     "which estimator at which rate for which layer, for a memory budget or a noise budget",
     (
-        "From the rows of a run, choose an estimator and a rate for every layer: the least variance"
-        " for a budget of bytes, or the fewest bytes for a budget of variance. Prints the plan"
-        " beside the best single choice and uniform rows; writes plan.json (for"
-        " sketch_linears(model, load_plan(...)) of sketchvar) and a figure."
+        "From the rows of a run, choose an estimator and a rate for every layer: the least noise"
+        " for a budget of bytes, or the fewest bytes for a budget of noise; on some of its steps,"
+        " scored on the others. Prints the plan beside the best single choice and uniform rows;"
+        " writes plan.json (for sketch_linears(model, load_plan(...)) of sketchvar) and a figure."
     ),
     Asked,
     main,

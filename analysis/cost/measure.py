@@ -34,6 +34,8 @@ CURVATURES: dict[str, type[Curvature]] = {
     "gauss-newton": GaussNewton,
     "hessian": Hessian,
 }
+KEYS = ["layer", "estimator", "rate"]
+SIZES = ["p", "rows", "examples", "kept_bytes", "x_bytes", "input_of", "sketchable"]
 HORIZONS = (1, 10, 100, math.inf)
 VECTORS = 14  # numbers held per trainable weight, at most, beside a training step's own
 
@@ -48,7 +50,8 @@ class Costs:
     draws: Draws
     dynamics: Dynamics
     horizons: tuple[float, ...]
-    kept: pd.DataFrame
+    kept: pd.DataFrame  # by ``kept_bytes``
+    kept_layers: pd.DataFrame  # by ``kept_by_layer``
 
     @property
     def table(self) -> pd.DataFrame:
@@ -56,7 +59,8 @@ class Costs:
 
     @property
     def layers(self) -> pd.DataFrame:
-        return by_layer(self.draws.layers, self.dynamics)
+        table = by_layer(self.draws.layers, self.dynamics)
+        return table if table.empty else table.merge(self.kept_layers, on=KEYS, how="left")
 
     @property
     def coherence(self) -> pd.DataFrame:
@@ -154,7 +158,8 @@ def cost(
         objective, source = Objective(model, loss, scaler), endless(batches)
         steps = clipped(steps_for(model, optimizer, horizons, objective), objective, batches, clip)
         batch = next(source)
-        kept = kept_bytes(objective, batch, asked)
+        kept_layers = kept_by_layer(objective, batch, asked)
+        kept = kept_bytes(kept_layers)
         way = CURVATURES[curvature](objective)
         far = [each for each in horizons if each != 1]
         ruler = Ruler(
@@ -169,7 +174,7 @@ def cost(
             ruler, source, asked, draws, seed, spectra, layers, curved, include, exclude, progress
         )
     dynamics = Dynamics(steps.momentum, steps.nesterov, tuple(schedule))
-    return Costs(found, dynamics, tuple(sorted({1.0, *horizons})), kept)
+    return Costs(found, dynamics, tuple(sorted({1.0, *horizons})), kept, kept_layers)
 
 
 def products(kicks: Curvature, batch: Any) -> Curvature:
@@ -222,22 +227,32 @@ def clipped(steps: Steps, objective: Objective, batches: Iterable[Any], clip: fl
     return replace(steps, rate=steps.rate * scale)
 
 
-def kept_bytes(objective: Objective, batch: Any, asked: Sequence[Sketched]) -> pd.DataFrame:
-    """Bytes that every choice keeps of the inputs of its layers, and their share of what exact
-    training keeps of them; layers that read one input share a copy.
+def kept_by_layer(objective: Objective, batch: Any, asked: Sequence[Sketched]) -> pd.DataFrame:
+    """What every choice keeps of the input of each layer that it can be given to, in ``kept_bytes``
+    of ``x_bytes``, and what a plan needs to know of the layer: columns as ``noise.COLUMNS``.
     """
     with Probe(objective.model, by_example=False) as probe:
         objective.gradient(batch, fold(0, "kept"))
-    seen = {(layer.input_of, layer.moments.p): layer for layer in probe.read().values()}
+    seen = probe.read()
     lines = []
     for choice in dict.fromkeys(each.choice for each in asked):
         estimator = choice.told()
         with objective.sketched(estimator, 0) as done:
             mine = [layer for layer in seen.values() if layer.name in done.converted]
-        whole = [layer.moments.n * layer.moments.p * layer.dtype.itemsize for layer in mine]
-        kept = [
-            min(x, estimator.kept_bytes(layer.moments.n, layer.moments.p, layer.dtype))
-            for x, layer in zip(whole, mine, strict=True)
-        ]
-        lines.append((choice.name, choice.rate, sum(kept), sum(kept) / max(sum(whole), 1)))
-    return pd.DataFrame(lines, columns=["estimator", "rate", "kept_bytes", "share"])
+        for layer in mine:
+            n, p = layer.moments.n, layer.moments.p
+            whole = n * p * layer.dtype.itemsize
+            kept = min(whole, estimator.kept_bytes(n, p, layer.dtype))
+            size = (p, n, layer.examples, kept, whole, layer.input_of, layer.sketchable)
+            lines.append((layer.name, choice.name, choice.rate, *size))
+    return pd.DataFrame(lines, columns=[*KEYS, *SIZES])
+
+
+def kept_bytes(layers: pd.DataFrame) -> pd.DataFrame:
+    """Bytes that every choice keeps of the inputs of all its layers, and their share of what exact
+    training keeps of them; layers that read one input share a copy.
+    """
+    once = layers.drop_duplicates(["estimator", "rate", "input_of", "p"])
+    sums = once.groupby(["estimator", "rate"], sort=False)[["kept_bytes", "x_bytes"]].sum()
+    table = sums.assign(share=sums["kept_bytes"] / sums["x_bytes"].clip(lower=1)).reset_index()
+    return table.drop(columns="x_bytes")

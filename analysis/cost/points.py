@@ -132,7 +132,8 @@ def write_step(path: Path, step: int, rows: pd.DataFrame) -> None:
         return
     before = records.read_rows(path) if path.exists() else pd.DataFrame({"step": []})
     rows.insert(0, "step", step)
-    records.write_rows(path, records.append_rows(before[before["step"] != step], rows))
+    new = records.add_flags(rows)  # as those that were read have them
+    records.write_rows(path, records.append_rows(before[before["step"] != step], new))
 
 
 def write_costs(out: Path, step: int, costs: Costs, about: dict[str, str]) -> None:
@@ -171,4 +172,5 @@ def read_costs(
         Dynamics(steps.momentum, steps.nesterov, schedule),
         tuple(sorted(set(table["horizon"]))),
         kept,
+        pd.DataFrame(),
     )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators import Moments
-from sketchvar.estimators.moments import norm, wide
+from sketchvar.estimators.norms import norm, wide
 
 # What is left of the difference of two sums of float32 products, as a part of either, where there
 # should be nothing: rounding leaves up to a tenth of it.

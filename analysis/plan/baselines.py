@@ -1,7 +1,9 @@
-"""Baselines of a plan: one choice for all layers, and uniform rows, which are a smaller batch."""
+"""Baselines of a plan: one choice for all layers, and uniform rows, which are a smaller batch of
+tokens.
+"""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,29 +14,29 @@ import torch
 from sketchvar.analysis.frontier.best import BASELINE
 from sketchvar.analysis.frontier.rows import STEPS
 from sketchvar.analysis.plan.candidates import list_candidates
-from sketchvar.analysis.plan.programme import minimize_noise
-from sketchvar.analysis.plan.totals import CHOICE, COPY, Totals, sum_inputs, sum_layers
+from sketchvar.analysis.plan.objective import SUM, Objective
+from sketchvar.analysis.plan.totals import CHOICE, Totals, sum_layers
 from sketchvar.estimators import UniformRows
-
-CURVES = ("plan", "best single choice", "uniform rows, any rate")
 
 
 class Single(NamedTuple):
-    """One estimator at one rate in all layers."""
+    """One estimator at one rate in all layers: ``chosen`` has the row of each layer."""
 
     estimator: str
     rate: float
     totals: Totals
+    chosen: pd.DataFrame
 
 
-def list_singles(table: pd.DataFrame) -> list[Single]:
+def list_singles(table: pd.DataFrame, largest: bool = False) -> list[Single]:
     """List every choice in a table of ``list_candidates`` as made for all layers that can take it;
     the others stay exact.
     """
     found, plain = [], table[table["estimator"] == "exact"]
     for _, part in table.groupby(CHOICE, sort=False):
         chosen = pd.concat([plain, part]).drop_duplicates("layer", keep="last")
-        found.append(Single(part["estimator"].iloc[0], part["rate"].iloc[0], sum_layers(chosen)))
+        what = part["estimator"].iloc[0], part["rate"].iloc[0]
+        found.append(Single(*what, sum_layers(chosen, largest), chosen))
     return found
 
 
@@ -60,47 +62,69 @@ def find_best_single(
 @dataclass(frozen=True, eq=False)
 class Uniform:
     """Uniform rows at one rate, which need not be a measured one, in all layers but those that stay
-    ``exact``.
+    exact.
 
-    ``rows``: one per layer and step, with ``each``: at k of n rows the variance is (n − k)/k times
-    that.
+    ``rows``: one per layer and step, with ``unit``: at k of n rows the number of the layer is
+    (n − k)/k times that, in every metric and for its cost.
     """
 
     rows: pd.DataFrame
     dtype: torch.dtype
-    exact: Collection[str] = ()
+    objective: Objective = SUM
 
     @classmethod
     def of(
-        cls, rows: pd.DataFrame, dtype: torch.dtype, exact: Collection[str] = ()
+        cls, measured: pd.DataFrame, dtype: torch.dtype, objective: Objective = SUM
     ) -> "Uniform | None":
-        """From the rows of a run; None where no rate below 1 was measured in every layer and
-        step.
+        """From a table of ``measure_layers``; None where no rate below 1 was measured in every
+        layer and step.
         """
-        measured = rows[rows["estimator"] == BASELINE]
-        k = count_kept(measured["rate"], measured["rows"])
-        measured = measured.assign(each=measured["variance"] * k / (measured["rows"] - k))[
-            measured["rows"] > k
-        ]
-        measured = measured.drop_duplicates(["layer", "step"])
-        every = len(measured) == len(rows.drop_duplicates(["layer", "step"]))
-        return cls(measured, dtype, exact) if every else None
+        free = measured.groupby("layer")["estimator"].transform("nunique") > 1
+        stays = measured[~free].assign(unit=0.0, unit_stderr=0.0, free=False)
+        rows = measured[free & (measured["estimator"] == BASELINE)]
+        k = count_kept(rows["rate"], rows["rows"])
+        rows, k = rows[rows["rows"] > k], k[rows["rows"] > k]
+        scale = k / (rows["rows"] - k)
+        rows = rows.assign(
+            unit=scale * rows["each"], unit_stderr=scale * rows["each_stderr"], free=True
+        )
+        rows = pd.concat([rows, stays]).drop_duplicates(["layer", "step"])
+        every = len(rows) == len(measured.drop_duplicates(["layer", "step"]))
+        return cls(rows, dtype, objective) if every else None
 
-    def at(self, rate: float) -> Single:
-        """At this rate; exact where it would keep no less than X."""
+    def measured(self, rate: float) -> pd.DataFrame:
+        """At this rate, as a table of ``measure_layers``; exact where it would keep no less than
+        X.
+        """
         n, p = self.rows["rows"], self.rows["p"]
         k = count_kept([rate] * len(n), n)
-        kept = [
-            UniformRows(rate).kept_bytes(int(a), int(b), self.dtype)
-            for a, b in zip(n, p, strict=True)
-        ]
-        changed = self.rows.assign(
-            rate=rate, kept_bytes=kept, variance=self.rows["each"] * (n - k) / k
+        kept = np.array(
+            [
+                UniformRows(rate).kept_bytes(int(a), int(b), self.dtype)
+                for a, b in zip(n, p, strict=True)
+            ]
         )
-        table = list_candidates(changed, self.dtype, self.exact).drop_duplicates(
-            "layer", keep="last"
+        less = self.rows.groupby("layer")["x_bytes"].transform("mean") > pd.Series(
+            kept, self.rows.index
+        ).groupby(self.rows["layer"]).transform("mean")
+        less &= self.rows["free"]
+        scale = (n - k) / k
+        return self.rows.assign(
+            estimator=np.where(less, BASELINE, "exact"),
+            rate=np.where(less, rate, 1.0),
+            kept_bytes=np.where(less, kept, self.rows["x_bytes"]),
+            each=np.where(less, scale * self.rows["unit"], 0.0),
+            each_stderr=np.where(less, scale * self.rows["unit_stderr"], 0.0),
         )
-        return Single(BASELINE, rate, sum_layers(table))
+
+    def at(self, rate: float) -> Single:
+        """At this rate, over all steps."""
+        measured = self.measured(rate)
+        plain = {"estimator": "exact", "rate": 1.0, "each": 0.0}
+        exact = measured.assign(kept_bytes=measured["x_bytes"], **plain)
+        both = pd.concat([exact, measured[measured["estimator"] != "exact"]])
+        chosen = list_candidates(both, self.objective).drop_duplicates("layer", keep="last")
+        return Single(BASELINE, rate, sum_layers(chosen, self.objective.largest), chosen)
 
     def within(self, fraction: float = 1.0, ratio: float = np.inf) -> Single | None:
         """At the largest rate within ``fraction`` of the bytes; where ``ratio`` is given, at the
@@ -118,31 +142,3 @@ class Uniform:
 def count_kept(rates: Iterable[float], rows: Iterable[int]) -> np.ndarray:
     """Count how many of so many rows uniform rows keep at each rate."""
     return np.array([UniformRows(rate).k(int(n)) for rate, n in zip(rates, rows, strict=True)], int)
-
-
-def trace_curves(table: pd.DataFrame, uniform: Uniform | None, count: int = 8) -> pd.DataFrame:
-    """Trace total ratio against memory: method (of ``CURVES``), fraction and ratio, rising in
-    bytes.
-
-    At ``count`` budgets from the least possible to three quarters of X's bytes, evenly spaced in
-    their logarithm, and at those that the best single choices just fit.
-    """
-    copies = table.groupby(COPY)["kept_bytes"].max()
-    least = copies.groupby("input_of").min().sum() / sum_inputs(table)
-    found, lines = list_singles(table), []
-    best = {
-        each
-        for single in found
-        if (each := find_best_single(found, single.totals.fraction)) is not None
-    }
-    fits = {single.totals.fraction for single in best if single.estimator != "exact"}
-    for budget in sorted(fits | set(np.geomspace(min(1.001 * least, 0.75), 0.75, count))):
-        lines.append((CURVES[0], sum_layers(minimize_noise(table, budget))))
-        if (single := find_best_single(found, budget)) is not None:
-            lines.append((CURVES[1], single.totals))
-        if uniform is not None:
-            lines.append((CURVES[2], uniform.at(budget).totals))
-    columns = ["method", "fraction", "ratio"]
-    return pd.DataFrame(
-        [(name, t.fraction, t.ratio) for name, t in lines], columns=columns
-    ).drop_duplicates()

@@ -2,6 +2,7 @@
 file.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,21 @@ import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import kept_dtype, rows_of
-from sketchvar.analysis.plan.baselines import (
-    Single,
-    Uniform,
-    find_best_single,
-    list_singles,
-    trace_curves,
-)
-from sketchvar.analysis.plan.candidates import drop_unplanned, list_candidates
+from sketchvar.analysis.plan.baselines import find_best_single, list_singles
+from sketchvar.analysis.plan.costs import read_costs
+from sketchvar.analysis.plan.curves import trace_curves
+from sketchvar.analysis.plan.evidence import Evidence
+from sketchvar.analysis.plan.measured import list_single_rows, measure_layers
+from sketchvar.analysis.plan.objective import find_objective
 from sketchvar.analysis.plan.plan import save_plan
 from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
-from sketchvar.analysis.plan.totals import COPY, Totals, sum_inputs, sum_layers
+from sketchvar.analysis.plan.totals import COPY
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a plan may spend: a fraction ``memory`` of X's bytes, or a ratio ``noise`` to the
-    minibatch variance. Raises ValueError unless it is one of the two.
+    """What a plan may spend: a fraction ``memory`` of X's bytes, or a total ``noise`` in the
+    numbers of the objective. Raises ValueError unless it is one of the two.
     """
 
     memory: float | None = None
@@ -40,10 +39,16 @@ class Budget:
             )
 
     def within(self) -> dict[str, float]:
-        """The limit, as ``best_single`` and ``Uniform.within`` take it."""
+        """The limit, as ``find_best_single`` and ``Uniform.within`` take it."""
         if self.memory is not None:
             return {"fraction": self.memory}
         return {"ratio": float(self.noise or 0)}
+
+    def choose(self, table: pd.DataFrame, largest: bool) -> pd.DataFrame:
+        """The best rows of ``list_candidates`` within it, one per layer."""
+        if self.memory is None:
+            return minimize_bytes(table, self.noise or 0.0, largest)
+        return minimize_noise(table, self.memory, largest)
 
 
 def make_plan(
@@ -53,16 +58,29 @@ def make_plan(
     from_step: int = 0,
     exact: tuple[str, ...] = (),
     precision: str | None = None,
+    *,
+    objective: str = "sum",
+    horizon: float | None = None,
+    layers: str | None = None,
+    hold_out: Collection[int] | None = None,
 ) -> dict[str, Any]:
     """Choose an estimator and a rate for every layer of a run, from its rows at ``from_step`` on,
     and write the plan to ``out``; returns what is written.
 
-    Beside ``layers`` (what ``load_plan`` reads) it holds ``choices``, a row per layer, ``beside``,
-    the totals of this plan and of one choice for all layers, and ``curves``, of all budgets.
-    ``exact``: patterns of layers that stay exact. ``precision`` is that in which X is kept: the
-    run's own unless given. Raises ValueError for rows, a budget or a place that make no plan.
+    ``objective`` is one of ``OBJECTIVES``: what is made small, and what a budget of noise is of;
+    "cost" takes the folder of a ``sketchvar cost --by-layer`` for ``run``, and a ``horizon``. The
+    plan is chosen on some steps and scored on the others, ``hold_out``: every second one unless
+    given. ``layers`` is a pattern of those that are planned: all but those that see one row of each
+    example where others see several, unless given. ``exact``: patterns of layers that stay exact.
+    ``precision`` is that in which X is kept: the run's own unless given.
+
+    Beside ``layers`` (what ``load_plan`` reads) the file holds ``choices``, a row per layer,
+    ``by_step``, the plan's score at every step, ``beside``, the totals of this plan and of one
+    choice for all layers, and ``curves``, of all budgets. Raises ValueError for rows, a budget or
+    a place that make no plan.
     """
-    rows = rows_of(run)
+    aim = find_objective(objective)
+    rows = read_costs(run, horizon) if aim.name == "cost" else rows_of(run)
     dtype = kept_dtype(run, rows) if precision is None else getattr(torch, precision)
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}; make it, or choose another --out")
@@ -72,65 +90,61 @@ def make_plan(
         raise ValueError(
             f"no step from {from_step} on was measured; the last one is {last}; change --from-step"
         )
-    table = list_candidates(rows, dtype, exact)
-    if budget.memory is None:
-        chosen = minimize_bytes(table, budget.noise or 0.0)
-    else:
-        chosen = minimize_noise(table, budget.memory)
-    found, uniform, limit = (
-        list_singles(table),
-        Uniform.of(drop_unplanned(rows), dtype, exact),
-        budget.within(),
-    )
-    best = find_best_single(found, **limit)
+    measured = measure_layers(rows, dtype, exact, aim, layers)
+    evidence = Evidence.split(measured, dtype, aim, hold_out)
+    table, uniform = evidence.table, evidence.uniform
+    chosen = budget.choose(table, aim.largest)
+    limit = budget.within()
+    best = find_best_single(list_singles(table, aim.largest), **limit)
     baseline = uniform.within(**limit) if uniform else None
-    lines = [describe("this plan", sum_layers(chosen))]
-    lines += [describe_single(f"best single: {best.estimator}", best)] if best else []
-    lines += [describe_single("uniform rows", baseline)] if baseline else []
-    lines += [describe("exact", Totals(sum_inputs(table), 1.0, 0.0))]
+    total = evidence.total(chosen)
+    lines = [{"choice": "this plan", **total}]
+    if best:
+        name = f"best single: {best.estimator}, rate {best.rate:g}"
+        lines.append({"choice": name, **evidence.total(best.chosen)})
+    if baseline:
+        name = f"uniform rows, rate {baseline.rate:g}"
+        lines.append({"choice": name, **evidence.total_uniform(baseline)})
+    lines.append({"choice": "exact", **evidence.total(table[table["estimator"] == "exact"])})
     about = {
         "run": str(rows["run"].iloc[0]),
         "commit": records.commit(),
-        "steps": sorted(map(int, set(rows["step"]))),
+        "objective": aim.name,
+        "horizon": float(rows["horizon"].iloc[0]) if "horizon" in rows else None,
         "budget": {"memory": budget.memory, "noise": budget.noise},
         "shares_inputs": "input_of" in rows and bool(rows["input_of"].notna().all()),
-        "choices": list_choices(chosen),
+        "left_out": list_single_rows(rows) if layers is None else [],
+        "totals": total,
+        "choices": list_choices(chosen, evidence),
+        "steps": evidence.steps[0],
+        "held_out": evidence.steps[1],
+        "by_step": evidence.by_step(chosen),
         "beside": lines,
-        "curves": trace_curves(table, uniform).to_dict("records"),
+        "curves": trace_curves(evidence).to_dict("records"),
     }
     save_plan(out, chosen, about)
     return records.read_json(out)
 
 
-def list_choices(chosen: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row per layer; ``copy_of`` is the layer before it whose compressed copy it reads."""
+def list_choices(chosen: pd.DataFrame, evidence: Evidence) -> list[dict[str, Any]]:
+    """A row per layer: its choice, its number of the objective over the steps that were chosen on
+    and over those held out; ``copy_of`` is the layer before it whose compressed copy it reads.
+    """
     copies: dict[tuple[object, ...], str] = {}
     lines = []
+    means = [part.groupby(["layer", "estimator", "rate"])["each"].mean() for part in evidence.parts]
     keys = chosen[COPY].itertuples(index=False, name=None)
     for row, key in zip(chosen.to_dict("records"), keys, strict=True):
         owner = copies.setdefault(key, row["layer"])
+        choice = {name: row[name] for name in ("layer", "estimator", "rate", "kept_bytes")}
+        at = tuple(row[name] for name in ("layer", "estimator", "rate"))
         lines.append(
             {
-                **{name: row[name] for name in ("layer", "estimator", "rate", "kept_bytes")},
+                **choice,
                 "fraction": row["kept_bytes"] / row["x_bytes"],
-                "ratio": row["variance"] / row["minibatch"] if row["minibatch"] > 0 else 0.0,
+                "ratio": means[0][at],
+                "held_out": means[1].get(at),
                 "copy_of": None if owner == row["layer"] else owner,
             }
         )
     return lines
-
-
-def describe(name: str, of: Totals) -> dict[str, Any]:
-    """Totals as a row."""
-    return {
-        "choice": name,
-        "kept_bytes": of.kept_bytes,
-        "fraction": of.fraction,
-        "ratio": of.ratio,
-        "batch_fraction": of.batch_fraction,
-    }
-
-
-def describe_single(name: str, single: Single) -> dict[str, Any]:
-    """The totals of one choice for all layers, as a row."""
-    return describe(f"{name}, rate {single.rate:g}", single.totals)

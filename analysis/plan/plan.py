@@ -1,26 +1,32 @@
 """A plan as a file: which estimator at which rate for which layer."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sketchvar.analysis import records
-from sketchvar.analysis.plan.totals import sum_layers
 from sketchvar.estimators import Estimator, parse, spell
 
 
 def save_plan(path: Path, chosen: pd.DataFrame, about: dict[str, Any]) -> None:
-    """Save layer -> spelling, the totals, and what ``about`` says of the budget and the run, as
+    """Save layer -> spelling, and what ``about`` says of the budget, the run and the totals, as
     JSON.
     """
     lines = zip(chosen["layer"], chosen["estimator"], chosen["rate"], strict=True)
     layers = {layer: spell(parse(name, rate)) for layer, name, rate in lines}
-    of = sum_layers(chosen)
-    sums = {"kept_bytes": of.kept_bytes, "fraction": of.fraction, "ratio": of.ratio}
-    records.write_json(
-        path, {**about, "totals": sums | {"batch_fraction": of.batch_fraction}, "layers": layers}
-    )
+    records.write_json(path, {**fill_json(about), "layers": layers})
+
+
+def fill_json(value: Any) -> Any:
+    """What JSON can hold of nested numbers: None for one that is not finite."""
+    if isinstance(value, dict):
+        return {name: fill_json(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [fill_json(each) for each in value]
+    value = value.item() if hasattr(value, "item") else value  # of NumPy
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def load_plan(path: Path | str) -> dict[str, Estimator]:

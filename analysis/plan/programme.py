@@ -1,5 +1,6 @@
 """The integer programme that chooses one candidate per layer within a budget."""
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from sketchvar.analysis.plan.totals import CHOICE, COPY, sum_inputs, sum_layers
 SCALE = 1e3
 
 
-def minimize_noise(table: pd.DataFrame, fraction: float) -> pd.DataFrame:
-    """Choose rows of ``list_candidates``, one per layer, of least total ratio within ``fraction``
-    of the bytes of X.
+def minimize_noise(table: pd.DataFrame, fraction: float, largest: bool = False) -> pd.DataFrame:
+    """Choose rows of ``list_candidates``, one per layer, of least total noise within ``fraction``
+    of the bytes of X. ``largest``: of the least largest noise of a layer, and of those of the least
+    total.
 
     The total does not depend on what is shared: variances add over layers, whose gradients are
     different entries.
@@ -28,10 +30,12 @@ def minimize_noise(table: pd.DataFrame, fraction: float) -> pd.DataFrame:
             " 25 %"
         )
     table = drop_dominated(table)
+    if largest:
+        table = keep_quietest(table, fraction)
     noise, memory = weigh(table)
     found = solve(table, noise, memory, fraction)
     if found is None:
-        least = sum_layers(solve(table, memory, memory, 1.0)).fraction  # type: ignore[arg-type]  # exact fits
+        least = find_least(table)
         raise ValueError(
             f"no plan keeps at most {fraction:g} of X's bytes; the least possible is"
             f" {np.ceil(1e4 * least) / 1e4:g}: allow as much, or measure smaller rates or fewer"
@@ -40,9 +44,9 @@ def minimize_noise(table: pd.DataFrame, fraction: float) -> pd.DataFrame:
     return found
 
 
-def minimize_bytes(table: pd.DataFrame, ratio: float) -> pd.DataFrame:
+def minimize_bytes(table: pd.DataFrame, ratio: float, largest: bool = False) -> pd.DataFrame:
     """Choose rows of ``list_candidates``, one per layer, of least kept bytes within this total
-    ratio; of those the least noisy.
+    noise, or ``largest`` noise of a layer; of those the least noisy.
 
     Raises ValueError for a ratio that is negative or not finite.
     """
@@ -51,19 +55,39 @@ def minimize_bytes(table: pd.DataFrame, ratio: float) -> pd.DataFrame:
             f"a noise budget is a ratio to the minibatch variance, 0 or more, got {ratio:g};"
             " write 0.1"
         )
-    table = drop_dominated(table)
+    table = drop_dominated(table[table["noise"] <= ratio] if largest else table)
     noise, memory = weigh(table)
-    found: Any = solve(table, memory, noise, ratio)  # exact fits any
-    return minimize_noise(table, min(sum_layers(found).fraction, 1.0))
+    found: Any = solve(table, memory, memory if largest else noise, 1.0 if largest else ratio)
+    return minimize_noise(table, min(sum_layers(found).fraction, 1.0))  # exact fits any
+
+
+def keep_quietest(table: pd.DataFrame, fraction: float) -> pd.DataFrame:
+    """Keep the rows up to the least noise at which a plan fits into ``fraction`` of the bytes; all
+    of them where none fits.
+    """
+    levels = sorted(set(table["noise"]))
+
+    def fits(level: float) -> bool:
+        return find_least(table[table["noise"] <= level]) <= fraction
+
+    place = bisect_left(levels, True, key=fits)
+    return table[table["noise"] <= levels[min(place, len(levels) - 1)]]
+
+
+def find_least(table: pd.DataFrame) -> float:
+    """Find the least fraction of the bytes of X that a plan can keep."""
+    memory = weigh(table)[1]
+    found: Any = solve(table, memory, memory, 1.0)  # exact fits
+    return sum_layers(found).fraction
 
 
 def drop_dominated(table: pd.DataFrame) -> pd.DataFrame:
     """Drop the rows that no plan needs, which are most of them: among the layers that read one
-    input, a choice that has no fewer bytes and no less variance in any layer than another one.
+    input, a choice that has no fewer bytes and no less noise in any layer than another one.
     """
     kept = []
     for _, group in table.groupby("input_of", sort=False):
-        costs = group.pivot_table(index=CHOICE, columns="layer", values="variance", sort=False)
+        costs = group.pivot_table(index=CHOICE, columns="layer", values="noise", sort=False)
         costs = costs.assign(kept_bytes=group.groupby(CHOICE)["kept_bytes"].max())
         cost, order = costs.to_numpy(), np.arange(len(costs))
         # row by column; NaN, where a layer does not have the choice, is more
@@ -75,12 +99,11 @@ def drop_dominated(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def weigh(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Weigh what each variable adds to the total ratio and to the fraction of bytes: a variable for
+    """Weigh what each variable adds to the total noise and to the fraction of bytes: a variable for
     each row of the table, 1 if it is chosen, then one for each copy, 1 if it is kept.
     """
     copies = table.groupby(COPY, sort=False)["kept_bytes"].max().to_numpy()
-    minibatch = table.drop_duplicates("layer")["minibatch"].sum()
-    noise = np.concatenate([table["variance"] / minibatch, np.zeros(len(copies))])
+    noise = np.concatenate([table["noise"], np.zeros(len(copies))])
     return noise, np.concatenate([np.zeros(len(table)), copies / sum_inputs(table)])
 
 

@@ -11,30 +11,21 @@ COPY = ["input_of", *CHOICE]  # layers that have all three alike share one compr
 @dataclass(frozen=True)
 class Totals:
     """Of all layers together: bytes kept, their fraction of what exact training keeps of the
-    layers' inputs, and the ratio Σ variance / Σ minibatch variance (unit: example).
+    layers' inputs, and the ratio that the objective makes small.
     """
 
     kept_bytes: float
     fraction: float
     ratio: float
 
-    @property
-    def batch_fraction(self) -> float:
-        """The effective batch fraction: a step is as noisy as an exact one on this fraction of its
-        batch.
-        """
-        return 1 / (1 + self.ratio)
 
-
-def sum_layers(chosen: pd.DataFrame) -> Totals:
-    """Sum up a table with one row per layer; a copy that several layers share counts once, at the
-    largest of its sizes.
+def sum_layers(chosen: pd.DataFrame, largest: bool = False) -> Totals:
+    """Sum up rows of ``list_candidates``, one per layer; a copy that several layers share counts
+    once, at the largest of its sizes. ``largest``: the ratio is that of the noisiest layer.
     """
-    once = chosen.drop_duplicates("layer")
+    noise = chosen.drop_duplicates("layer")["noise"]
     kept = float(chosen.groupby(COPY)["kept_bytes"].max().sum())
-    return Totals(
-        kept, kept / sum_inputs(chosen), float(once["variance"].sum() / once["minibatch"].sum())
-    )
+    return Totals(kept, kept / sum_inputs(chosen), float(noise.max() if largest else noise.sum()))
 
 
 def sum_inputs(table: pd.DataFrame) -> float:

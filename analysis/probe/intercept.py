@@ -16,10 +16,14 @@ class Runs(Protocol):
     def run(self, module: Any, plain: Any, args: Any, kwargs: Any) -> Any:
         """Do what ``plain(module, *args, **kwargs)`` does."""
 
+    def couple(self, norm: str) -> None:
+        """Something, by this name, is about to normalise over the batch."""
+
 
 OBSERVED: WeakKeyDictionary[nn.Module, Runs] = WeakKeyDictionary()
 PLAIN: dict[type[nn.Module], tuple[Any, Any]] = {}  # class -> its own forward, and the one put in
 STANCE: list[Any] = []  # of the compiler, to be given back
+NORMALIZE = torch.batch_norm  # which every BatchNorm on one device ends in, function or module
 
 
 def intercept(observer: Runs, modules: dict[nn.Module, type[nn.Module]]) -> None:
@@ -29,6 +33,7 @@ def intercept(observer: Runs, modules: dict[nn.Module, type[nn.Module]]) -> None
     """
     if not OBSERVED:
         STANCE.append(torch.compiler.set_stance("force_eager"))
+        torch.batch_norm = noticing(NORMALIZE)
     for module, owner in modules.items():
         OBSERVED[module] = observer
         if owner not in PLAIN:
@@ -46,6 +51,7 @@ def release(observer: Runs) -> None:
         if vars(owner).get("forward") is put_in:  # else somebody has wrapped it, and goes on
             owner.forward = plain
     PLAIN.clear()
+    torch.batch_norm = NORMALIZE
     while STANCE:
         STANCE.pop().__exit__(None, None, None)
 
@@ -61,3 +67,16 @@ def dispatching(plain: Any) -> Any:
         return observer.run(self, plain, args, kwargs)
 
     return forward
+
+
+def noticing(plain: Any) -> Any:
+    """A ``torch.batch_norm`` that says so where it normalises over the batch."""
+
+    @functools.wraps(plain)
+    def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: Any, *rest: Any):  # type: ignore[no-untyped-def]
+        if training:
+            for observer in {id(each): each for each in OBSERVED.values()}.values():
+                observer.couple("batch_norm")
+        return plain(x, weight, bias, mean, var, training, *rest)
+
+    return batch_norm

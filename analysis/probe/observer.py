@@ -172,13 +172,19 @@ class Observer:
         """A BatchNorm is about to normalise over the batch, perhaps the output of a layer."""
         if not norm.training and norm.running_mean is not None:
             return
+        self.couple(self.norms[norm])
         step = self.current()
-        step.coupled = step.coupled or self.norms[norm]
         out, use = step.outputs.get(id(args[0]) if args else 0, (None, None))
         if use is None or out() is not args[0] or owner_of(type(norm)) is not _BatchNorm:
             return
         if self.by_example and (args[0].ndim == 2 or isinstance(use.form, Conv2dForm)):
             use.normalized = save(self.anchor, args[0]), norm.eps
+
+    def couple(self, norm: str) -> None:
+        """Something, by this name, is about to normalise over the batch."""
+        if torch.is_grad_enabled() and not is_transformed():
+            step = self.current()
+            step.coupled = step.coupled or norm
 
     def see(
         self,

@@ -12,7 +12,7 @@ from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.step import Step, Tally, local, matrix
 from sketchvar.analysis.probe.watch import Watch
 from sketchvar.estimators import Moments
-from sketchvar.estimators.moments import wide
+from sketchvar.estimators.norms import wide
 
 NOT_FINITE = "its gradient is not finite"
 ALIKE = 1e-4  # of a gradient: what two sums of the same float32 numbers may differ by

@@ -1,17 +1,20 @@
 """What a plan says: an estimator and a rate for every layer, beside one choice for all."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sketchvar.analysis import records
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
+    NONE,
     Column,
     Row,
     Table,
     show_number,
     show_text,
+    write_digits,
     write_percent,
     write_short,
     write_whole,
@@ -21,8 +24,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTION = (
-    "Share: of the bytes that exact training keeps of X. Ratio: variance / minibatch variance (by"
-    " example). Effective batch: a step is as noisy as an exact one on this part of its batch."
+    "Share: of the bytes that exact training keeps of X. Chosen: on the steps that the plan was"
+    " chosen on; held out: on the others, which it has not seen. Means over steps with the standard"
+    " error of their spread, or of what was measured (as if all layers erred one way) where that is"
+    " more; without ± it is not known."
+)
+EARLIER = (  # of plans before 0.3
+    "Share: of the bytes that exact training keeps of X. Ratio: Σ variance / Σ minibatch variance"
+    " (by example), a sum that few layers and steps decide."
 )
 NO_SHARING = (
     "These rows do not say which layers read the same input (an older run): a copy is counted for"
@@ -42,48 +51,142 @@ def read_plan(file: Path) -> Contents:
         title=f"plan for {plan.get('run', 'a run')}",
         tables=list_tables(plan),
         pictures=list_pictures(plan, file.stem),
-        sentences=() if plan.get("shares_inputs", True) else (NO_SHARING,),
-        provenance={name: plan[name] for name in ("run", "commit", "steps") if name in plan},
+        sentences=list_sentences(plan),
+        provenance={
+            name: plan[name] for name in ("run", "commit", "steps", "held_out") if name in plan
+        },
     )
 
 
+def list_sentences(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """What has to be said of a plan beside its tables."""
+    said = []
+    if not plan.get("shares_inputs", True):
+        said.append(NO_SHARING)
+    if out := plan.get("left_out"):
+        said.append(
+            f"Left out, as they see one row of each example where other layers see several:"
+            f" {', '.join(out)}. They stay exact; --layers '*' plans them too."
+        )
+    if (horizon := plan.get("horizon")) is not None:
+        said.append(
+            f"Cost over {horizon:g} steps; by layer one step was measured, and the whole model's"
+            " cost is shared out over layers as that is."
+        )
+    if "by_step" in plan:
+        said.append(compare_parts(plan))
+    return tuple(said)
+
+
+def compare_parts(plan: Mapping[str, Any]) -> str:
+    """How the plan does on steps that it has not seen."""
+    total, out = plan["totals"], plan["held_out"]
+    if not out:
+        steps = "one measured step" if len(plan["steps"]) == 1 else "all measured steps"
+        unknown = " and its error is unknown" if total["ratio_stderr"] is None else ""
+        return f"Chosen on {steps}: how it does on others{unknown}; measure at several steps."
+    inside, outside = write_total(total, "ratio"), write_total(total, "held_out")
+    both = (
+        f"Chosen on {list_steps(plan['steps'])}: {inside}; held out, {list_steps(out)}: {outside}"
+    )
+    errors = total["ratio_stderr"], total["held_out_stderr"]
+    if None in errors:
+        return f"{both}; errors are unknown: measure at more steps, or by more batches."
+    near = abs(total["ratio"] - total["held_out"]) <= 2 * math.hypot(*errors)
+    verdict = "within" if near else "NOT within"
+    return f"{both}: {verdict} two standard errors of their difference."
+
+
+def list_steps(steps: Sequence[int]) -> str:
+    """Steps in words."""
+    return f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}"
+
+
+def write_total(row: Row, field: str) -> str:
+    """A total with its standard error, where that is known."""
+    value, error = row.get(field), row.get(f"{field}_stderr")
+    if value is None:
+        return NONE
+    return f"{write_digits(value)} ± {write_digits(error)}" if error else write_digits(value)
+
+
 def list_tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
-    """The choice for every layer, and the totals beside those of other choices."""
+    """The choice for every layer, the score at every step, and the totals beside those of other
+    choices.
+    """
+    title = f"Plan for {name_budget(plan)}"
     if "choices" not in plan:  # of an earlier version
         lines = tuple({"layer": k, "estimator": v} for k, v in plan.get("layers", {}).items())
+        columns = (show_text("layer"), show_text("estimator"))
         whole = ({"choice": "this plan", **plan.get("totals", {})},)
-        return (
-            Table(
-                "plan",
-                f"Plan for {name_budget(plan)}",
-                (show_text("layer"), show_text("estimator")),
-                lines,
-            ),
-            sum_up(whole),
-        )
+        return Table("plan", title, columns, lines), sum_up(whole)
+    new = "by_step" in plan
     columns = (
         show_text("layer"),
         show_text("estimator"),
         show_number("rate", None, write_short),
         Column("kept bytes", show_bytes),
         show_number("fraction", "share", write_percent),
-        show_number("ratio"),
+        show_number("ratio", "chosen" if new else "ratio"),
+        *((show_number("held_out", "held out"),) if new else ()),
     )
-    steps = len(plan["steps"])
-    title = f"Plan for {name_budget(plan)}, mean of {steps} measured steps"
-    return Table("plan", title, columns, tuple(plan["choices"])), sum_up(tuple(plan["beside"]))
+    if not new:
+        title += f", mean of {len(plan['steps'])} measured steps"
+        lines = tuple(plan["choices"])
+        return Table("plan", title, columns, lines), sum_up(tuple(plan["beside"]))
+    words = name_objective(plan)
+    return (
+        Table("plan", f"{title}; of each layer", columns, tuple(plan["choices"])),
+        Table("steps", f"This plan at every step: {words}", STEPS, tuple(plan["by_step"])),
+        total_up(tuple(plan["beside"]), words),
+    )
+
+
+def show_part(row: Row) -> str:
+    """Which part of the steps one belongs to."""
+    return "held out" if row["held_out"] else "chosen on"
+
+
+STEPS = (
+    show_number("step", None, write_whole),
+    Column("", show_part, text=True),
+    Column("total", lambda row: write_total(row | {"ratio_stderr": row["stderr"]}, "ratio")),
+    show_number("median", "median layer"),
+    show_number("largest", "largest layer"),
+    show_text("layer", "which"),
+)
+
+
+def total_up(rows: tuple[Row, ...], words: str) -> Table:
+    """Totals, a row for each way to choose."""
+    columns = (
+        show_text("choice", ""),
+        show_number("kept_bytes", "kept bytes", write_whole),
+        show_number("fraction", "share", write_percent),
+        Column("chosen", lambda row: write_total(row, "ratio")),
+        Column("held out", lambda row: write_total(row, "held_out")),
+    )
+    return Table("totals", f"In total: {words}", columns, rows, CAPTION)
 
 
 def sum_up(rows: tuple[Row, ...]) -> Table:
-    """Totals of all layers, a row for each way to choose."""
+    """Totals of a plan of an earlier version."""
     columns = (
         show_text("choice", ""),
         show_number("kept_bytes", "kept bytes", write_whole),
         show_number("fraction", "share", write_percent),
         show_number("ratio"),
-        show_number("batch_fraction", "effective batch", write_percent),
     )
-    return Table("totals", "All layers together", columns, rows, CAPTION)
+    return Table("totals", "All layers together", columns, rows, EARLIER)
+
+
+def name_objective(plan: Mapping[str, Any]) -> str:
+    """The objective in words."""
+    from sketchvar.analysis.plan.objective import find_objective
+
+    horizon = plan.get("horizon")
+    over = "" if horizon is None else f", over {horizon:g} steps"
+    return find_objective(plan.get("objective", "sum")).words + over
 
 
 def name_budget(plan: Mapping[str, Any]) -> str:
@@ -92,7 +195,7 @@ def name_budget(plan: Mapping[str, Any]) -> str:
     if budget.get("memory") is not None:
         return f"at most {budget['memory']:.4g} of X's bytes"
     if budget.get("noise") is not None:
-        return f"a total ratio of at most {budget['noise']:.4g}"
+        return f"a total of at most {budget['noise']:.4g}"
     return "no budget that it names"
 
 
@@ -105,7 +208,7 @@ def list_pictures(plan: Mapping[str, Any], name: str) -> tuple[Picture, ...]:
     """The plan among other choices; none where an earlier version did not keep the curves."""
     if "curves" not in plan:
         return ()
-    caption = "Total ratio against memory: plans, one choice for all layers, uniform rows"
+    caption = "The total against memory: plans, one choice for all layers, uniform rows"
     return (Picture(name, caption, lambda: draw_curves(plan)),)
 
 
@@ -113,8 +216,6 @@ def draw_curves(plan: Mapping[str, Any]) -> "Figure":
     import pandas as pd
 
     from sketchvar.analysis.plan.figure import ratio_by_memory
-    from sketchvar.analysis.plan.totals import Totals
 
-    of = plan["totals"]
-    chosen = Totals(of["kept_bytes"], of["fraction"], of["ratio"])
-    return ratio_by_memory(pd.DataFrame(plan["curves"]), chosen)
+    words = name_objective(plan) if "by_step" in plan else "Σ variance / Σ minibatch variance"
+    return ratio_by_memory(pd.DataFrame(plan["curves"]), plan["totals"], words)

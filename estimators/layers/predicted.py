@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sketchvar.estimators.combine import Then
 from sketchvar.estimators.estimator import Estimator
-from sketchvar.estimators.moments import row_sq
+from sketchvar.estimators.norms import row_sq
 from sketchvar.estimators.sampling import ScoredRows
 
 MEMORY = 0.9  # of the running mean: ten steps or so

@@ -14,6 +14,7 @@ from sketchvar.analysis.frontier.rows import of_run
 from sketchvar.analysis.noise.select import at_rate, choose_rate, list_rates
 from sketchvar.analysis.noise.table import LATER
 from sketchvar.analysis.plan.candidates import list_candidates
+from sketchvar.analysis.plan.measured import measure_layers
 from sketchvar.estimators import choices
 
 DATA = Path(__file__).parents[2] / "data"
@@ -70,7 +71,7 @@ def test_names_that_are_no_estimators_have_no_flags(tmp_path):
 
 def test_a_run_of_before_still_plans_and_draws():
     rows = rows_of(OLD.parent)
-    table = list_candidates(rows, torch.float32)
+    table = list_candidates(measure_layers(rows, torch.float32))
     assert "countsketch" in set(table["estimator"]) and "optimal-rows" not in set(
         table["estimator"]
     )
@@ -83,6 +84,6 @@ def test_a_run_of_before_still_plans_and_draws():
 
 def test_rows_without_flags_say_how_to_get_them():
     rows = pd.read_parquet(OLD)
-    for use in (lambda: at_rate(rows, 0.1), lambda: list_candidates(rows, torch.float32)):
+    for use in (lambda: at_rate(rows, 0.1), lambda: measure_layers(rows, torch.float32)):
         with pytest.raises(ValueError, match=r"older files; read the file by .*read_rows"):
             use()

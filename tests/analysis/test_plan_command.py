@@ -5,7 +5,9 @@ mistake.
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,6 +20,7 @@ from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.tasks import TASKS
 from sketchvar.estimators import sketch_linears, spell, unsketch
 
+DATA = Path(__file__).parents[2] / "data"
 TINY = replace(TASKS["stdlib-lm"], width=24, depth=1, heads=2, length=16, batch_size=4)
 NAMES = ("countsketch", "uniform-rows", "rounding:2", "optimal-rows")
 
@@ -36,14 +39,15 @@ def test_a_plan_trains_the_model_it_was_made_for(folder, capsys):
     """Its kept bytes are those that the sketched layers keep, each shared copy once."""
     assert main(["plan", str(folder), "--memory", "0.3", "--exact", "head"]) == 0
     printed = capsys.readouterr().out
-    assert "Plan for at most 0.3 of X's bytes, mean of 2 measured steps" in printed
+    assert "Plan for at most 0.3 of X's bytes; of each layer" in printed
+    assert "Chosen on step 0: " in printed and "errors are unknown" in printed
     for words in ("this plan", "best single: ", "uniform rows, rate ", "with blocks.0.query"):
         assert words in printed
     assert (folder / "plan.png").stat().st_size > 10_000 and (folder / "plan.pdf").exists()
     about = records.read_json(folder / "plan.json")
     assert (
         about["budget"] == {"memory": 0.3, "noise": None}
-        and about["steps"] == [0, 1]
+        and (about["steps"], about["held_out"]) == ([0], [1])
         and "commit" in about
     )
     assert about["totals"]["fraction"] <= 0.3
@@ -86,12 +90,14 @@ def test_a_plan_trains_the_model_it_was_made_for(folder, capsys):
 def test_for_a_noise_budget_from_a_step_on(folder, tmp_path, capsys):
     out = tmp_path / "a.json"
     assert main(["plan", str(folder), "--noise", "0.5", "--from-step", "1", "--out", str(out)]) == 0
-    assert "a total ratio of at most 0.5, mean of 1 measured steps" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a total of at most 0.5" in printed
+    assert "one measured step: how it does on others and its error is unknown" in printed
     about = records.read_json(out)
     assert (
         about["totals"]["ratio"] <= 0.5 and about["steps"] == [1] and (tmp_path / "a.png").exists()
     )
-    assert about["totals"]["batch_fraction"] == 1 / (1 + about["totals"]["ratio"])
+    assert about["held_out"] == [] and about["totals"]["held_out"] is None
 
 
 def test_rows_of_an_older_run_or_of_a_probe(folder, tmp_path, capsys):
@@ -156,6 +162,14 @@ def test_the_rows_of_a_probe_say_in_which_precision_x_is_kept(tmp_path, capsys):
             "no row is of an unbiased estimator that a layer can use",
         ),
         (["{here}/untold", "--memory", "0.5"], r"run\.json names no task"),
+        (["{run}", "--memory", "0.5", "--hold-out", "0", "1"], "some of 0 1, not all, got 0 1"),
+        (["{run}", "--memory", "0.5", "--objective", "metric"], "have no metric_ratio; measure it"),
+        (
+            ["{run}", "--memory", "0.5", "--objective", "cost"],
+            r"no file .*cost-layers\.parquet; make",
+        ),
+        (["{run}", "--memory", "0.5", "--objective", "mean"], "invalid choice: 'mean'"),
+        (["{run}", "--memory", "0.5", "--layers", "tail"], "'tail' matches no layer"),
     ],
 )
 def test_bad_input_is_one_line(folder, tmp_path, capsys, words, says):
@@ -191,3 +205,86 @@ def test_a_frontier_of_a_run_knows_its_precision(folder, tmp_path):
         assert main(["frontier", "--run", str(copy), "--out", str(copy / "out")]) == 0
         fractions[precision] = pd.read_parquet(copy / "out" / "frontier.parquet")["fraction"]
     pd.testing.assert_series_equal(fractions["bfloat16"], 2 * fractions["float32"])
+
+
+@pytest.fixture
+def costs(tmp_path):
+    """A folder as of ``cost --by-layer``: two layers, of which the larger costs next to nothing."""
+    lines = [
+        (step, layer, name, rate, cost * part, 0.1 * cost * part, 8, n, 4, kept * n, 32 * n, layer)
+        for step in (10, 20, 30)
+        for layer, n, part in (("a", 100, 0.02), ("b", 50, 0.5))
+        for name, rate, cost, kept in (("gaussian", 0.5, 1e-3, 16), ("rounding:2", 1.0, 1e-4, 20))
+    ]
+    columns = "step layer estimator rate cost cost_stderr p rows examples kept_bytes x_bytes"
+    layers = pd.DataFrame(lines, columns=[*columns.split(), "input_of"])
+    layers = layers.assign(cost_ratio=1.0, cost_ratio_stderr=0.1, sketchable=True, run="r")
+    whole = layers.drop_duplicates(["step", "estimator"])[["step", "estimator", "rate"]]
+    parts = [
+        whole.assign(horizon=t, cost_ratio=c, cost_ratio_stderr=0.0)
+        for t, c in ((1.0, [0.52, 0.052] * 3), (10.0, [2.6, 0.26] * 3), (float("inf"), 9.0))
+    ]
+    records.write_rows(tmp_path / "cost-layers.parquet", layers)
+    records.write_rows(tmp_path / "cost.parquet", pd.concat(parts))
+    return tmp_path
+
+
+def test_a_plan_by_measured_cost(costs, capsys):
+    """At 0.6 of the bytes one layer can be sketched: the one whose noise costs little, though its
+    variance is the other's. Layers' parts add up to the whole model's cost over the horizon.
+    """
+    words = ["plan", str(costs), "--objective", "cost", "--memory", "0.55"]
+    assert main([*words, "--horizon", "10"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Cost over 10 steps; by layer one step was measured" in printed
+    plan = records.read_json(costs / "plan.json")
+    assert plan["layers"] == {"a": "gaussian:0.5", "b": "rounding:2"}
+    by_layer = 2.6 * 0.02 / 0.52 + 0.26 * 0.5 / 0.52
+    assert plan["totals"]["ratio"] == pytest.approx(by_layer)
+    assert plan["by_step"][0]["stderr"] == pytest.approx(0.1 * by_layer)
+    assert main([*words, "--horizon", "1"]) == 0
+    assert records.read_json(costs / "plan.json")["totals"]["ratio"] == pytest.approx(by_layer / 5)
+    assert main(words) == 0  # over the longest finite horizon
+    assert records.read_json(costs / "plan.json")["horizon"] == 10
+    assert main([*words, "--horizon", "5"]) == 2
+    assert "no cost over a horizon of 5 was measured; there are 1 10 inf" in capsys.readouterr().err
+    layers = records.read_rows(costs / "cost-layers.parquet").drop(columns="input_of")
+    records.write_rows(costs / "cost-layers.parquet", layers)
+    assert main(words) == 2
+    assert "does not say what each layer keeps" in capsys.readouterr().err
+
+
+def test_layers_left_out_are_named(folder, tmp_path, capsys):
+    rows = records.read_rows(folder / "rows.parquet")
+    head = rows["layer"] == "head"
+    records.write_rows(
+        tmp_path / "rows.parquet", rows.assign(rows=rows["rows"].where(~head, rows["examples"]))
+    )
+    words = ["plan", str(tmp_path), "--memory", "0.3", "--precision", "float32"]
+    assert main(words) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "see one row of each example where other layers see several: head." in printed
+    assert "head" not in records.read_json(tmp_path / "plan.json")["layers"]
+    assert main([*words, "--layers", "*"]) == 0
+    assert "Left out" not in capsys.readouterr().out
+    assert "head" in records.read_json(tmp_path / "plan.json")["layers"]
+
+
+def test_the_recorded_plan_says_what_its_layers_have_at_the_last_step(tmp_path, capsys):
+    """It was total 0.12 by a raw sum, with a median layer of 0.78 at step 300 and a largest of
+    7.4: now each step is printed, and totals have errors that hold the held out ones.
+    """
+    rows = records.read_rows(DATA / "plan" / "rows.parquet")
+    kept = ["uniform-rows", "centered(rounding:1)", "centered(uniform-rows+rounding:2)"]
+    records.write_rows(tmp_path / "rows.parquet", rows[rows["estimator"].isin(kept)])
+    words = ["plan", str(tmp_path), "--memory", "0.05", "--precision", "float32"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "within two standard errors" in " ".join(printed.split())
+    plan = records.read_json(tmp_path / "plan.json")
+    last = plan["by_step"][-1]
+    assert (last["step"], last["held_out"]) == (300, True)
+    at = rows[rows["step"] == 300].set_index(["layer", "estimator", "rate"])["ratio"]
+    each = [at[c["layer"], c["estimator"], c["rate"]] for c in plan["choices"]]
+    assert (last["median"], last["largest"]) == pytest.approx((np.median(each), max(each)))
+    assert last["ratio"] == pytest.approx(np.mean(each))

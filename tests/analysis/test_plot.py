@@ -15,7 +15,6 @@ from sketchvar.analysis import plot as pictures
 from sketchvar.analysis.frontier.best import average
 from sketchvar.analysis.noise.scale import noise_scale
 from sketchvar.analysis.noise.select import by_unit
-from sketchvar.analysis.plan.totals import Totals
 from sketchvar.analysis.records import read_rows
 
 mpl.use("agg")
@@ -83,7 +82,7 @@ PICTURES = {
     "noise_scale_through_training": lambda: (noise_scale(few("stdlib-lm/rows.parquet")), 32),
     "peak_memory": lambda: (read_rows(DATA / "memory/batch-16-32/memory.parquet"),),
     "ratio_by_layer": lambda: (few("stdlib-lm/rows.parquet"), 300, 0.1),
-    "ratio_by_memory": lambda: (pd.DataFrame(CURVES), Totals(10.0, 0.3, 0.7)),
+    "ratio_by_memory": lambda: (pd.DataFrame(CURVES), {"fraction": 0.3, "ratio": 0.7}),
     "ratio_through_training": lambda: (by_unit(few("stdlib-lm/rows.parquet")), 0.1),
     "total_ratio": lambda: (read_rows(DATA / "train/stdlib-lm/rows.parquet"),),
     "validation_curves": lambda: (read_rows(DATA / "train/stdlib-lm/rows.parquet"),),

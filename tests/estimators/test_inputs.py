@@ -45,6 +45,8 @@ def test_numpy_arrays_and_integers_are_tensors_and_ints(name, pair, unchecked):
     seed = np.random.default_rng(0).integers(2**31)
     expected = estimate(made(name, y), x, y, int(seed))
     assert torch.equal(estimate(made(name, y), x.numpy(), y.numpy(), seed), expected)
+    kept = made(name, y).compress(x.numpy(), seed)
+    assert torch.equal(made(name, y).contract(kept, y.numpy()), expected)
     if is_random(made(name, y), x, y):
         assert not torch.equal(expected, estimate(made(name, y), x, y, int(seed) + 1))
 

@@ -139,6 +139,41 @@ def test_before_a_batch_norm_the_variance_is_near_that_of_redrawn_minibatches(
         assert found() / true > 4
 
 
+class Normalizes(nn.Module):
+    """By the function, of no module, as models do that fold their statistics."""
+
+    def __init__(self, training):
+        super().__init__()
+        self.training_mode, self.inner, self.head = training, nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = F.batch_norm(self.inner(x), torch.zeros(4), torch.ones(4), training=self.training_mode)
+        return self.head(h)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_function_that_normalises_over_the_batch_is_noticed(training, recwarn):
+    plain = torch.batch_norm
+    model = Normalizes(training)
+    with Probe(model, **TABLE) as probe:
+        model(torch.randn(B, 6)).square().mean().backward()
+        probe.step()
+    noted = probe.coverage()["note"].str.contains("batch_norm in training mode")
+    assert noted.all() if training else not noted.any()
+    assert any("batch_norm" in str(w.message) for w in recwarn) == training
+    assert torch.batch_norm is plain
+
+
+@pytest.mark.parametrize("kind", [nn.SyncBatchNorm, nn.LazyBatchNorm1d])
+def test_every_batch_norm_is_noticed(kind):
+    norm = kind() if kind is nn.LazyBatchNorm1d else kind(4)
+    model = nn.Sequential(nn.Linear(6, 4), norm, nn.Linear(4, 2))
+    model(torch.randn(B, 6))
+    with Probe(model, **TABLE) as probe, pytest.warns(UserWarning, match="1 in training mode"):
+        model(torch.randn(B, 6)).square().mean().backward()
+        probe.step()
+
+
 def test_equal_examples_have_no_variance():
     for seed in range(4):
         torch.manual_seed(seed)

@@ -2,6 +2,7 @@
 loop's numbers.
 """
 
+import importlib
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sketchvar.analysis.probe import Probe
+from sketchvar.analysis.probe.options import check
 from sketchvar.analysis.probe.units import not_padding
 
 OPTIONS = {"estimators": ["uniform-rows"], "rates": [0.5]}
@@ -42,6 +44,36 @@ def assert_equal(rows, expected):
     assert len(rows) == len(expected) > 0 and list(rows["layer"]) == list(expected["layer"])
     found, wanted = (torch.tensor(table[NUMBERS].to_numpy(float)) for table in (rows, expected))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ({"rate": 0.1}, TypeError, "no option 'rate'; did you mean rates?"),
+        ({"scaler": None}, TypeError, "no option 'scaler'"),
+        ({"estimators": ["uniform-row"], "rates": [0.1]}, ValueError, "uniform-row"),
+        ({"rates": [0.1]}, ValueError, "needs estimators="),
+        ({"every": 0}, ValueError, "every must be 1 or more"),
+        ({"by_example": 3}, TypeError, "by_example is True or False"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["trainer", "lightning"])
+def test_a_callback_checks_its_options_when_it_is_made(kind, given, error, match):
+    """Not hours later, when training begins."""
+    module = "transformers" if kind == "trainer" else "lightning.pytorch"
+    pytest.importorskip(module, reason=f"{module} is not installed")
+    callback = importlib.import_module(f"sketchvar.analysis.probe.{kind}").ProbeCallback
+    with pytest.raises(error, match=match):
+        callback(**given)
+
+
+def test_a_callback_refuses_a_folder_in_use(tmp_path):
+    (tmp_path / "0000.parquet").touch()
+    given = OPTIONS | {"out": tmp_path}
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        check(given)
+    check(given | {"resume": True})
+    check(OPTIONS | {"out": tmp_path / "new"})
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])

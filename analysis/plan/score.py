@@ -1,0 +1,56 @@
+"""The score of a plan on measured steps: its total at each, and over all, with errors."""
+
+from math import nan
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sketchvar.analysis.plan.candidates import weigh_layers
+from sketchvar.analysis.plan.objective import Objective
+from sketchvar.analysis.plan.totals import CHOICE
+
+
+class Score(NamedTuple):
+    """A total over steps, and its standard error: NaN where that is not known."""
+
+    ratio: float
+    stderr: float
+
+
+def score_steps(plan: pd.DataFrame, measured: pd.DataFrame, objective: Objective) -> pd.DataFrame:
+    """Score a plan (a row per layer: layer, estimator, rate) at every step of a table of
+    ``measure_layers``: ``ratio``, the total over layers, its standard error, and of single layers
+    the ``median`` and the ``largest`` number, and whose that is (``layer``).
+
+    Layers of one batch err together: the error of a total is that of layers whose errors have one
+    sign, which is the most that it can be.
+    """
+    weighed = measured.assign(weight=weigh_layers(measured, objective))
+    rows = weighed.merge(plan[["layer", *CHOICE]], on=["layer", *CHOICE])
+    lines = []
+    for step, part in rows.groupby("step"):
+        worst = part.loc[part["each"].idxmax()]
+        if objective.largest:
+            total, error = worst["each"], worst["each_stderr"]
+        else:
+            total = (part["each"] * part["weight"]).sum()
+            error = (part["each_stderr"] * part["weight"]).sum(skipna=False)
+        single = (part["each"].median(), worst["each"], worst["layer"])
+        lines.append((step, total, error, *single))
+    return pd.DataFrame(lines, columns=["step", "ratio", "stderr", "median", "largest", "layer"])
+
+
+def sum_up(steps: pd.DataFrame, objective: Objective) -> Score:
+    """Sum up a table of ``score_steps``: the mean over steps, its error from their spread, which
+    has the noise of their batches and what differs between steps, or from their own errors where
+    that is more (as by chance with few steps). Of the largest number, that and its own error. NaN
+    for no step.
+    """
+    if steps.empty:
+        return Score(nan, nan)
+    if objective.largest:
+        row = steps.loc[steps["ratio"].idxmax()]
+        return Score(float(row["ratio"]), float(row["stderr"]))
+    own = steps["stderr"].astype(float).pow(2).sum(skipna=False) ** 0.5 / len(steps)
+    return Score(float(steps["ratio"].mean()), float(np.fmax(steps["ratio"].sem(), own)))
