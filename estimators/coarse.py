@@ -106,7 +106,8 @@ class NearestRounding(Coarse):
     def rebuild(
         self, kept: tuple[Tensor, ...], shape: tuple[int, int], dtype: torch.dtype
     ) -> Float[Tensor, "n p"]:
-        return unpack_and_scale(*kept, self.bits, shape[1]).to(dtype)
+        packed, low, step = kept
+        return unpack_and_scale(packed, low, step, self.bits, shape[1]).to(dtype)
 
     @property
     def rounding(self) -> StochasticRounding:

@@ -60,9 +60,9 @@ class Residual(Estimator):
         )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
-        self.check_size(*x.shape, x.dtype)
-        kept = self.part.keep(x)
         shape = (x.shape[0], x.shape[1])
+        self.check_size(*shape, x.dtype)
+        kept = self.part.keep(x)
         if self.inner is None:
             return Compressed(seed, shape, kept)
         left = x - self.part.rebuild(kept, shape, x.dtype)

@@ -26,8 +26,7 @@ from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.row_bits import RowBits
 
-COARSE = ("largest-entries", "hot-columns", "low-rank", "generators", "subtoken-directions")
-COARSE += ("nearest-rounding",)
+COARSE = [name for name, make in CATALOG.items() if "coarse" in getattr(make, "keywords", {})]
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},
     "grouped-rows": GroupedRows,
