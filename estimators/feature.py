@@ -82,13 +82,17 @@ def feature_moments(m: Moments) -> Moments:
     """Moments of (I, G): as Ĝ − G = (RRᵀ − I)G, to project features by R is to sketch the rows of
     that pair by R.
 
-    Where only C is known it is spread over the rows of G evenly, which leaves the D of that pair,
-    C, as it is.
+    That pair has n = p, Q = pC and D = C; without G no more is known of it.
     """
 
     def make() -> Moments:
-        g_sq = row_sq(m.G) if m.has_pair else m.C.expand(m.p) / max(m.p, 1)
-        pair = (lambda: (torch.eye(m.p).to(m.G), m.G)) if m.has_pair else None
+        if m.plain and not m.has_pair:
+            return Moments.of_sums(m.p, m.p, m.q, m.p * m.C, m.C, m.C)
+        g_sq = row_sq(m.G)
+
+        def pair() -> tuple[Tensor, Tensor]:
+            return torch.eye(m.p).to(m.G), m.G
+
         return Moments(m.p, m.q, torch.ones_like(g_sq), g_sq, C=m.C, pair=pair, metric=m.metric)
 
     return m.once("features", make)

@@ -16,6 +16,10 @@ CHUNK = 256  # rows at a time where a copy is made: it stays in the cache
 T = TypeVar("T")
 
 
+class UnknownStatistic(ValueError):
+    """Moments were asked for what they were made without."""
+
+
 class Moments:
     """Statistics of X (n × p) and Y (n × q), G = XᵀY, in float64. What is not asked for is not
     computed.
@@ -93,13 +97,38 @@ class Moments:
         metric = as_metric(weights, p, q)
         return cls(p, q, row_sq(x), row_sq(y), pair=(x, y), metric=metric)
 
+    @classmethod
+    def of_sums(
+        cls,
+        n: int,
+        p: int,
+        q: int,
+        Q: Float[Tensor, "*some"],
+        C: Float[Tensor, "*some"],
+        D: Float[Tensor, "*some"],
+    ) -> "Moments":
+        """Build moments of any number of pairs at once, of which no more is known than this; what
+        else a closed form asks for raises UnknownStatistic.
+        """
+        m = cls.__new__(cls)
+        m.n, m.p, m.q, m._pair, m._once, m.metric = n, p, q, None, {}, EUCLIDEAN
+        m.Q, m.C, m.D = Q, C, D
+        return m
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("x_sq", "y_sq"):
+            raise UnknownStatistic(
+                f"these moments hold Q, C and D only, and not {name} of each row"
+            )
+        raise AttributeError(f"Moments has no attribute {name!r}")
+
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
         """(X, Y) in at least float32. Raises ValueError for moments that were made without the
         pair.
         """
         if self._pair is None:
-            raise ValueError(
+            raise UnknownStatistic(
                 "these moments hold row norms only and this closed form needs X and Y; build them"
                 " with Moments.of(x, y)"
             )

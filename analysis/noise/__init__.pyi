@@ -3,7 +3,7 @@ from .curvature import Curvature, Hessian, Kicks
 from .gauss_newton import GaussNewton
 from .horizon import Dynamics
 from .lanczos import spectrum
-from .layer import Layer, pair_layer
+from .layer import Layer, inner_products, pair_layer
 from .metric import Steps, steps_of
 from .objective import Objective
 from .scale import TOTAL, batch_fraction, noise_scale
@@ -34,6 +34,7 @@ __all__ = [
     "compare",
     "exactly",
     "example_sq",
+    "inner_products",
     "noise_scale",
     "pair_layer",
     "random_kept",

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis import records
 from sketchvar.analysis.noise.layer import Layer
-from sketchvar.analysis.noise.table import COLUMNS, tabulate
+from sketchvar.analysis.noise.table import COLUMNS, read_batch, tabulate
 from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
 from sketchvar.analysis.probe.observer import Observer, is_trained
 from sketchvar.analysis.probe.options import Options
@@ -85,6 +85,9 @@ class Probe:
     ``pairs`` names layers whose X and Y stay in their ``Moments``, for draws; all others keep row
     norms only, unless an estimator's closed form needs X and Y (rounding, centring): then those of
     all layers stay until ``step``.
+    ``population``: how many examples there are to draw batches from, without replacement; no end
+    of them unless given. ``exact_errors``: standard errors take one product more, of ⟨g_s, G⟩,
+    where norms alone make do with ‖g_s‖²; X and Y of all layers stay until ``step``.
     ``out``: a folder of this run alone; every measured step adds a Parquet file with its rows, and
     ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
     that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
@@ -112,10 +115,12 @@ class Probe:
         out: Path | str | None = None,
         resume: bool = False,
         writer: Any = None,
+        population: int | None = None,
+        exact_errors: bool = False,
     ) -> None:
         self.options = o = Options(
             by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
-            resume, writer,
+            resume, writer, population, exact_errors,
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.model, self.choices = unwrapped(model), o.choices
@@ -125,14 +130,15 @@ class Probe:
                 f"{whole[0]} needs X and Y themselves, and this model trains on"
                 " several processes; leave it out"
             )
-        if pairs and self.ranks.size > 1:
+        held = "pairs" if pairs else "exact_errors" if exact_errors else ""
+        if held and self.ranks.size > 1:
             raise ValueError(
-                "pairs= keeps X and Y of one process, and this model trains on several; leave"
+                f"{held}= keeps X and Y of one process, and this model trains on several; leave"
                 " it out"
             )
         several = self.ranks.size > 1
         self.observer = Observer(
-            self.model, by_example, pairs, examples, scaler, bool(whole), several
+            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact_errors
         )
         if unknown := set(pairs) - set(self.watched):
             raise ValueError(
@@ -291,7 +297,8 @@ class Probe:
         )
 
     def _tabulate(self, found: dict[str, Layer]) -> None:
-        lines = tabulate(found.values(), self.choices)
+        batch = read_batch(list(found.values()), self.choices)
+        lines = tabulate([batch], self.choices, self.options.population)
         needed = ("layer", "minibatch_example", "grad_sq")
         layer, example, C = (COLUMNS[2:].index(column) for column in needed)
         self._equal = {line[layer] for line in lines if line[example] == 0 < line[C]}
