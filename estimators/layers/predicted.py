@@ -45,10 +45,9 @@ def scored(estimator: Estimator) -> ScoredRows | RowBits | None:
     """
     if isinstance(estimator, Then):
         return scored(estimator.first)
-    learns = isinstance(estimator, ScoredRows) or (
-        isinstance(estimator, RowBits) and estimator.scores is not None
-    )
-    return estimator if learns else None
+    if isinstance(estimator, RowBits):
+        return None if estimator.scores is None else estimator
+    return estimator if isinstance(estimator, ScoredRows) else None
 
 
 def with_scores(estimator: Estimator, scores: Tensor) -> Estimator:
