@@ -172,7 +172,8 @@ class ScoredRows(ImportanceRows):
     """Keeps k rows, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0
     and floor ε.
 
-    ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step. The floor
+    ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step, or the
+    sample's last epoch (``tell_samples``). The floor
     keeps the estimate unbiased whatever they are. Equal scores give ``NormRows`` with a floor;
     all-zero scores fall back to uniform rows. Without scores it is an oracle that waits for the
     true ‖yᵢ‖ (``tell``).
