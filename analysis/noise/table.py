@@ -172,7 +172,7 @@ def combine(
         estimate(divide, C, Q),
         Estimate(estimate(torch.clone, C).value, estimate(torch.clone, signal).stderr),
     ]
-    shape = found[0].value.shape
+    shape = found[0][0].shape
     return torch.stack([t.expand(shape) for each in found for t in each], -1)
 
 
