@@ -24,7 +24,7 @@ from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.read import NOT_FINITE, OWN, read_step
 from sketchvar.analysis.probe.step import stamp
 from sketchvar.analysis.probe.table import Table, claim
-from sketchvar.analysis.probe.units import Examples
+from sketchvar.analysis.probe.units import Examples, Weights
 from sketchvar.analysis.probe.watch import Watch
 from sketchvar.estimators.choice import Estimators, Rates
 
@@ -90,6 +90,10 @@ class Probe:
     ``population``: how many examples there are to draw batches from, without replacement; no end
     of them unless given. ``exact_errors``: standard errors take one product more, of ⟨g_s, G⟩,
     where norms alone make do with ‖g_s‖²; X and Y of all layers stay until ``step``.
+    ``weights``: where the loss is a mean over tokens and examples have different numbers of them,
+    those numbers, or a function of the model's arguments that gives them, as ``count_labels`` is:
+    the minibatch variance by example then takes their form (``noise.by_example``), with one product
+    more, and X and Y of all layers stay until ``step``.
     ``out``: a folder of this run alone; every measured step adds a Parquet file with its rows, and
     ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
     that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
@@ -119,10 +123,11 @@ class Probe:
         writer: Any = None,
         population: int | None = None,
         exact_errors: bool = False,
+        weights: Weights | None = None,
     ) -> None:
         self.options = o = Options(
             by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
-            resume, writer, population, exact_errors,
+            resume, writer, population, exact_errors, weights,
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.given, self.model, self.choices = model, unwrapped(model), o.choices
@@ -132,15 +137,16 @@ class Probe:
                 f"{whole[0]} needs X and Y themselves, and this model trains on"
                 " several processes; leave it out"
             )
-        held = "pairs" if pairs else "exact_errors" if exact_errors else ""
-        if held and self.ranks.size > 1:
+        exact = exact_errors or weights is not None
+        held = "pairs" if pairs else "weights" if weights is not None else "exact_errors"
+        if (pairs or exact) and self.ranks.size > 1:
             raise ValueError(
                 f"{held}= keeps X and Y of one process, and this model trains on several; leave"
                 " it out"
             )
         several = self.ranks.size > 1
         self.observer = Observer(
-            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact_errors
+            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact, weights
         )
         if unknown := set(pairs) - set(self.watched):
             raise ValueError(
