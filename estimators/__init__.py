@@ -22,6 +22,7 @@ from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsketch
 from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
 from sketchvar.estimators.layers.predicted import counting
+from sketchvar.estimators.layers.samples import tell_samples
 from sketchvar.estimators.metric import Kronecker
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.rates import rate_for
@@ -60,6 +61,7 @@ __all__ = [
     "rate_for",
     "sketch_linears",
     "spell",
+    "tell_samples",
     "unsketch",
 ]
 __all__ += [

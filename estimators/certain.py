@@ -27,8 +27,10 @@ class BernoulliRows(SampledRows):
     bytes: ``kept_bytes`` is their mean (less where fewer than k rows are not zero). Choosing them
     synchronises the device.
     Variance: Σ (1/πᵢ − 1)‖xᵢ‖²‖yᵢ‖²; 0 at rate 1. Bytes: k(p + 4 bytes of row number) in the mean.
-    Time: 2kpq and one read of X. Source: Adelman, Levy, Hakimi, Silberstein 2021 (Bernoulli-CRS),
-    https://arxiv.org/abs/1805.08079.
+    Time: 2kpq and one read of X.
+    Use: where the number of rows may vary; else PriorityRows.
+    Source: Adelman, Levy, Hakimi, Silberstein 2021 (Bernoulli-CRS),
+    https://arxiv.org/abs/1805.08079; Wang et al. 2024 (VCAS), https://arxiv.org/abs/2402.17227.
     """
 
     traits = Traits(varying_size=True)
@@ -66,6 +68,7 @@ class WinnerTakeAllRows(SampledRows):
     wins just where ``BernoulliRows`` would keep it for certain. At rate 1 all win.
     Variance: f (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²), f as in ``NormRows`` for k − t of n −
     t rows. Bytes and time as ``NormRows``, and a sort of norms; choosing t synchronises the device.
+    Use: where a few rows are much larger than all others.
     Source: Liu et al. 2023 (WTA-CRS), https://arxiv.org/abs/2305.15265.
     """
 
@@ -119,6 +122,7 @@ class TopRows(SampledRows):
     Variance: none, so E‖Ĝ − G‖² is all bias, ‖G_forgotten‖²: it does not average out over steps. 0
     at rate 1.
     Bytes and time as ``NormRows``.
+    Use: to see what a bias does; WinnerTakeAllRows has none.
     Source: Adelman, Levy, Hakimi, Silberstein 2021 (top-k without scaling),
     https://arxiv.org/abs/1805.08079.
     """

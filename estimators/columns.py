@@ -31,6 +31,7 @@ class NormColumns(Estimator):
     synchronises the device.
     Variance: Σⱼ ‖Gⱼ‖²(1/πⱼ − 1), Gⱼ row j of G: like that of all features, it does not fall as the
     batch grows. Bytes: r(n + 4 bytes of number) in the mean. Time: 2nrq and one read of X.
+    Use: where few features are much larger than the others.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, for rows; of
     features it is derived here.
     """

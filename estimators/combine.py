@@ -32,6 +32,7 @@ class Centered(Estimator):
     Variance: that of ``inner`` on the centred pair; far less where the rows share a large mean.
     Bytes: those of ``inner`` and p in float32 (float64 for such an X). Time: that of ``inner`` and
     reads of X and Y.
+    Use: around any sketch or rounding of activations, which share a mean; it costs one row.
     Source: derived in this project; a control variate as in Owen 2013,
     https://artowen.su.domains/mc/, §8.9.
 
@@ -93,6 +94,7 @@ class Then(Estimator):
     grid grows with the weight; else there is no closed form.
     Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group. Time: that of
     both.
+    Use: to keep more rows, or features, for the same bytes.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX.
     """
 

@@ -30,6 +30,8 @@ class FeatureProjection(KeepsMatrix):
     Ĝ − G = (RRᵀ − I)G, it is that of sketching the rows of the pair (I, G). Proportional to ‖G‖²,
     it does not fall as the batch grows.
     Bytes: n·r. Time: 2npr + 2nrq + 4p²r, less for a fast R.
+    Use: where rows are few and features many; its noise costs less of the loss than its
+    variance says.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX; the variance is
     derived here.
     """

@@ -42,6 +42,7 @@ class GridRounding(Estimator):
     value instead, of a tie to the even one: biased, the same every time.
     Variance: Σᵢ ‖yᵢ‖² Σⱼ (xᵢⱼ − aᵢⱼ)(bᵢⱼ − xᵢⱼ), of the rotated pair; with ``nearest`` it is all
     bias, ‖(X̃ − X)ᵀY‖². Bytes: n·p·4/8, or 8/8, and the scales. Time: 2npq, a search in the grid.
+    Use: to see what FP8 or FP4 adds; for memory alone StochasticRounding.
     Source: NVIDIA 2025, https://arxiv.org/abs/2509.25149 (NVFP4); Rouhani et al. 2023,
     https://arxiv.org/abs/2310.10537 (MX); Chmiel et al. 2021, https://arxiv.org/abs/2112.10769
     (LUQ); Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (NF4).

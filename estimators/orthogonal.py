@@ -30,6 +30,7 @@ class SRHT(RowSketch[SignedRows]):
     Variance: (Q + C − 2D)(N − k) / (k(N − 1)); at rate 1 it is 0 only where n is a power of two.
     With replacement (Q + C − 2D) / k. Bytes: k·p. Time: 2kpq and two transforms of N log N per
     column.
+    Use: where a transform costs nothing; its variance is that of CountSketch.
     Source: Ailon and Chazelle 2009, https://doi.org/10.1137/060673096; Tropp 2011,
     https://arxiv.org/abs/1011.1595.
     """
@@ -67,6 +68,7 @@ class SubsampledDCT(RowSketch[SignedRows]):
     in κ_ab = n Σ_j u²_ja u²_jb, over all pairs of rows; here u²_ja = (1 + cos(π(2a + 1)j/n))/n for
     j > 0 sums to κ_ab = 1 − 1/n + [a = b]/2 + [a = b']/2.
     Bytes: k·p. Time: 2kpq and two real FFTs of n log n per column.
+    Use: to repeat the paper; its variance is near that of CountSketch.
     Source: Avron, Maymounkov, Toledo 2010, https://doi.org/10.1137/090767911; the variance is
     derived in this project.
     """
@@ -105,6 +107,7 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
     Variance: n[(n − k)Q + (nk + n − 2)C] / (k(n − 1)(n + 2)) − C; 0 at rate 1.
     Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing and orthonormalising n × k numbers twice, 4nk²
     in float64.
+    Use: as the standard of orthonormal sketches; SRHT and the cosine transform are faster.
     Source: the moments of Haar measure, Collins and Śniady 2006,
     https://arxiv.org/abs/math-ph/0402073.
     """

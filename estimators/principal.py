@@ -30,6 +30,7 @@ class PrincipalFeatures(Estimator):
     Variance: (κ − 1)(C − ‖Q₁ᵀG‖²); it is that of a ``Haar`` sketch of PG, P = I − Q₁Q₁ᵀ, in any
     metric. Bytes: n(r₁ + r₂), and p·r₁ in float32. Time: 2nr(p + q), some
     products of X with Q₁ and two QR factorizations.
+    Use: where X is nearly of low rank.
     Source: 2026 (PRAC), https://arxiv.org/abs/2602.23111; the variance is derived here.
     """
 

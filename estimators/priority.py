@@ -28,6 +28,7 @@ class PriorityRows(SampledRows):
     Variance: Σ ‖xᵢ‖²‖yᵢ‖² E max(0, τᵢ/‖xᵢ‖ − 1), about that of ``BernoulliRows`` at a fixed size.
     It is a quadrature for at most 64 rows; else measure it by
     ``empirical``. Bytes and time as ``NormRows``, and one selection of the k + 1 largest.
+    Use: for the variance of BernoulliRows at a fixed size.
     Source: Duffield, Lund, Thorup 2007, https://doi.org/10.1145/1314690.1314696; for products
     Daliri et al. 2025, https://arxiv.org/abs/2501.17836.
     """

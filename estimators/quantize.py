@@ -36,6 +36,8 @@ class StochasticRounding(Estimator):
     Variance: Σᵢ ‖yᵢ‖² Σⱼ Δ²f(1 − f). Bytes: n·p·bits/8, and the least value and Δ of each group in
     float32 (float64 for such an X). Time: 2npq, some reads of X and, with ``rotate``, a transform
     of X in each phase.
+    Use: the first to try: at equal bytes 2 to 4 bits vary far less than sketches do; in Centered
+    where rows share a mean.
     Source: Chen et al. 2021 (ActNN), https://arxiv.org/abs/2104.14129; rotation: Xi et al. 2023,
     https://arxiv.org/abs/2306.11987.
 

@@ -24,6 +24,8 @@ class Residual(Estimator):
     with ``inner`` each is without its bias. A part that would keep more than X is refused.
     Variance: that of ``inner`` on (X − X̃, Y); without it all bias, ‖(X − X̃)ᵀY‖². Bytes and time:
     those of both parts.
+    Use: with an inner estimator, where a coarse part holds most of X; without, to see the bias
+    of a published method.
     Source: derived in this project; the parts name their papers.
     """
 
@@ -117,7 +119,9 @@ class Shrunk(Estimator):
     where λ is near C/(C + Var), which only an oracle knows.
 
     Variance: its mean squared error, λ²Var + (1 − λ)²C, of which (1 − λ)²C is bias. Bytes and time:
-    those of ``inner``. Source: James and Stein 1961.
+    those of ``inner``.
+    Use: to see when a biased estimator would win.
+    Source: James and Stein 1961.
     """
 
     inner: Estimator

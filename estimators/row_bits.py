@@ -28,6 +28,7 @@ class RowBits(Estimator):
     gains most. Unbiased whatever the scores; a row is never left out. ``kept_bytes`` is the most.
     Variance: Σᵢ ‖yᵢ‖² Σⱼ Δ²f(1 − f), Δ that of the row's bits. Bytes: n·p·bits/8, and 1 byte and
     two numbers in float32 for each row. Time: 2npq, a sort of n and some reads of X.
+    Use: where rows vary much in range, or in how large a row of Y they will meet.
     Source: Chen et al. 2021 (ActNN), https://arxiv.org/abs/2104.14129, §4.2, whose rows are
     examples.
     """

@@ -31,6 +31,7 @@ from .estimators.grouped import GroupedRows
 from .estimators.layers.convert import Conversion, sketch_linears, unsketch
 from .estimators.layers.linear import SketchedConv2d, SketchedLinear
 from .estimators.layers.predicted import counting
+from .estimators.layers.samples import tell_samples
 from .estimators.metric import Kronecker
 from .estimators.moments import Moments
 from .estimators.orthogonal import SRHT, Haar, SubsampledDCT
@@ -114,5 +115,6 @@ __all__ = [
     "rate_for",
     "sketch_linears",
     "spell",
+    "tell_samples",
     "unsketch",
 ]

@@ -6,7 +6,7 @@ from .lanczos import spectrum
 from .layer import Layer, inner_products, pair_layer
 from .metric import Steps, steps_of, weigh_progress, weigh_update
 from .objective import Objective
-from .scale import TOTAL, batch_fraction, noise_scale
+from .scale import TOTAL, batch_fraction, noise_scale, over_steps
 from .select import at_rate, by_unit, choose_rate
 from .spread import Loss, Spread, backward, exactly, random_kept, redraw, unchanged
 from .table import COLUMNS, compare
@@ -36,6 +36,7 @@ __all__ = [
     "example_sq",
     "inner_products",
     "noise_scale",
+    "over_steps",
     "pair_layer",
     "random_kept",
     "redraw",

@@ -134,6 +134,12 @@ def tabulate(
     if len(read) < len(batches) or not read:
         return []
     names = [name for name in read[0].layers if all(name in batch.layers for batch in read)]
+    largest = max(layer[0][3] for batch in read for layer in batch.layers.values())
+    if population is not None and population < largest:
+        raise ValueError(
+            f"population={population} is less than a batch of {largest} examples; give the number"
+            " of examples that there are to draw from, or None where there is no end of them"
+        )
     numbers = combine(read, names, population).tolist()  # the one device synchronisation
     rows = []
     for i, name in enumerate(names):
@@ -180,7 +186,7 @@ def combine(
     ]
     means = [estimate(torch.clone, each).value for each in in_metric]
     columns = [*(t for each in found for t in each), *means, *estimate(divide, *in_metric)]
-    shape = found[0].value.shape
+    shape = found[0][0].shape
     return torch.stack([t.expand(shape) for t in columns], -1)
 
 
