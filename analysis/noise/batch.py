@@ -100,19 +100,19 @@ def example_variance(layer: Layer) -> Float[Tensor, ""]:
 
 def variances_in_metric(
     layers: Sequence[Layer], chosen: Sequence[Choice]
-) -> tuple[Float[Tensor, "K L 1"], Float[Tensor, "L 1"]]:
+) -> tuple[Float[Tensor, "K L 1"], Float[Tensor, "1 L 1"]]:
     """The variance of each choice, and of the minibatch, in the metric of each layer; NaN where it
     has none.
     """
     C = layers[0].moments.C
     variance = C.new_full((len(chosen), len(layers), 1), torch.nan)
-    example = C.new_full((len(layers), 1), torch.nan)
+    example = C.new_full((1, len(layers), 1), torch.nan)
     at = [i for i, layer in enumerate(layers) if layer.metric is not None]
     if at and chosen:
         of = [layer.metric for layer in layers if layer.metric is not None]
         sums = sums_in_metric(of)
         variance[:, at] = variances(of, chosen, sums).to(C.device)
-        example[at] = sums.example.to(C.device)
+        example[0, at] = sums.example.to(C.device)
     return variance, example
 
 

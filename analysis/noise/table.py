@@ -75,7 +75,7 @@ class Batch(NamedTuple):
     sums: Sums
     variance: Float[Tensor, "K L 1+S"]
     exact: bool  # whether inner products are known
-    in_metric: tuple[Float[Tensor, "K L 1"], Float[Tensor, "L 1"]]  # variance, minibatch variance
+    in_metric: tuple[Float[Tensor, "K L 1"], Float[Tensor, "1 L 1"]]  # variance, minibatch variance
 
 
 def read_batch(
@@ -170,8 +170,8 @@ def combine(
         if not batch.exact:
             apart[:, 1:] = torch.nan
         variance.append(batch.variance[:, at])
-        for k, t in enumerate(batch.in_metric):
-            in_metric[k].append(t[..., at, :])
+        for each, t in zip(in_metric, batch.in_metric, strict=True):
+            each.append(t[:, at])
         for each, t in zip(others, (of.row, of.example, of.C, of.Q, apart), strict=True):
             each.append(t[None, at])
     row, example, C, Q, signal = others

@@ -4,6 +4,7 @@ after another.
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -11,9 +12,9 @@ from torch import nn
 from sketchvar import noise
 from sketchvar.analysis.noise.closed import example_sq
 from sketchvar.analysis.noise.layer import pair_layer
-from sketchvar.analysis.noise.table import METRIC
+from sketchvar.analysis.noise.table import COLUMNS, METRIC, read_batch, tabulate
 from sketchvar.analysis.probe import Probe
-from sketchvar.estimators import Moments, build
+from sketchvar.estimators import Moments, build, choices
 
 CHOICES = ["gaussian", "countsketch", "norm-rows", "feature-rademacher", "rounding:2"]
 
@@ -150,9 +151,9 @@ def in_metric(name, layer, weights):
 WITHOUT_PAIRS = CHOICES[:-1]
 
 
-def table(model, x, metric, choices=WITHOUT_PAIRS, batches=1, **options):
+def table(model, x, metric, chosen=WITHOUT_PAIRS, batches=1, **options):
     """The rows of one step."""
-    with Probe(model, metric=metric, estimators=choices, rates=[0.5], **options) as probe:
+    with Probe(model, metric=metric, estimators=chosen, rates=[0.5], **options) as probe:
         for _ in range(batches):
             loss_of(model, x).backward()
         probe.step()
@@ -299,3 +300,24 @@ def test_a_pair_in_a_metric():
     each = (x[:, 0].square() @ W * y[:, 0].square()).sum()
     C = (W * (x[:, 0].T @ y[:, 0]).square()).sum()
     assert one["metric_minibatch"].item() == pytest.approx((6 / 5 * (each - C / 6)).item())
+
+
+def test_over_batches():
+    """Means over batches, a ratio of means, and its error from batch to batch."""
+    model, optimizer, x = train("sequences")
+    batches = [x, x.flip(1) * 2, x.roll(1, 2) + 0.1]
+    chosen = choices(["gaussian", "countsketch"], [0.5])
+    read = []
+    for batch in batches:
+        model.zero_grad()
+        with Probe(model, metric=optimizer) as probe:
+            loss_of(model, batch).backward()
+        read.append(read_batch(list(probe.read().values()), chosen))
+    rows = pd.DataFrame(tabulate(read, chosen), columns=COLUMNS[2:])
+    single = [pd.DataFrame(tabulate([one], chosen), columns=COLUMNS[2:]) for one in read]
+    V, D_sq = (torch.tensor([t[c].tolist() for t in single]) for c in METRIC[:2])
+    torch.testing.assert_close(torch.tensor(rows[METRIC[2]].tolist()), V.mean(0) / D_sq.mean(0))
+    others = (V.sum(0) - V) / (D_sq.sum(0) - D_sq)
+    stderr = ((others - others.mean(0)).square().sum(0) * 2 / 3).sqrt()
+    torch.testing.assert_close(torch.tensor(rows[METRIC[3]].tolist()), stderr)
+    assert (rows["metric_ratio_stderr"] > 0).all()
