@@ -155,7 +155,8 @@ def variances(
     for size, places in alone.items():
         at = sums.Q[places], sums.C[places], sums.D[places]
         metric = layers[places[0]].moments.metric
-        of_all = variances_of_sums(chosen, size, *(t.flatten() for t in at), metric)
+        Q, C, D = (t.flatten() for t in at)
+        of_all = variances_of_sums(chosen, size, Q, C, D, metric)
         for k, choice in enumerate(chosen):
             if (each := of_all.get(choice)) is not None:
                 found[k, places] = each.view(at[0].shape)

@@ -1,5 +1,6 @@
 """Weighing: what a probe measures of a layer in another metric than the Euclidean one."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,11 +37,10 @@ def check_weigh(weigh: Weigh | None, parameters: Sequence[nn.Parameter]) -> None
     """Raise TypeError where an optimizer's steps are not known; what else is wrong may not be so
     once it has a state.
     """
-    for p in parameters if weigh is not None else ():
-        try:
-            weigh(p)
-        except ValueError:
-            continue
+    for p in parameters:
+        with contextlib.suppress(ValueError):
+            if weigh is not None:
+                weigh(p)
 
 
 def needed_statistics(choices: Sequence[Choice]) -> frozenset[str]:
