@@ -170,6 +170,15 @@ def layer(usual: str) -> Any:
     return option("--layer", metavar="NAME", help=f"one layer (default: {usual})")
 
 
+def horizon() -> Any:
+    return option(
+        "--horizon",
+        type=float,
+        metavar="T",
+        help="steps over which cost counts (default: the most that were measured)",
+    )
+
+
 def draws(default: int | None, whose: str) -> Any:
     return option("--draws", default=default, type=int, metavar="N", help=whose)
 
