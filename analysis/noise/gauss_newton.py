@@ -59,7 +59,10 @@ class GaussNewton(Curvature):
         here = (seed, [w._version for w in weights], self.objective.model.training, *batches)
         if self.known is None or not is_same(self.known[0], here):
             self.known = None  # the old graphs go before new ones come
-            self.known = here, [Linear.of(self.objective, b, seed + i) for i, b in enumerate(batches)]
+            self.known = (
+                here,
+                [Linear.of(self.objective, b, seed + i) for i, b in enumerate(batches)],
+            )
         return self.known[1]
 
 
