@@ -87,8 +87,8 @@ def branch(
 
     ``progress`` is called with ("train", updates), ("draw", draws of a point's cost) and ("fork",
     forks that ended). ``jobs`` draws and forks run at a time, on the joblib backend that is active.
-    A study that was stopped goes on with ``resume=True`` where it was, with any number of jobs. Raises
-    ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
+    A study that was stopped goes on with ``resume=True`` where it was, with any number of jobs.
+    Raises ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
     """
     folder, device = Folder(out), torch.device(study.device)
     task = find_task(study.task, study.options)
