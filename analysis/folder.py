@@ -128,7 +128,7 @@ def kept_dtype(run: Path, rows: pd.DataFrame) -> torch.dtype:
     """
     if "x_bytes" in rows and rows["x_bytes"].notna().any():
         line = rows[rows["x_bytes"].notna()].iloc[-1]
-        return WIDTHS[int(line["x_bytes"] / (line["rows"] * line["p"]))]
+        return WIDTHS[round(line["x_bytes"] / (line["rows"] * line["p"]))]
     if not Folder(run).provenance.exists():
         raise ValueError(
             f"nothing in {run} says in which precision X is kept; give --precision, or measure"

@@ -83,7 +83,7 @@ def add_later(rows: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in LATER if name not in rows]
     if not missing or not {"minibatch_row", "alpha", "grad_sq"} <= set(rows):
         return rows
-    known: dict[str, object] = {"batches": 1}
+    known: dict[str, Any] = {"batches": 1}
     if "x_bytes" in rows:
         known["share"] = rows["kept_bytes"] / rows["x_bytes"]
     return rows.assign(**{name: known.get(name, math.nan) for name in missing})

@@ -7,13 +7,23 @@ from sketchvar.estimators import catalog
 from sketchvar.estimators.catalog import *  # noqa: F403
 from sketchvar.estimators.catalog import CATALOG, build
 from sketchvar.estimators.choice import Choice, choices
-from sketchvar.estimators.coarse import Coarse, Generators, HotColumns, LargestEntries, LowRank
+from sketchvar.estimators.coarse import (
+    Coarse,
+    Generators,
+    HotColumns,
+    LargestEntries,
+    LowRank,
+    NearestRounding,
+    SubtokenDirections,
+)
 from sketchvar.estimators.empirical import Empirical, Measured, empirical
 from sketchvar.estimators.estimator import Compressed, Estimator, estimate
 from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.layers.convert import Conversion, sketch_linears, unsketch
 from sketchvar.estimators.layers.linear import SketchedConv2d, SketchedLinear
 from sketchvar.estimators.layers.predicted import counting
+from sketchvar.estimators.layers.samples import tell_samples
+from sketchvar.estimators.metric import Kronecker
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.rates import rate_for
 from sketchvar.estimators.residual import Shrunk
@@ -31,14 +41,17 @@ __all__ = [
     "Generators",
     "GroupedRows",
     "HotColumns",
+    "Kronecker",
     "LargestEntries",
     "LowRank",
     "Measured",
     "Moments",
+    "NearestRounding",
     "RowSketch",
     "Shrunk",
     "SketchedConv2d",
     "SketchedLinear",
+    "SubtokenDirections",
     "build",
     "choices",
     "counting",
@@ -48,6 +61,7 @@ __all__ = [
     "rate_for",
     "sketch_linears",
     "spell",
+    "tell_samples",
     "unsketch",
 ]
 __all__ += [

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sketchvar.estimators.estimator import Compressed, Estimator, Traits
 from sketchvar.estimators.floating import GridRounding
-from sketchvar.estimators.moments import Moments, row_sq, total_sq
+from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.seeds import fold
 
@@ -24,6 +24,7 @@ class BothRounded(Estimator):
     Variance: ‖X̃ᵀỸ − G‖² + Σᵢ (‖ỹᵢ‖²eᵢ + ‖x̃ᵢ‖²dᵢ + eᵢdᵢ), of the rotated pair where tokens are
     mixed; the first part is the bias, zero unless a side is rounded to the nearest. Bytes: those of
     ``of_x``. Time: that of both and 2npq.
+    Use: to see what the weight gradient of FP8 or FP4 training adds.
     Source: NVIDIA 2025, https://arxiv.org/abs/2509.25149, whose recipe has X to the nearest and Y
     at random; the variance is derived here.
     """
@@ -60,17 +61,18 @@ class BothRounded(Estimator):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         x, y = m.pair
-        e, d = self.of_x.row_errors(x), self.of_y.row_errors(y)
-        x_sq = row_norms_sq(self.of_x, mean_of(self.of_x, x))
-        y_sq = row_norms_sq(self.of_y, mean_of(self.of_y, y))
-        return self.bias_sq(m) + (y_sq * e + x_sq * d + e * d).sum()
+        e = m.metric.x_errors(self.of_x.errors(x), self.of_x.basis(x))
+        d = m.metric.y_errors(self.of_y.errors(y), self.of_y.basis(y))
+        x_mean, y_mean = mean_of(self.of_x, x), mean_of(self.of_y, y)
+        x_sq, y_sq = m.metric.sides(mixed(self.of_x, x_mean), mixed(self.of_y, y_mean))
+        return self.bias_sq(m) + (y_sq * e + x_sq * d + e * d).sum(dtype=torch.float64)
 
     def bias_sq(self, m: Moments) -> Float[Tensor, ""]:
         """‖E Ĝ − G‖²_F."""
         if not self.traits.biased:
             return torch.zeros_like(m.D)
         x, y = m.pair
-        return total_sq(mean_of(self.of_x, x).T @ mean_of(self.of_y, y) - m.G)
+        return m.metric.norm_sq(mean_of(self.of_x, x).T @ mean_of(self.of_y, y) - m.G)
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return self.of_x.kept_bytes(n, p, dtype)
@@ -87,6 +89,6 @@ def mean_of(rounding: Rounding, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]
     return rounding.restore(rounding.compress(x, 0), x.dtype) if rounding.traits.biased else x
 
 
-def row_norms_sq(rounding: Rounding, x: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
-    """‖xᵢ‖², of the rows as they are mixed."""
-    return rounding.row_norms_sq(x) if isinstance(rounding, GridRounding) else row_sq(x)
+def mixed(rounding: Rounding, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+    """X with its rows as they are mixed."""
+    return rounding.mixed(x) if isinstance(rounding, GridRounding) else x

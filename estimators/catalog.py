@@ -13,7 +13,15 @@ from torch import Tensor
 
 from sketchvar.estimators.both import BothRounded
 from sketchvar.estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
-from sketchvar.estimators.coarse import Generators, HotColumns, LargestEntries, LowRank
+from sketchvar.estimators.coarse import (
+    Generators,
+    HotColumns,
+    LargestEntries,
+    LowRank,
+    NearestRounding,
+    SubtokenDirections,
+)
+from sketchvar.estimators.columns import NormColumns
 from sketchvar.estimators.combine import Centered, Then, change_innermost, innermost
 from sketchvar.estimators.countsketch import CountSketch, SparseSign
 from sketchvar.estimators.dense import Gaussian, Rademacher
@@ -27,6 +35,7 @@ from sketchvar.estimators.principal import PrincipalFeatures
 from sketchvar.estimators.priority import PriorityRows
 from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.residual import Residual
+from sketchvar.estimators.row_bits import RowBits
 from sketchvar.estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 
 # Names are spellings (see spelling.py) with no rate: "gaussian" stands for gaussian:0.1,
@@ -60,16 +69,20 @@ CATALOG: dict[str, Callable[..., Estimator]] = {
     "feature-rademacher": partial(FeatureProjection, distribution=Rademacher),
     "feature-columns": partial(FeatureProjection, distribution=UniformRows),
     "feature-haar": partial(FeatureProjection, distribution=Haar),
+    "norm-columns": NormColumns,
     "principal-features": PrincipalFeatures,
     "sampled-entries": SampledEntries,
     "largest-entries": partial(Residual, coarse=LargestEntries),
     "hot-columns": partial(Residual, coarse=HotColumns),
     "low-rank": partial(Residual, coarse=LowRank),
     "generators": partial(Residual, coarse=Generators),
+    "subtoken-directions": partial(Residual, coarse=SubtokenDirections),
+    "nearest-rounding": partial(Residual, coarse=NearestRounding),
     "rounding:1": partial(StochasticRounding, 1),
     "rounding:2": partial(StochasticRounding, 2),
     "rounding:4": partial(StochasticRounding, 4),
     "rounding:8": partial(StochasticRounding, 8),
+    "row-bits:2": partial(RowBits, 2),
     "rounding-rotated:2": partial(StochasticRounding, 2, rotate=True),
     "nvfp4": partial(GridRounding, grid="e2m1", block=16, scale="e4m3"),
     "nvfp4-nearest": partial(GridRounding, grid="e2m1", block=16, scale="e4m3", nearest=True),

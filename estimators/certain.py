@@ -13,7 +13,7 @@ from sketchvar.estimators.designs import (
     draw_independently,
 )
 from sketchvar.estimators.estimator import Traits
-from sketchvar.estimators.moments import Moments, total_sq
+from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.sampling import SampledRows, normalize
 from sketchvar.estimators.seeds import generator
 
@@ -27,8 +27,10 @@ class BernoulliRows(SampledRows):
     bytes: ``kept_bytes`` is their mean (less where fewer than k rows are not zero). Choosing them
     synchronises the device.
     Variance: Σ (1/πᵢ − 1)‖xᵢ‖²‖yᵢ‖²; 0 at rate 1. Bytes: k(p + 4 bytes of row number) in the mean.
-    Time: 2kpq and one read of X. Source: Adelman, Levy, Hakimi, Silberstein 2021 (Bernoulli-CRS),
-    https://arxiv.org/abs/1805.08079.
+    Time: 2kpq and one read of X.
+    Use: where the number of rows may vary; else PriorityRows.
+    Source: Adelman, Levy, Hakimi, Silberstein 2021 (Bernoulli-CRS),
+    https://arxiv.org/abs/1805.08079; Wang et al. 2024 (VCAS), https://arxiv.org/abs/2402.17227.
     """
 
     traits = Traits(varying_size=True)
@@ -50,10 +52,8 @@ class BernoulliRows(SampledRows):
         return Sample(rows, 1 / pi[rows])
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        products = m.x_sq * m.y_sq
-        return torch.where(
-            products == 0, 0.0, products * (1 / self.inclusion(m.x_sq.sqrt()) - 1)
-        ).sum()
+        lost = m.rows_sq * (1 / self.inclusion(m.x_sq.sqrt()) - 1)
+        return torch.where(m.rows_sq == 0, 0.0, lost).sum()
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return 1 / self.inclusion(norms)
@@ -68,6 +68,7 @@ class WinnerTakeAllRows(SampledRows):
     wins just where ``BernoulliRows`` would keep it for certain. At rate 1 all win.
     Variance: f (Σ_others ‖xᵢ‖²‖yᵢ‖²/ϖᵢ − ‖G_others‖²), f as in ``NormRows`` for k − t of n −
     t rows. Bytes and time as ``NormRows``, and a sort of norms; choosing t synchronises the device.
+    Use: where a few rows are much larger than all others.
     Source: Liu et al. 2023 (WTA-CRS), https://arxiv.org/abs/2305.15265.
     """
 
@@ -85,7 +86,7 @@ class WinnerTakeAllRows(SampledRows):
         order, t, others = self.split(m.x_sq.sqrt())
         if t == m.n:
             return torch.zeros_like(m.D)
-        products = (m.x_sq * m.y_sq)[order][t:]
+        products = m.rows_sq[order][t:]
         terms = torch.where(products == 0, 0.0, products / others)
         lost = terms.sum() - (sum_sq_without(m, order[:t]) if t else m.C)
         return lost.clamp(min=0) * self.factor(m.n, t)
@@ -121,6 +122,7 @@ class TopRows(SampledRows):
     Variance: none, so E‖Ĝ − G‖² is all bias, ‖G_forgotten‖²: it does not average out over steps. 0
     at rate 1.
     Bytes and time as ``NormRows``.
+    Use: to see what a bias does; WinnerTakeAllRows has none.
     Source: Adelman, Levy, Hakimi, Silberstein 2021 (top-k without scaling),
     https://arxiv.org/abs/1805.08079.
     """
@@ -175,6 +177,6 @@ def sum_sq_without(m: Moments, rows: Int[Tensor, " k"]) -> Float[Tensor, ""]:
     """
     x, y = m.pair
     if 2 * rows.shape[0] <= m.n:
-        return total_sq(m.G - x[rows].T @ y[rows])
+        return m.metric.norm_sq(m.G - x[rows].T @ y[rows])
     others = torch.ones(m.n, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
-    return total_sq(x[others].T @ y[others])
+    return m.metric.norm_sq(x[others].T @ y[others])

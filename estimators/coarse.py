@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.estimators.estimator import check_rate, kept_count
-from sketchvar.estimators.moments import row_sq, wide
+from sketchvar.estimators.estimator import SEED_BYTES, check_rate, kept_count
+from sketchvar.estimators.kernels.rounding import round_and_pack, unpack_and_scale
+from sketchvar.estimators.norms import row_sq, wide
+from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.seeds import Generator
 
 PASSES = 2  # of subspace iteration
@@ -82,6 +84,76 @@ class HotColumns(Coarse):
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return kept_count(self.rate, p) * (n * dtype.itemsize + 4)
+
+
+@dataclass(frozen=True)
+class NearestRounding(Coarse):
+    """X rounded to the nearest of 2^bits even steps in each row, bits the most of 1, 2, 4 and 8
+    that are a ``rate`` of 32 (and 1 for less), with the ends of each row's grid.
+    """
+
+    tensors = 3
+
+    @property
+    def bits(self) -> int:
+        """Of an entry."""
+        return max((b for b in BITS if b <= 32 * self.rate), default=1)
+
+    def keep(self, x: Float[Tensor, "n p"]) -> tuple[Tensor, ...]:
+        low, step = self.rounding.grid(x)
+        return round_and_pack(x, low, step, self.bits, lambda f: f >= 0.5), low, step
+
+    def rebuild(
+        self, kept: tuple[Tensor, ...], shape: tuple[int, int], dtype: torch.dtype
+    ) -> Float[Tensor, "n p"]:
+        packed, low, step = kept
+        return unpack_and_scale(packed, low, step, self.bits, shape[1]).to(dtype)
+
+    @property
+    def rounding(self) -> StochasticRounding:
+        """The estimator with the same grid."""
+        return StochasticRounding(self.bits)
+
+    def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
+        return self.rounding.kept_bytes(n, p, dtype) - SEED_BYTES
+
+
+@dataclass(frozen=True)
+class SubtokenDirections(Coarse):
+    """Each row cut into sub-tokens of 1/rate features, of which the coordinate along one direction
+    is kept, and the direction of each place: nearly that of the largest singular value (2024,
+    VeLoRA, https://arxiv.org/abs/2405.17991, which takes the mean sub-token of the first batch).
+    """
+
+    def size(self, p: int) -> int:
+        """Features of a sub-token; the last is filled up by zeros."""
+        return max(1, min(p, round(1 / self.rate)))
+
+    def cut(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n places size"]:
+        """The sub-tokens in float32 or wider."""
+        size = self.size(x.shape[1])
+        padded = torch.nn.functional.pad(wide(x), (0, -x.shape[1] % size))
+        return padded.reshape(x.shape[0], padded.shape[1] // size, size)
+
+    def keep(self, x: Float[Tensor, "n p"]) -> tuple[Tensor, ...]:
+        z = self.cut(x).transpose(0, 1)  # places × n × size
+        g = Generator()
+        g.manual_seed(0)
+        d = g.normals(1, z.shape[2], 1).to(z).expand(z.shape[0], -1, -1)
+        for _ in range(2 * PASSES):
+            d = torch.linalg.qr(z.mT @ (z @ d)).Q
+        return (z @ d)[:, :, 0].T.to(x.dtype).contiguous(), d[:, :, 0].contiguous()
+
+    def rebuild(
+        self, kept: tuple[Tensor, ...], shape: tuple[int, int], dtype: torch.dtype
+    ) -> Float[Tensor, "n p"]:
+        along, directions = kept
+        z = along.to(directions.dtype)[:, :, None] * directions
+        return z.flatten(1)[:, : shape[1]].to(dtype)
+
+    def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
+        size = self.size(p)
+        return -(-p // size) * (n * dtype.itemsize + size * max(dtype.itemsize, 4))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from sketchvar.estimators.estimator import (
     Traits,
 )
 from sketchvar.estimators.exact import Exact
-from sketchvar.estimators.moments import CHUNK, Moments, column_mean, row_sq, total_sq, wide
+from sketchvar.estimators.moments import CHUNK, Moments
+from sketchvar.estimators.norms import column_mean, row_sq, wide
 from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.seeds import fold
 
@@ -31,6 +32,7 @@ class Centered(Estimator):
     Variance: that of ``inner`` on the centred pair; far less where the rows share a large mean.
     Bytes: those of ``inner`` and p in float32 (float64 for such an X). Time: that of ``inner`` and
     reads of X and Y.
+    Use: around any sketch or rounding of activations, which share a mean; it costs one row.
     Source: derived in this project; a control variate as in Owen 2013,
     https://artowen.su.domains/mc/, §8.9.
 
@@ -92,6 +94,7 @@ class Then(Estimator):
     grid grows with the weight; else there is no closed form.
     Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group. Time: that of
     both.
+    Use: to keep more rows, or features, for the same bytes.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX.
     """
 
@@ -129,7 +132,7 @@ class Then(Estimator):
                 f"{self} has no closed form of its variance; measure it by empirical(estimator, x,"
                 " y, draws, seed)"
             )
-        each = m.y_sq * self.second.expected_errors(m)
+        each = self.second.expected_errors(m)
         rounding = torch.where(each == 0, 0.0, each * self.first.weights_sq(m.x_sq.sqrt())).sum()
         return self.first.variance(m) + rounding
 
@@ -158,9 +161,9 @@ def center_moments(m: Moments) -> Moments:
             torch.cat([row_sq(rows - mean) for rows in t.split(CHUNK)])
             for t, mean in ((x, x_mean), (y, y_mean))
         )
-        left = total_sq(m.G - torch.outer(m.n * x_mean, y_mean))
+        left = m.metric.norm_sq(m.G - torch.outer(m.n * x_mean, y_mean))
         C = left if left > DIGITS_LEFT * m.C else None
-        return Moments(m.p, m.q, x_sq, y_sq, C, pair=lambda: (x - x_mean, y - y_mean))
+        return Moments(m.p, m.q, x_sq, y_sq, C, lambda: (x - x_mean, y - y_mean), m.metric)
 
     return m.once("centered", make)
 

@@ -28,9 +28,11 @@ class CountSketch(RowSketch[Buckets]):
     Variance: (Q + C − 2D) Σ_j b_j(b_j − 1) / (n(n − 1)) for bucket sizes b_j, 0 at rate 1;
     unbalanced (Q + C − 2D) / k.
     Bytes: k·p. Time: 2kpq and one read of X and of Y.
+    Use: the first among sums of rows: the variance of SRHT in the time of a copy; in Centered
+    where rows share a mean.
     Source: Charikar, Chen, Farach-Colton 2002, https://doi.org/10.1007/3-540-45465-9_59; the
-    balanced partition, which removes the variance of the bucket sizes, is derived in this project's
-    tests, and used by BASIS 2026, https://arxiv.org/abs/2604.16324, whose norm factors bias it.
+    balanced partition, which removes the variance of the bucket sizes: BASIS 2026,
+    https://arxiv.org/abs/2604.16324, whose norm factors bias it; its variance is derived here.
 
     >>> CountSketch(rate=0.25).compress(torch.ones(8, 3), seed=0).tensors[0].shape
     torch.Size([2, 3])
@@ -67,6 +69,7 @@ class SparseSign(RowSketch[Buckets]):
     nonzeros make bad draws rarer but not the variance smaller. s = 1 is
     ``CountSketch(balanced=False)``; s = k is ``Rademacher``.
     Variance: (Q + C − 2D) / k for any s. Bytes: k·p. Time: 2kpq and s reads of X and of Y.
+    Use: to see that more nonzeros than one take more time and buy no variance.
     Source: Nelson and Nguyễn 2013 (OSNAP), https://arxiv.org/abs/1211.1002.
     """
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sketchvar.estimators.estimator import Estimator, as_tensors, check_pair
-from sketchvar.estimators.moments import wide
+from sketchvar.estimators.metric import Metric, as_metric
+from sketchvar.estimators.norms import wide
 from sketchvar.estimators.seeds import fold
 
 
@@ -38,9 +39,16 @@ class Empirical(NamedTuple):
     variance: Measured
 
 
-def empirical(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int) -> Empirical:
+def empirical(
+    estimator: Estimator,
+    x: Tensor,
+    y: Tensor,
+    draws: int,
+    seed: int,
+    weights: Tensor | Metric | None = None,
+) -> Empirical:
     """Measure mean and variance of ``estimator`` on X (n × p), Y (n × q) over a fixed number of
-    draws; sums in float64.
+    draws, the variance in the metric of ``weights`` as ``Moments.of`` takes them; sums in float64.
 
     >>> from sketchvar.estimators import UniformRows
     >>> seen = empirical(UniformRows(0.5), torch.eye(8), torch.eye(8), draws=100, seed=0).variance
@@ -58,12 +66,12 @@ def empirical(estimator: Estimator, x: Tensor, y: Tensor, draws: int, seed: int)
         )
     exact = (wide(x).T @ wide(y)).double()
     total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
-    errors = []
+    errors, metric = [], as_metric(weights, *exact.shape)
     for i in range(draws):
         error = estimator.contract(estimator.compress(x, fold(seed, i)), y).double() - exact
         total += error
         squares += error.square()
-        errors.append(error.square().sum())
+        errors.append(metric.norm_sq(error))
     mean = total / draws
     spread = ((squares - draws * mean.square()).clamp(min=0) / (draws - 1) / draws).sqrt()
     each = torch.stack(errors)

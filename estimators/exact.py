@@ -14,7 +14,9 @@ from sketchvar.estimators.moments import Moments
 class Exact(KeepsRows):
     """Keeps X itself: Ĝ = XᵀY.
 
-    Variance: 0. Bytes: n·p. Time: 2npq. What every framework does; the baseline of everything else.
+    Variance: 0. Bytes: n·p. Time: 2npq.
+    Use: as the control of everything else.
+    Source: what every framework does.
     """
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:

@@ -15,7 +15,8 @@ from sketchvar.estimators.estimator import (
     Traits,
     check_rate,
 )
-from sketchvar.estimators.moments import Moments, row_sq
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import row_sq
 from sketchvar.estimators.sketch import RowSketch
 
 
@@ -29,6 +30,8 @@ class FeatureProjection(KeepsMatrix):
     Ĝ − G = (RRᵀ − I)G, it is that of sketching the rows of the pair (I, G). Proportional to ‖G‖²,
     it does not fall as the batch grows.
     Bytes: n·r. Time: 2npr + 2nrq + 4p²r, less for a fast R.
+    Use: where rows are few and features many; its noise costs less of the loss than its
+    variance says.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX; the variance is
     derived here.
     """
@@ -81,13 +84,17 @@ def feature_moments(m: Moments) -> Moments:
     """Moments of (I, G): as Ĝ − G = (RRᵀ − I)G, to project features by R is to sketch the rows of
     that pair by R.
 
-    Where only C is known it is spread over the rows of G evenly, which leaves the D of that pair,
-    C, as it is.
+    That pair has n = p, Q = pC and D = C; without G no more is known of it.
     """
 
     def make() -> Moments:
-        g_sq = row_sq(m.G) if m.has_pair else m.C.expand(m.p) / max(m.p, 1)
-        pair = (lambda: (torch.eye(m.p).to(m.G), m.G)) if m.has_pair else None
-        return Moments(m.p, m.q, torch.ones_like(g_sq), g_sq, C=m.C, pair=pair)
+        if m.plain and not m.has_pair:
+            return Moments.of_sums(m.p, m.p, m.q, m.p * m.C, m.C, m.C)
+        g_sq = row_sq(m.G)
+
+        def pair() -> tuple[Tensor, Tensor]:
+            return torch.eye(m.p).to(m.G), m.G
+
+        return Moments(m.p, m.q, torch.ones_like(g_sq), g_sq, C=m.C, pair=pair, metric=m.metric)
 
     return m.once("features", make)

@@ -18,7 +18,8 @@ from sketchvar.estimators.grids import (
     locate,
 )
 from sketchvar.estimators.kernels import blockwise_hadamard, pack, unpack
-from sketchvar.estimators.moments import Moments, row_sq, total_sq, wide
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import wide
 from sketchvar.estimators.seeds import Generator, generator
 
 AXES = ("features", "tokens")
@@ -41,6 +42,7 @@ class GridRounding(Estimator):
     value instead, of a tie to the even one: biased, the same every time.
     Variance: Σᵢ ‖yᵢ‖² Σⱼ (xᵢⱼ − aᵢⱼ)(bᵢⱼ − xᵢⱼ), of the rotated pair; with ``nearest`` it is all
     bias, ‖(X̃ − X)ᵀY‖². Bytes: n·p·4/8, or 8/8, and the scales. Time: 2npq, a search in the grid.
+    Use: to see what FP8 or FP4 adds; for memory alone StochasticRounding.
     Source: NVIDIA 2025, https://arxiv.org/abs/2509.25149 (NVFP4); Rouhani et al. 2023,
     https://arxiv.org/abs/2310.10537 (MX); Chmiel et al. 2021, https://arxiv.org/abs/2112.10769
     (LUQ); Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (NF4).
@@ -120,37 +122,43 @@ class GridRounding(Estimator):
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         if self.nearest:
             return self.bias_sq(m)
-        return self.row_norms_sq(m.pair[1]) @ self.expected_errors(m)
+        x, y = m.pair
+        mixed = self.mixed(y) if self.mixes_tokens else None
+        return m.weigh(self.errors(x), self.basis(x), mixed).sum()
 
     def bias_sq(self, m: Moments) -> Float[Tensor, ""]:
         """‖E Ĝ − G‖²_F: of rounding to the nearest ‖(X̃ − X)ᵀY‖², else zero."""
         if not self.nearest:
             return torch.zeros_like(m.D)
         x, y = m.pair
-        return total_sq((self.restore(self.compress(x, 0), x.dtype) - x).T @ y)
+        return m.metric.norm_sq((self.restore(self.compress(x, 0), x.dtype) - x).T @ y)
 
-    def expected_errors(self, m: Moments) -> Float[Tensor, " n"]:
-        """``row_errors`` of the pair's X, computed once however many closed forms need it."""
-        return m.once(("errors", self), lambda: self.row_errors(m.pair[0]))
-
-    def row_errors(self, x: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
-        """E‖x̂ᵢ − xᵢ‖² of each row, along tokens of each rotated row, in float64: Σⱼ (x − a)(b − x)
-        at random, 0 for the nearest, which has no variance.
+    def errors(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+        """The expected squared error of each entry, of those that are mixed where some are:
+        (x − a)(b − x) at random, 0 for the nearest, which has no variance.
         """
         z = self.turn(x)
         if self.nearest:
-            return z.new_zeros(x.shape[0], dtype=torch.float64)
+            return z.new_zeros(x.shape)
         kept = SCALES[self.scale].write(self.need(z))
         scale = SCALES[self.scale].read(*kept, dtype=z.dtype)
         _, above, below = locate(self.scaled(z, kept), levels_of(self.grid, z.dtype, z.device))
         errors = (above * below * scale.square()[:, :, None]).flatten(1)[:, : z.shape[1]]
-        return errors.sum(1 if self.axis == "features" else 0, dtype=torch.float64)
+        return errors if self.axis == "features" else errors.T
 
-    def row_norms_sq(self, y: Float[Tensor, "n q"]) -> Float[Tensor, " n"]:
-        """‖yᵢ‖², of the rows as they are mixed along tokens."""
-        if self.axis == "features" or self.rotate is None:
-            return row_sq(y)
-        return row_sq(self.turn(y).T)
+    def basis(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "p p"] | None:
+        """R where it is the features of XR that are rounded."""
+        mixes = self.axis == "features" and self.rotate is not None
+        return self.turn(torch.eye(x.shape[1]).to(x)) if mixes else None
+
+    def mixed(self, y: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
+        """Y with its rows as they are mixed along tokens."""
+        return self.turn(y).T if self.mixes_tokens else y
+
+    @property
+    def mixes_tokens(self) -> bool:
+        """Whether its errors are those of rows that several tokens are mixed in."""
+        return self.axis == "tokens" and self.rotate is not None
 
     def turn(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "rows columns"]:
         """X in float32 or wider, mixed, with its axis from left to right."""

@@ -8,9 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sketchvar.estimators.metric import EUCLIDEAN, Metric, as_metric
+from sketchvar.estimators.norms import row_sq, wide
+
 CHUNK = 256  # rows at a time where a copy is made: it stays in the cache
 
 T = TypeVar("T")
+
+
+class UnknownStatistic(ValueError):
+    """Moments were asked for what they were made without."""
 
 
 class Moments:
@@ -25,6 +32,10 @@ class Moments:
     Build one with ``Moments.of(x, y)``, or from row norms and C where the pair itself is gone (a
     probe's case). A statistic that one estimator alone needs stands with that estimator and is
     kept here by ``once``.
+
+    In another ``metric`` than the Euclidean one ‖·‖² of a p × q matrix is that of the metric, so
+    that Q is the sum of ‖xᵢyⱼᵀ‖² and D that of ``rows_sq``; ``x_sq`` and ``y_sq``, by which rows
+    are sampled, stay as they are. Without the pair Q and ``rows_sq`` have to be given then.
     """
 
     def __init__(
@@ -35,6 +46,9 @@ class Moments:
         y_sq: Float[Tensor, " n"],
         C: Float[Tensor, ""] | None = None,
         pair: tuple[Tensor, Tensor] | Callable[[], tuple[Tensor, Tensor]] | None = None,
+        metric: Metric = EUCLIDEAN,
+        Q: Float[Tensor, ""] | None = None,
+        rows_sq: Float[Tensor, " n"] | None = None,
     ) -> None:
         if x_sq.shape != y_sq.shape or x_sq.ndim != 1:
             raise ValueError(
@@ -49,20 +63,64 @@ class Moments:
         self.x_sq, self.y_sq = x_sq.double(), y_sq.double()
         self._pair = pair
         self._once: dict[Hashable, Any] = {}
-        if C is not None:
-            self.C = C.double()  # takes the place of the cached property
+        self.metric = metric
+        known = {"C": C, "Q": Q, "rows_sq": rows_sq}
+        # take the places of the cached properties
+        vars(self).update({name: t.double() for name, t in known.items() if t is not None})
 
     @classmethod
-    def of(cls, x: Float[Tensor, "n p"], y: Float[Tensor, "n q"]) -> "Moments":
+    def of(
+        cls,
+        x: Float[Tensor, "n p"],
+        y: Float[Tensor, "n q"],
+        weights: Float[Tensor, "p q"] | Metric | None = None,
+    ) -> "Moments":
         """Build the moments of a pair, which is kept (by reference) for the statistics that need
         all of it. NumPy arrays are taken too.
 
         >>> m = Moments.of(torch.eye(2), torch.ones(2, 3))
         >>> print(f"Q = {m.Q:g}, C = {m.C:g}, D = {m.D:g}, alpha = {m.alpha:g}")
         Q = 12, C = 6, D = 6, alpha = 0.5
+
+        ``weights`` W ≥ 0, p × q as G, the transpose of a layer's weight, ask for the diagonal
+        metric Σ Wⱼₖ (Ĝ − G)²ⱼₖ, a ``Kronecker`` for that one. Every closed form is then exact in
+        it, at the price of a product or two more.
+
+        >>> m = Moments.of(torch.eye(2), torch.ones(2, 3), torch.tensor([[1.0, 0, 0], [0, 0, 2]]))
+        >>> print(f"Q = {m.Q:g}, C = {m.C:g}, D = {m.D:g}")
+        Q = 6, C = 3, D = 3
+
+        Raises ValueError for weights of another shape, negative or not finite.
         """
         x, y = torch.as_tensor(x), torch.as_tensor(y)
-        return cls(x.shape[1], y.shape[1], row_sq(x), row_sq(y), pair=(x, y))
+        p, q = x.shape[1], y.shape[1]
+        metric = as_metric(weights, p, q)
+        return cls(p, q, row_sq(x), row_sq(y), pair=(x, y), metric=metric)
+
+    @classmethod
+    def of_sums(
+        cls,
+        n: int,
+        p: int,
+        q: int,
+        Q: Float[Tensor, "*some"],
+        C: Float[Tensor, "*some"],
+        D: Float[Tensor, "*some"],
+    ) -> "Moments":
+        """Build moments of any number of pairs at once, of which no more is known than this; what
+        else a closed form asks for raises UnknownStatistic.
+        """
+        m = cls.__new__(cls)
+        m.n, m.p, m.q, m._pair, m._once, m.metric = n, p, q, None, {}, EUCLIDEAN
+        m.Q, m.C, m.D = Q, C, D
+        return m
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("x_sq", "y_sq"):
+            raise UnknownStatistic(
+                f"these moments hold Q, C and D only, and not {name} of each row"
+            )
+        raise AttributeError(f"Moments has no attribute {name!r}")
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
@@ -70,7 +128,7 @@ class Moments:
         pair.
         """
         if self._pair is None:
-            raise ValueError(
+            raise UnknownStatistic(
                 "these moments hold row norms only and this closed form needs X and Y; build them"
                 " with Moments.of(x, y)"
             )
@@ -88,6 +146,45 @@ class Moments:
             self._once[key] = make()
         return self._once[key]
 
+    @property
+    def plain(self) -> bool:
+        """Whether the metric is the Euclidean one."""
+        return self.metric is EUCLIDEAN
+
+    def weigh(
+        self,
+        errors: Float[Tensor, "n p"],
+        basis: Float[Tensor, "p p"] | None = None,
+        y: Float[Tensor, "n q"] | None = None,
+    ) -> Float[Tensor, " n"]:
+        """E‖δᵢyᵢᵀ‖² of each row, for independent errors δ of X, in ``basis`` where features are
+        mixed, whose squares are expected to be ``errors``; ``y`` in place of Y where rows are.
+        """
+        y_side = self.y_side if y is None else self.metric.y_side(y, y)
+        return (self.metric.x_errors(errors, basis) * y_side).sum(1, dtype=torch.float64)
+
+    @property
+    def x_side(self) -> Float[Tensor, "n r"]:
+        """What the rows of X bring to ‖xᵢyⱼᵀ‖² = Σ_r ``x_side`` · ``y_side``."""
+        if self.plain:
+            return self.x_sq[:, None]
+        x, _ = self.pair
+        return self.metric.x_side(x, x)
+
+    @cached_property
+    def y_side(self) -> Float[Tensor, "n r"]:
+        if self.plain:
+            return self.y_sq[:, None]
+        _, y = self.pair
+        return self.metric.y_side(y, y)
+
+    @cached_property
+    def rows_sq(self) -> Float[Tensor, " n"]:
+        """‖xᵢyᵢᵀ‖² of each row."""
+        if self.plain:
+            return self.x_sq * self.y_sq
+        return (self.x_side * self.y_side).sum(1, dtype=torch.float64)
+
     @cached_property
     def G(self) -> Float[Tensor, "p q"]:
         x, y = self.pair
@@ -95,52 +192,23 @@ class Moments:
 
     @cached_property
     def C(self) -> Float[Tensor, ""]:
-        return total_sq(self.G)
+        return self.metric.norm_sq(self.G)
 
     @cached_property
     def Q(self) -> Float[Tensor, ""]:
-        return self.x_sq.sum() * self.y_sq.sum()
+        if self.plain:
+            return self.x_sq.sum() * self.y_sq.sum()
+        return self.metric.total(*self.pair)
 
     @cached_property
     def D(self) -> Float[Tensor, ""]:
-        return self.x_sq @ self.y_sq
+        return self.x_sq @ self.y_sq if self.plain else self.rows_sq.sum()
 
     @cached_property
     def L(self) -> Float[Tensor, ""]:
-        return self.x_sq.sqrt() @ self.y_sq.sqrt()
+        return self.x_sq.sqrt() @ self.y_sq.sqrt() if self.plain else self.rows_sq.sqrt().sum()
 
     @cached_property
     def alpha(self) -> Float[Tensor, ""]:
         """C / Q in [0, 1]: how far the rows' outer products align. NaN for a zero X or Y."""
         return self.C / self.Q
-
-
-def total_sq(t: Tensor) -> Float[Tensor, ""]:
-    """Sum of the squares of all entries, in float64."""
-    return torch.linalg.vector_norm(t, dtype=torch.float64).square()
-
-
-def column_mean(t: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-    """Mean row in float32 or wider; zero for no rows."""
-    return wide(t).sum(0) / max(t.shape[0], 1)
-
-
-def wide(t: Tensor) -> Tensor:
-    """``t`` in float32 if it is narrower: squares overflow in float16 and lose digits in
-    bfloat16.
-    """
-    return t.float() if t.element_size() < 4 else t
-
-
-def row_sq(t: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """Squared norms of the rows in float64, accumulated in float32 or wider."""
-    return norm(t, dim=-1).double().square()
-
-
-def norm(t: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """Euclidean norm over ``dim`` (or of all entries), accumulated in float32 or wider without a
-    wide copy.
-    """
-    return torch.linalg.vector_norm(
-        t, dim=dim, dtype=torch.float32 if t.element_size() < 4 else t.dtype
-    )

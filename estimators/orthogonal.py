@@ -30,6 +30,7 @@ class SRHT(RowSketch[SignedRows]):
     Variance: (Q + C − 2D)(N − k) / (k(N − 1)); at rate 1 it is 0 only where n is a power of two.
     With replacement (Q + C − 2D) / k. Bytes: k·p. Time: 2kpq and two transforms of N log N per
     column.
+    Use: where a transform costs nothing; its variance is that of CountSketch.
     Source: Ailon and Chazelle 2009, https://doi.org/10.1137/060673096; Tropp 2011,
     https://arxiv.org/abs/1011.1595.
     """
@@ -67,6 +68,7 @@ class SubsampledDCT(RowSketch[SignedRows]):
     in κ_ab = n Σ_j u²_ja u²_jb, over all pairs of rows; here u²_ja = (1 + cos(π(2a + 1)j/n))/n for
     j > 0 sums to κ_ab = 1 − 1/n + [a = b]/2 + [a = b']/2.
     Bytes: k·p. Time: 2kpq and two real FFTs of n log n per column.
+    Use: to repeat the paper; its variance is near that of CountSketch.
     Source: Avron, Maymounkov, Toledo 2010, https://doi.org/10.1137/090767911; the variance is
     derived in this project.
     """
@@ -85,7 +87,7 @@ class SubsampledDCT(RowSketch[SignedRows]):
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         n, k = max(m.n, 1), max(self.k(m.n), 1)
-        middle = (m.x_sq * m.y_sq)[m.n // 2 : m.n // 2 + m.n % 2].sum()
+        middle = m.rows_sq[m.n // 2 : m.n // 2 + m.n % 2].sum()
         each = (
             (1 - 1 / n) * (m.Q + 2 * m.C - 3 * m.D)
             + (sum_mirrored(m) + 3 * m.D + middle) / 2
@@ -105,6 +107,7 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
     Variance: n[(n − k)Q + (nk + n − 2)C] / (k(n − 1)(n + 2)) − C; 0 at rate 1.
     Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing and orthonormalising n × k numbers twice, 4nk²
     in float64.
+    Use: as the standard of orthonormal sketches; SRHT and the cosine transform are faster.
     Source: the moments of Haar measure, Collins and Śniady 2006,
     https://arxiv.org/abs/math-ph/0402073.
     """
@@ -120,11 +123,15 @@ class Haar(RowSketch[Float[Tensor, "n k"]]):
         return (s.to(x.dtype).T @ x) * (n / max(k, 1)) ** 0.5
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        n, k = m.n, self.k(m.n)
-        if k == n:
-            return torch.zeros_like(m.D)
-        square = ((n - k) * m.Q + (n * k + n - 2) * m.C) * (n / (k * (n - 1) * (n + 2)))
-        return (square - m.C).clamp(min=0)
+        return haar_variance(m.n, self.k(m.n), m.Q, m.C)
+
+
+def haar_variance(n: int, k: int, Q: Float[Tensor, ""], C: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """That of k uniform orthonormal directions of n, for a pair with these Q and C."""
+    if k == n:
+        return torch.zeros_like(C)
+    square = ((n - k) * Q + (n * k + n - 2) * C) * (n / (k * (n - 1) * (n + 2)))
+    return (square - C).clamp(min=0)
 
 
 def sum_mirrored(m: Moments) -> Float[Tensor, ""]:
@@ -133,19 +140,19 @@ def sum_mirrored(m: Moments) -> Float[Tensor, ""]:
     """
 
     def make() -> Tensor:
-        x, y = m.pair
-        half = m.n // 2
-        norms = m.x_sq[:half] @ m.y_sq.flip(0)[:half] + m.y_sq[:half] @ m.x_sq.flip(0)[:half]
-        return norms + 4 * (mirror_products(x) @ mirror_products(y))
+        half, x_side, y_side = m.n // 2, m.x_side, m.y_side
+        norms = x_side[:half] * y_side.flip(0)[:half] + y_side[:half] * x_side.flip(0)[:half]
+        total = norms.sum(dtype=torch.float64)
+        x, y = (zip(*mirror(t), strict=True) for t in m.pair)
+        for of_x, of_y in zip(x, y, strict=True):
+            common = m.metric.x_side(*of_x) * m.metric.y_side(*of_y)
+            total += 4 * common.sum(dtype=torch.float64)
+        return total
 
     return m.once("sum over mirrored rows", make)
 
 
-def mirror_products(t: Float[Tensor, "n d"]) -> Float[Tensor, " half"]:
-    """⟨t_a, t_a'⟩ of each row a of the first half and a' = n − 1 − a, in float64."""
-    n, half = t.shape[0], t.shape[0] // 2
-    products = [t.new_zeros(0, dtype=torch.float64)]
-    for start in range(0, half, CHUNK):
-        end = min(start + CHUNK, half)
-        products.append(torch.linalg.vecdot(t[start:end], t[n - end : n - start].flip(0)).double())
-    return torch.cat(products)
+def mirror(t: Float[Tensor, "n d"]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The first half of the rows and the others from the end, some at a time."""
+    half = t.shape[0] // 2
+    return t[:half].split(CHUNK), t[t.shape[0] - half :].flip(0).split(CHUNK)

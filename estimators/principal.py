@@ -15,7 +15,9 @@ from sketchvar.estimators.estimator import (
     check_rate,
     kept_count,
 )
-from sketchvar.estimators.moments import Moments, total_sq, wide
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import wide
+from sketchvar.estimators.orthogonal import haar_variance
 from sketchvar.estimators.seeds import generator
 
 
@@ -25,8 +27,10 @@ class PrincipalFeatures(Estimator):
     complement, r₁ + r₂ = max(1, round(rate · p)), halves; Ĝ = (Q₁Q₁ᵀ + κQ₂Q₂ᵀ)G, κ = (p − r₁)/r₂.
 
     E Q₂Q₂ᵀ is r₂/(p − r₁) on the complement, so it is unbiased whatever Q₁.
-    Variance: (κ − 1)(C − ‖Q₁ᵀG‖²). Bytes: n(r₁ + r₂), and p·r₁ in float32. Time: 2nr(p + q), some
+    Variance: (κ − 1)(C − ‖Q₁ᵀG‖²); it is that of a ``Haar`` sketch of PG, P = I − Q₁Q₁ᵀ, in any
+    metric. Bytes: n(r₁ + r₂), and p·r₁ in float32. Time: 2nr(p + q), some
     products of X with Q₁ and two QR factorizations.
+    Use: where X is nearly of low rank.
     Source: 2026 (PRAC), https://arxiv.org/abs/2602.23111; the variance is derived here.
     """
 
@@ -68,8 +72,10 @@ class PrincipalFeatures(Estimator):
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         first, second = self.sizes(m.p)
         principal = principal_directions(m.pair[0], first)
-        outside = m.C - total_sq(principal.T @ m.G)
-        return outside.clamp(min=0) * ((m.p - first) / max(second, 1) - 1)
+        outside = m.G - principal @ (principal.T @ m.G)
+        complement = torch.eye(m.p).to(principal) - principal @ principal.T
+        Q = m.metric.total(complement, outside)
+        return haar_variance(m.p - first, second, Q, m.metric.norm_sq(outside))
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         first, second = self.sizes(p)

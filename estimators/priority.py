@@ -28,6 +28,7 @@ class PriorityRows(SampledRows):
     Variance: Σ ‖xᵢ‖²‖yᵢ‖² E max(0, τᵢ/‖xᵢ‖ − 1), about that of ``BernoulliRows`` at a fixed size.
     It is a quadrature for at most 64 rows; else measure it by
     ``empirical``. Bytes and time as ``NormRows``, and one selection of the k + 1 largest.
+    Use: for the variance of BernoulliRows at a fixed size.
     Source: Duffield, Lund, Thorup 2007, https://doi.org/10.1145/1314690.1314696; for products
     Daliri et al. 2025, https://arxiv.org/abs/2501.17836.
     """
@@ -46,8 +47,8 @@ class PriorityRows(SampledRows):
         return Sample(rows[:k], torch.where(kept == 0, 1.0, weights))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        products = m.x_sq * m.y_sq
-        return torch.where(products == 0, 0.0, products * self.excess(m.x_sq.sqrt())).sum()
+        lost = m.rows_sq * self.excess(m.x_sq.sqrt())
+        return torch.where(m.rows_sq == 0, 0.0, lost).sum()
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return 1 + self.excess(norms)

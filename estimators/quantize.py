@@ -1,5 +1,6 @@
 """StochasticRounding: keeps every entry of X, in few bits."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,8 @@ from sketchvar.estimators.kernels import (
     round_and_pack,
     unpack_and_scale,
 )
-from sketchvar.estimators.moments import CHUNK, Moments, wide
+from sketchvar.estimators.moments import CHUNK, Moments
+from sketchvar.estimators.norms import wide
 from sketchvar.estimators.seeds import Generator
 
 BITS = (1, 2, 4, 8)  # those that pack into bytes without a remainder
@@ -34,6 +36,8 @@ class StochasticRounding(Estimator):
     Variance: Σᵢ ‖yᵢ‖² Σⱼ Δ²f(1 − f). Bytes: n·p·bits/8, and the least value and Δ of each group in
     float32 (float64 for such an X). Time: 2npq, some reads of X and, with ``rotate``, a transform
     of X in each phase.
+    Use: the first to try: at equal bytes 2 to 4 bits vary far less than sketches do; in Centered
+    where rows share a mean.
     Source: Chen et al. 2021 (ActNN), https://arxiv.org/abs/2104.14129; rotation: Xi et al. 2023,
     https://arxiv.org/abs/2306.11987.
 
@@ -89,16 +93,17 @@ class StochasticRounding(Estimator):
         return sum((part.T @ y for part in rest), first.T @ y)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return m.y_sq @ self.expected_errors(m)
+        return self.expected_errors(m).sum()
 
     def expected_errors(self, m: Moments) -> Float[Tensor, " n"]:
-        """``row_errors`` of the pair's X, computed once however many closed forms need it."""
+        """E‖(x̂ᵢ − xᵢ)yᵢᵀ‖² of each row, computed once however many closed forms need it."""
 
         def make() -> Tensor:
             x = m.pair[0]
-            if self.rotate:
-                return self.row_errors(x)
-            return self.row_errors(x, m.once(("ends", self.group), lambda: self.ends(x)))
+            if not m.plain:
+                return m.weigh(self.errors(x), self.basis(x))
+            ends = None if self.rotate else m.once(("ends", self.group), lambda: self.ends(x))
+            return m.y_sq * self.row_errors(x, ends)
 
         return m.once(("errors", self), make)
 
@@ -110,18 +115,41 @@ class StochasticRounding(Estimator):
         """
         errors = [x.new_zeros(0, dtype=torch.float64)]
         if self.rotate:
-            plain = replace(self, rotate=False)
             rotated = (rotate_features(rows) for rows in x.split(CHUNK))
-            return torch.cat(errors + [plain.row_errors(rows) for rows in rotated])
+            return torch.cat(errors + [self.unrotated.row_errors(rows) for rows in rotated])
+        for f, step_sq in self.fractions(x, ends):
+            errors.append((f.sum(2) * step_sq).sum(1, dtype=torch.float64))
+        return torch.cat(errors)
+
+    def errors(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+        """The expected squared error of each entry, Δ²f(1 − f), of the features as they are
+        mixed.
+        """
+        if self.rotate:
+            return self.unrotated.errors(rotate_features(x))
+        errors = [wide(x).new_zeros(0, x.shape[1])]
+        errors += [(f * step_sq[:, :, None]).flatten(1) for f, step_sq in self.fractions(x)]
+        return torch.cat(errors)
+
+    def basis(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "p p"] | None:
+        """R where it is the features of XR that are rounded."""
+        return rotate_features(torch.eye(x.shape[1]).to(x)) if self.rotate else None
+
+    @property
+    def unrotated(self) -> "StochasticRounding":
+        """What is done once the features are mixed."""
+        return replace(self, rotate=False)
+
+    def fractions(
+        self, x: Float[Tensor, "n p"], ends: tuple[Tensor, Tensor] | None = None
+    ) -> Iterator[tuple[Float[Tensor, "rows groups size"], Float[Tensor, "rows groups"]]]:
+        """f(1 − f) of each entry and Δ² of each group, some rows at a time."""
         low, step = self.grid(x, ends)
         for rows, least, delta in zip(
             x.split(CHUNK), low.split(CHUNK), step.split(CHUNK), strict=True
         ):
             f = count_steps(rows, least, delta).frac_()
-            errors.append(
-                (f.addcmul_(f, f, value=-1).sum(2) * delta.square()).sum(1, dtype=torch.float64)
-            )
-        return torch.cat(errors)
+            yield f.addcmul_(f, f, value=-1), delta.square()
 
     def grid(
         self, x: Float[Tensor, "n p"], ends: tuple[Tensor, Tensor] | None = None

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from sketchvar.estimators.coarse import Coarse, LargestEntries
 from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits, check_rate
-from sketchvar.estimators.moments import Moments, total_sq
+from sketchvar.estimators.moments import Moments
+
+PAGE = 4096  # bytes
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,12 @@ class Residual(Estimator):
     ``inner`` the rest is forgotten, and the estimate biased.
 
     ``coarse`` is a class of ``coarse.py`` and ``inner`` that of an estimator; both take the rate.
-    So DropIT, CHON, LoRAct and PAMM are ``Residual(rate, LargestEntries)`` and so on, and with
-    ``inner`` each is without its bias.
+    So DropIT, CHON, LoRAct, PAMM and VeLoRA are ``Residual(rate, LargestEntries)`` and so on, and
+    with ``inner`` each is without its bias. A part that would keep more than X is refused.
     Variance: that of ``inner`` on (X − X̃, Y); without it all bias, ‖(X − X̃)ᵀY‖². Bytes and time:
     those of both parts.
+    Use: with an inner estimator, where a coarse part holds most of X; without, to see the bias
+    of a published method.
     Source: derived in this project; the parts name their papers.
     """
 
@@ -58,12 +62,25 @@ class Residual(Estimator):
         )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
-        kept = self.part.keep(x)
         shape = (x.shape[0], x.shape[1])
+        self.check_size(*shape, x.dtype)
+        kept = self.part.keep(x)
         if self.inner is None:
             return Compressed(seed, shape, kept)
         left = x - self.part.rebuild(kept, shape, x.dtype)
         return Compressed(seed, shape, (*kept, *self.rest.compress(left, seed).tensors))
+
+    def check_size(self, n: int, p: int, dtype: torch.dtype) -> None:
+        """Raise ValueError where the coarse part keeps more than X, by more than a page: in a small
+        X places and scales are most of it, whatever the rate.
+        """
+        kept, whole = self.part.kept_bytes(n, p, dtype), n * p * dtype.itemsize
+        if kept > whole + PAGE:
+            raise ValueError(
+                f"{self.part} keeps {kept} bytes of an X of {whole}, {n} × {p} in"
+                f" {str(dtype).removeprefix('torch.')}: its numbers and their places; take a lower"
+                " rate"
+            )
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
         count = self.coarse.tensors
@@ -75,13 +92,13 @@ class Residual(Estimator):
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         if self.inner is None:
             return self.bias_sq(m)
-        return self.rest.variance(Moments.of(self.left(m), m.pair[1]))
+        return self.rest.variance(Moments.of(self.left(m), m.pair[1], m.metric))
 
     def bias_sq(self, m: Moments) -> Float[Tensor, ""]:
         """‖(X − X̃)ᵀY‖²_F where nothing estimates the rest, else zero."""
         if self.inner is not None:
             return torch.zeros_like(m.D)
-        return total_sq(self.left(m).T @ m.pair[1])
+        return m.metric.norm_sq(self.left(m).T @ m.pair[1])
 
     def left(self, m: Moments) -> Float[Tensor, "n p"]:
         """X − X̃."""
@@ -102,7 +119,9 @@ class Shrunk(Estimator):
     where λ is near C/(C + Var), which only an oracle knows.
 
     Variance: its mean squared error, λ²Var + (1 − λ)²C, of which (1 − λ)²C is bias. Bytes and time:
-    those of ``inner``. Source: James and Stein 1961.
+    those of ``inner``.
+    Use: to see when a biased estimator would win.
+    Source: James and Stein 1961.
     """
 
     inner: Estimator

@@ -24,7 +24,8 @@ from sketchvar.estimators.estimator import (
     check_rate,
     kept_count,
 )
-from sketchvar.estimators.moments import Moments, row_sq
+from sketchvar.estimators.moments import Moments
+from sketchvar.estimators.norms import row_sq
 from sketchvar.estimators.seeds import generator
 from sketchvar.estimators.sketch import RowSketch
 
@@ -40,6 +41,7 @@ class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
     a smaller batch in row units, and so the baseline that every other estimator has to beat. With
     replacement (nD − C) / k.
     Bytes: k·p. Time: 2kpq.
+    Use: as the baseline: what a smaller batch of tokens does.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684 (column-row
     sampling).
 
@@ -136,8 +138,7 @@ class ImportanceRows(SampledRows):
         return draw(pi, k, generator(seed, pi.device))
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        products = m.x_sq * m.y_sq
-        terms = torch.where(products == 0, 0.0, products / self.probabilities(m.x_sq.sqrt()))
+        terms = torch.where(m.rows_sq == 0, 0.0, m.rows_sq / self.probabilities(m.x_sq.sqrt()))
         return (terms.sum() - m.C).clamp(min=0) * self.factor(m.n)
 
     def weights_sq(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -159,6 +160,7 @@ class NormRows(ImportanceRows):
 
     Variance: f (Σ‖xᵢ‖ · Σ‖xᵢ‖‖yᵢ‖² − C), f as in ``ImportanceRows``: 0 at rate 1. Bytes: k(p + 4
     bytes of row number). Time: 2kpq and one read of X.
+    Use: where rows of X vary much in size, and large ones meet no smaller rows of Y.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, §4, with ‖yᵢ‖
     unknown.
     """
@@ -172,12 +174,15 @@ class ScoredRows(ImportanceRows):
     """Keeps k rows, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0
     and floor ε.
 
-    ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step. The floor
+    ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step, or the
+    sample's last epoch (``tell_samples``). The floor
     keeps the estimate unbiased whatever they are. Equal scores give ``NormRows`` with a floor;
     all-zero scores fall back to uniform rows. Without scores it is an oracle that waits for the
     true ‖yᵢ‖ (``tell``).
     Variance: f (Σ ‖xᵢ‖²‖yᵢ‖²/πᵢ − C). Bytes and time as ``NormRows``. Made with one device
     synchronisation.
+    Use: where the gradient sits on rows that can be foreseen: padding, first tokens, hard
+    samples.
     Source: Katharopoulos and Fleuret 2018, https://arxiv.org/abs/1803.00942, who predict it for
     examples.
     """
@@ -216,6 +221,7 @@ class OptimalRows(ImportanceRows):
 
     ``y_sq`` (n) holds ‖yᵢ‖²; without it, it waits for them (``tell``). Variance: f (L² − C) when
     ``y_sq`` is the truth. Bytes and time as ``NormRows``.
+    Use: as the bound of what sampling rows can do; no layer can.
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, Lemma 4.
     """
 

@@ -24,15 +24,14 @@ from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.floating import GridRounding
 from sketchvar.estimators.grouped import GroupedRows
 from sketchvar.estimators.quantize import StochasticRounding
+from sketchvar.estimators.row_bits import RowBits
 
+COARSE = [name for name, make in CATALOG.items() if "coarse" in getattr(make, "keywords", {})]
 SINGLE: dict[str, Callable[..., Estimator]] = {
     **{name: make for name, make in CATALOG.items() if not set(name) & set(":+(")},
     "grouped-rows": GroupedRows,
     # coarse parts with an unbiased estimator of what is left
-    **{
-        f"{name}-countsketch": partial(CATALOG[name], inner=CountSketch)
-        for name in ("largest-entries", "hot-columns", "low-rank", "generators")
-    },
+    **{f"{name}-countsketch": partial(CATALOG[name], inner=CountSketch) for name in COARSE},
     # the published recipe: X to the nearest, Y at random, tokens mixed 16 at a time
     "nvfp4-recipe": partial(
         BothRounded,
@@ -41,6 +40,7 @@ SINGLE: dict[str, Callable[..., Estimator]] = {
     ),
     "grid": GridRounding,
     "grid-nearest": partial(GridRounding, nearest=True),
+    "row-bits": RowBits,
     "rounding": StochasticRounding,
     "rounding-rotated": partial(StochasticRounding, rotate=True),
 }

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sketchvar.estimators.empirical import Measured, empirical
 from sketchvar.estimators.estimator import Estimator, estimate
+from sketchvar.estimators.metric import EUCLIDEAN, Metric
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.seeds import MAKE, Generator
 
@@ -55,21 +56,27 @@ def assert_unbiased(
 
 
 def assert_variance(
-    estimator: Estimator, x: Tensor, y: Tensor, draws: int = 0, seed: int = 0
+    estimator: Estimator,
+    x: Tensor,
+    y: Tensor,
+    draws: int = 0,
+    seed: int = 0,
+    weights: Tensor | Metric | None = None,
 ) -> None:
     """Raise AssertionError unless E‖Ĝ − G‖² is ``estimator.variance`` on a float64 pair X (n × p),
-    Y (n × q): over every outcome, or within the error of so many ``draws`` where ``draws`` > 0.
+    Y (n × q): over every outcome, or within the error of so many ``draws`` where ``draws`` > 0. In
+    the metric of ``weights``, as ``Moments.of`` takes them.
 
     Draws reject a true formula with a chance of 7 in 10⁶, and one that is 5 % off with a chance
     above 0.999: AssertionError too where they are too few for that.
     """
-    m = Moments.of(x, y)
+    m = Moments.of(x, y, weights)
     formula = estimator.variance(m)
     if draws:
-        seen = empirical(estimator, x, y, draws, seed).variance
+        seen = empirical(estimator, x, y, draws, seed, weights).variance
         assert_within(seen, formula, str(estimator))
         return
-    _, variance = mean_and_variance(estimator, x, y)
+    _, variance = mean_and_variance(estimator, x, y, m.metric)
     # a closed form is a difference of terms as large as Q
     room = ROUNDING * formula + CANCELLED * m.Q
     message = f"{estimator}: E‖Ĝ − G‖² is {variance:.6g}, not {formula:.6g}"
@@ -87,14 +94,16 @@ def assert_within(seen: Measured, formula: Tensor, name: str) -> None:
     assert enough, f"{name}: draws={seen.count} are too few; take {seen.count * fewer**2:.0f}"
 
 
-def mean_and_variance(estimator: Estimator, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """E Ĝ and E‖Ĝ − G‖²_F, as sums over every outcome."""
+def mean_and_variance(
+    estimator: Estimator, x: Tensor, y: Tensor, metric: Metric = EUCLIDEAN
+) -> tuple[Tensor, Tensor]:
+    """E Ĝ and E‖Ĝ − G‖² in a metric, as sums over every outcome."""
     exact = x.T @ y
     total, mean, variance = 0.0, torch.zeros_like(exact), torch.zeros((), dtype=x.dtype)
     for probability, estimated in enumerate_outcomes(estimator, x, y):
         total += probability
         mean += probability * estimated
-        variance += probability * (estimated - exact).square().sum()
+        variance += probability * metric.norm_sq(estimated - exact)
     assert abs(total - 1) < ROUNDING, f"the probabilities of {estimator} sum to {total}"
     return mean, variance
 

@@ -8,7 +8,16 @@ from .estimators.both import BothRounded
 from .estimators.catalog import CATALOG, build
 from .estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
 from .estimators.choice import Choice, choices
-from .estimators.coarse import Coarse, Generators, HotColumns, LargestEntries, LowRank
+from .estimators.coarse import (
+    Coarse,
+    Generators,
+    HotColumns,
+    LargestEntries,
+    LowRank,
+    NearestRounding,
+    SubtokenDirections,
+)
+from .estimators.columns import NormColumns
 from .estimators.combine import Centered, Then
 from .estimators.countsketch import CountSketch, SparseSign
 from .estimators.dense import Gaussian, Rademacher
@@ -22,6 +31,8 @@ from .estimators.grouped import GroupedRows
 from .estimators.layers.convert import Conversion, sketch_linears, unsketch
 from .estimators.layers.linear import SketchedConv2d, SketchedLinear
 from .estimators.layers.predicted import counting
+from .estimators.layers.samples import tell_samples
+from .estimators.metric import Kronecker
 from .estimators.moments import Moments
 from .estimators.orthogonal import SRHT, Haar, SubsampledDCT
 from .estimators.principal import PrincipalFeatures
@@ -29,6 +40,7 @@ from .estimators.priority import PriorityRows
 from .estimators.quantize import StochasticRounding
 from .estimators.rates import rate_for
 from .estimators.residual import Residual, Shrunk
+from .estimators.row_bits import RowBits
 from .estimators.sampling import NormRows, OptimalRows, ScoredRows, UniformRows
 from .estimators.sketch import RowSketch
 from .estimators.spelling import parse, spell
@@ -55,10 +67,13 @@ __all__ = [
     "GroupedRows",
     "Haar",
     "HotColumns",
+    "Kronecker",
     "LargestEntries",
     "LowRank",
     "Measured",
     "Moments",
+    "NearestRounding",
+    "NormColumns",
     "NormRows",
     "OptimalRows",
     "PrincipalFeatures",
@@ -66,6 +81,7 @@ __all__ = [
     "Probe",
     "Rademacher",
     "Residual",
+    "RowBits",
     "RowSketch",
     "SampledEntries",
     "ScoredRows",
@@ -75,6 +91,7 @@ __all__ = [
     "SparseSign",
     "StochasticRounding",
     "SubsampledDCT",
+    "SubtokenDirections",
     "Then",
     "TopRows",
     "UniformRows",
@@ -98,5 +115,6 @@ __all__ = [
     "rate_for",
     "sketch_linears",
     "spell",
+    "tell_samples",
     "unsketch",
 ]

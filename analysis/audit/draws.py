@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sketchvar.analysis.audit.part import Part, judge
 from sketchvar.analysis.audit.reference import find_reference
-from sketchvar.estimators.moments import total_sq
+from sketchvar.estimators.norms import total_sq
 from sketchvar.estimators.seeds import fold
 
 LEAST = 4  # draws

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import f as fisher
 from torch import Tensor
 
-from sketchvar.estimators.moments import total_sq, wide
+from sketchvar.estimators.norms import total_sq, wide
 
 CHUNK = 2**20  # entries at a time of all draws, in float64
 NOTHING = 1e-12  # of the mean square, is rounding

@@ -129,6 +129,7 @@ class OfStudy(ToFolder, OnDevice, OfTask):
 
     steps: int | None = options.steps()
     measure_at: tuple[int, ...] | None = options.measure_at()
+    batches: int = options.batches()
     estimators: tuple[str, ...] = options.estimators()
     rates: tuple[float, ...] = options.rates()
     seed: int = options.seed()
@@ -153,6 +154,7 @@ class OfStudy(ToFolder, OnDevice, OfTask):
                 device=device,
                 seed=self.seed,
                 options=changes,
+                batches=self.batches,
             )
 
 

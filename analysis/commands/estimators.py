@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.option import Shown
+from sketchvar.analysis.commands.option import Shown, option
 from sketchvar.analysis.commands.screen import Screen
 
 
@@ -13,10 +13,21 @@ class Asked(Shown):
     """The options of ``estimators``."""
 
     rate: float = options.rate(0.1)
+    markdown: bool = option(
+        "--markdown",
+        default=False,
+        action="store_true",
+        help="print the page of all estimators instead: estimators/README.md",
+    )
 
 
 def main(asked: Asked, screen: Screen) -> None:
-    """List the catalog."""
+    """List the catalog, or print its page."""
+    if asked.markdown:
+        from sketchvar.analysis.report.cards import write_page
+
+        print(write_page(), end="")
+        return
     from sketchvar.analysis.report.estimators import list_estimators
 
     screen.show_table(list_estimators(asked.rate))

@@ -132,6 +132,16 @@ def measure_at(
     return option("--measure-at", type=int, nargs="+", metavar="S", help=whose)
 
 
+def batches() -> Any:
+    return option(
+        "--batches",
+        default=4,
+        type=int,
+        metavar="M",
+        help="fresh batches to average at each measured step; 1: the batch that is trained on",
+    )
+
+
 def estimators(default: tuple[str, ...] = KINDS, usual: str = "") -> Any:
     return option(
         "--estimators",

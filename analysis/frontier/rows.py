@@ -19,7 +19,9 @@ from sketchvar.estimators import (
     Estimator,
     FeatureProjection,
     GridRounding,
+    NormColumns,
     PrincipalFeatures,
+    RowBits,
     StochasticRounding,
     Then,
     UniformRows,
@@ -165,9 +167,9 @@ def find_family(e: Estimator) -> str:
     match e:
         case Centered():
             return find_family(e.inner)
-        case StochasticRounding() | GridRounding() | BothRounded() | Then():
+        case StochasticRounding() | GridRounding() | BothRounded() | RowBits() | Then():
             return "rounding"
-        case FeatureProjection() | PrincipalFeatures():
+        case FeatureProjection() | PrincipalFeatures() | NormColumns():
             return "features"
         case UniformRows() | SampledRows():
             return "sampled rows"

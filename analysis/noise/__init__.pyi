@@ -3,10 +3,10 @@ from .curvature import Curvature, Hessian, Kicks
 from .gauss_newton import GaussNewton
 from .horizon import Dynamics
 from .lanczos import spectrum
-from .layer import Layer, pair_layer
+from .layer import Layer, inner_products, pair_layer
 from .metric import Steps, steps_of
 from .objective import Objective
-from .scale import TOTAL, batch_fraction, noise_scale
+from .scale import TOTAL, batch_fraction, noise_scale, over_steps
 from .select import at_rate, by_unit, choose_rate
 from .spread import Loss, Spread, backward, exactly, random_kept, redraw, unchanged
 from .table import COLUMNS, compare
@@ -34,7 +34,9 @@ __all__ = [
     "compare",
     "exactly",
     "example_sq",
+    "inner_products",
     "noise_scale",
+    "over_steps",
     "pair_layer",
     "random_kept",
     "redraw",

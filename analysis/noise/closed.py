@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators import Moments
-from sketchvar.estimators.moments import norm, wide
+from sketchvar.estimators.norms import norm, wide
 
 # What is left of the difference of two sums of float32 products, as a part of either, where there
 # should be nothing: rounding leaves up to a tenth of it.
@@ -24,14 +24,15 @@ def by_row(
     ``rows`` is n where some rows are padding, which nobody draws; all of them unless given.
     Source: Bershatsky et al. 2022, https://arxiv.org/abs/2201.13195, eq. for D²_SGD.
     """
-    n = m.n if rows is None else rows
-    if n < 2:
-        return torch.full_like(m.D, torch.nan)
-    return subtract(n * m.D, m.C, resolution) / (n - 1)
+    return over_draws(m.D, m.C, m.n if rows is None else rows, resolution)
 
 
 def by_example(
-    example_sq: Float[Tensor, " S"], C: Float[Tensor, ""], resolution: float = RESOLUTION
+    example_sq: Float[Tensor, " S"],
+    C: Float[Tensor, ""],
+    resolution: float = RESOLUTION,
+    weights: Float[Tensor, " S"] | None = None,
+    inner: Float[Tensor, " S"] | None = None,
 ) -> Float[Tensor, ""]:
     """Unbiased variance of G over the draw of its S examples: S/(S − 1) Σ‖g_s‖² − C/(S − 1). NaN
     for one example; 0 where the difference is below ``resolution`` of S Σ‖g_s‖², as it is for
@@ -43,21 +44,44 @@ def by_example(
     ``example_sq`` holds ‖g_s‖² with g_s = X_sᵀY_s the example's part of G, in the scale of G: where
     the loss is a mean, each g_s carries its 1/S, and the result is the variance of the mean
     gradient.
+
+    Where the loss is a mean over all tokens and examples have different numbers of them, G is a
+    ratio, in which example s has the ``weights`` w_s = T_s / Σ T: then D² = Σ_s ‖g_s − w_s G‖² /
+    (1 − w_s), to first order, for which the ``inner`` products ⟨g_s, G⟩ are needed. Equal weights
+    give the plain form. Source: derived in this project, by the delta method.
     """
-    s = example_sq.shape[0]
-    if s < 2:
-        return torch.full_like(C, torch.nan)
-    return subtract(s * example_sq.sum(), C, resolution) / (s - 1)
+    if weights is None:
+        return over_draws(example_sq.sum(), C, len(example_sq), resolution)
+    if inner is None:
+        raise ValueError(
+            "weights of examples need the inner products <g_s, G> too, got None; give inner="
+        )
+    return weighted_parts(example_sq, inner, weights, C).sum()
 
 
-def subtract(
-    whole: Float[Tensor, ""], part: Float[Tensor, ""], resolution: float
-) -> Float[Tensor, ""]:
-    """``whole`` − ``part``, which is never negative; 0 below ``resolution`` of the whole, NaN of
-    NaN.
+def weighted_parts(
+    example_sq: Float[Tensor, "*L S"],
+    inner: Float[Tensor, "*L S"],
+    weights: Float[Tensor, "*L S"],
+    C: Float[Tensor, "*L 1"],
+) -> Float[Tensor, "*L S"]:
+    """‖g_s − w_s G‖² / (1 − w_s) of each example."""
+    apart = example_sq - 2 * weights * inner + weights.square() * C
+    return apart.clamp(min=0) / (1 - weights)
+
+
+def over_draws(
+    squares: Tensor, C: Tensor, count: int | Tensor, resolution: float | Tensor = RESOLUTION
+) -> Tensor:
+    """The variance of G, the sum of ``count`` parts whose ``squares`` are summed, over draws of
+    them: (count · squares − C) / (count − 1). NaN for less than two; 0 where the difference, which
+    is never negative, is below ``resolution`` of the first term.
     """
-    difference = whole - part
-    return torch.where(difference <= resolution * whole, 0.0, difference)
+    whole = count * squares
+    difference = whole - C
+    apart = torch.where(difference <= resolution * whole, 0.0, difference)
+    fit = torch.as_tensor(count, device=C.device) > 1
+    return torch.where(fit, apart / (count - 1), torch.nan)
 
 
 def total_sq(t: Tensor) -> Float[Tensor, "*batch"]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.analysis.noise.closed import RESOLUTION, example_sq
@@ -25,7 +26,10 @@ class Layer:
     ``dtype`` is the product's. ``input_of`` is the first layer that read the same X, as the query
     is of its key and value, which a compressed copy would serve together; its own name where no
     other read it before. ``sketchable``: ``sketch_linears`` can convert it.
-    ``uses`` is how often the weight was used, in all passes.
+    ``uses`` is how often the weight was used, in all passes; ``parts`` are the moments of each use,
+    where there are several and they are known. ``sums`` holds ‖X_s‖², ‖Y_s‖² and Σ ‖xᵢ‖²‖yᵢ‖² of
+    each example, from which standard errors come, and ``inner`` ⟨g_s, G⟩ where that was asked for.
+    ``weights`` w_s, of sum 1, are the examples' parts in a mean over tokens.
     """
 
     name: str
@@ -37,6 +41,10 @@ class Layer:
     input_of: str
     sketchable: bool = True
     uses: int = 1
+    parts: tuple[Moments, ...] = ()
+    sums: Float[Tensor, "3 S"] | None = None
+    inner: Float[Tensor, " S"] | None = None
+    weights: Float[Tensor, " S"] | None = None
 
     @property
     def resolution(self) -> float:
@@ -71,4 +79,11 @@ def pair_layer(x: Tensor, y: Tensor) -> Layer:
     check_pair(*rows)
     m = Moments.of(*rows)
     squares = m.x_sq * m.y_sq if x.ndim == 2 else example_sq(x, y)
-    return Layer("pair", m, len(x), squares, m.n, x.dtype, "pair")
+    numbers = torch.stack([m.x_sq, m.y_sq, m.x_sq * m.y_sq, inner_products(*m.pair, m.G)])
+    each = numbers.view(4, len(x), -1).sum(2)
+    return Layer("pair", m, len(x), squares, m.n, x.dtype, "pair", sums=each[:3], inner=each[3])
+
+
+def inner_products(x: Tensor, y: Tensor, g: Tensor) -> Float[Tensor, " n"]:
+    """⟨xᵢyᵢᵀ, G⟩ = ⟨xᵢG, yᵢ⟩ of each row, in float64."""
+    return torch.linalg.vecdot(x @ g, y).double()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sketchvar.estimators import Measured
-from sketchvar.estimators.moments import norm, wide
+from sketchvar.estimators.norms import norm, wide
 
 Loss = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> a scalar
 

@@ -1,13 +1,16 @@
 """The table: layer × estimator × rate -> variance, ratio to the minibatch variance, kept bytes."""
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from sketchvar.analysis.noise import closed
+from sketchvar.analysis.noise.batch import Sums, variances
+from sketchvar.analysis.noise.errors import Estimate, estimate
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.choice import Estimators, Flags, Rates
@@ -46,63 +49,136 @@ def compare(
     estimators: Estimators,
     rates: Rates = (),
     dtype: torch.dtype | None = None,
+    population: int | None = None,
 ) -> pd.DataFrame:
     """Compare estimators on layers: a row per layer and choice, with all of ``COLUMNS`` but run and
     step.
 
     ``estimators`` and ``rates`` are what ``choices`` takes; ``dtype`` is the one X is kept in, the
-    product's own unless given. Raises ValueError for an estimator without a closed form.
+    product's own unless given; ``population`` the number of examples that there are. Raises
+    ValueError for an estimator without a closed form.
     """
     chosen = choose_comparable(estimators, rates)
-    return pd.DataFrame(tabulate(layers, chosen, dtype), columns=COLUMNS[2:])
+    lines = tabulate([read_batch(list(layers), chosen, dtype)], chosen, population)
+    return pd.DataFrame(lines, columns=COLUMNS[2:])
+
+
+class Batch(NamedTuple):
+    """What one batch says of its layers: of each what stands in all of its rows, then of each what
+    stands in the row of each choice (bytes and rows kept), and the numbers.
+    """
+
+    layers: dict[str, tuple[Any, ...]]
+    kept: dict[str, list[tuple[float, float]]]
+    sums: Sums
+    variance: Float[Tensor, "K L 1+S"]
+    exact: bool  # whether inner products are known
+
+
+def read_batch(
+    layers: Sequence[Layer], chosen: Sequence[Choice], dtype: torch.dtype | None = None
+) -> Batch | None:
+    """Read what a batch says of these layers; None of no layers. Nothing of X and Y is held."""
+    if not layers:
+        return None
+    known: dict[str, tuple[Any, ...]] = {}
+    kept: dict[str, list[tuple[float, float]]] = {}
+    for layer in layers:
+        m, parts = layer.moments, layer.parts or (layer.moments,)
+        width = (dtype or layer.dtype).itemsize
+        known[layer.name] = (
+            (m.p, m.q, m.n, layer.examples, layer.uses, m.n * m.p * width),
+            (layer.sketchable, layer.input_of),
+        )
+        kept[layer.name] = [
+            (
+                sum(count_rows(choice.estimator, part.n) for part in parts),
+                sum(
+                    choice.estimator.kept_bytes(part.n, part.p, dtype or layer.dtype)
+                    for part in parts
+                ),
+            )
+            for choice in chosen
+        ]
+    sums = Sums.of(layers)
+    exact = all(layer.inner is not None for layer in layers)
+    return Batch(known, kept, sums, variances(layers, chosen, sums), exact)
 
 
 def tabulate(
-    layers: Iterable[Layer], chosen: Iterable[Choice], dtype: torch.dtype | None = None
+    batches: Sequence[Batch | None], chosen: Sequence[Choice], population: int | None = None
 ) -> list[tuple[Any, ...]]:
-    """Tabulate one row per layer and choice, as ``compare``.
+    """Tabulate one row per layer and choice, as ``compare``, of means over batches; of the layers
+    that all of them saw.
 
     ``variance``, the two minibatch variances (units row and example) and ``grad_sq`` = ‖G‖² are of
-    the gradient that autograd formed. ``ratio`` is variance / minibatch_example; NaN where the
-    minibatch variance is undefined.
+    the gradient that autograd formed. ``ratio`` is variance / minibatch_example, of their means;
+    NaN where the minibatch variance is undefined.
     ``uses`` is how often the weight was used in the step, ``batches`` how many batches the numbers
     are averages over, ``population`` how many examples there are to draw from (NaN: no end of
     them). ``kept_rows`` (NaN where no rows are kept, but features or bits) are what a rate makes of
     this many rows. ``x_bytes`` are those of X itself, ``share`` = kept_bytes / x_bytes. Columns
-    that end in ``_stderr`` are standard errors, NaN where they are not known; ``signal_stderr`` is
-    that of ‖E g‖² as ``noise_scale`` estimates it.
-    ``input_of`` is the first layer that read the same X, the
-    layer itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
+    that end in ``_stderr`` are standard errors, see ``errors.estimate``, NaN where they are not
+    known; ``signal_stderr`` is that of ‖E g‖² as ``noise_scale`` estimates it, known from several
+    batches or exact inner products. ``input_of`` is the first layer that read the same X, the layer
+    itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
     """
-    rows, scalars, rest, chosen = [], [], [], list(chosen)
-    for layer in layers:
-        m = layer.moments
-        least, squares = layer.resolution, layer.example_sq
-        row = closed.by_row(m, layer.rows, least)
-        example = (
-            torch.full_like(m.C, torch.nan)
-            if squares is None
-            else closed.by_example(squares, m.C, least)
-        )
-        for choice in chosen:
-            estimator = choice.told(m.y_sq)
-            kept = estimator.kept_bytes(m.n, m.p, dtype or layer.dtype)
-            whole = m.n * m.p * (dtype or layer.dtype).itemsize
-            of = (layer.name, m.p, m.q, m.n, layer.examples, layer.uses, 1, math.nan)
-            size = (count_rows(estimator, m.n), kept, whole, kept / max(whole, 1))
-            rows.append((*of, choice.name, choice.rate, *size))
-            rest.append((layer.sketchable, layer.input_of, *choice.flags))
-            scalars += [estimator.variance(m), row, example, m.alpha, m.C]
-    if not rows:
+    read = [batch for batch in batches if batch is not None]
+    if len(read) < len(batches) or not read:
         return []
-    variance, row, example, alpha, grad_sq = (
-        torch.stack([each.to(scalars[0].device) for each in scalars]).view(-1, 5).unbind(1)
-    )
-    none = torch.full_like(variance, torch.nan)
-    columns = [variance, none, row, none, example, none, variance / example, none, alpha, none]
-    numbers = torch.stack([*columns, grad_sq, none], 1)
-    lines = numbers.tolist()  # the one device synchronisation
-    return [(*a, *b, *c) for a, b, c in zip(rows, lines, rest, strict=True)]
+    names = [name for name in read[0].layers if all(name in batch.layers for batch in read)]
+    largest = max(layer[0][3] for batch in read for layer in batch.layers.values())
+    if population is not None and population < largest:
+        raise ValueError(
+            f"population={population} is less than a batch of {largest} examples; give the number"
+            " of examples that there are to draw from, or None where there is no end of them"
+        )
+    numbers = combine(read, names, population).tolist()  # the one device synchronisation
+    rows = []
+    for i, name in enumerate(names):
+        of = [batch.layers[name] for batch in read]
+        p, q, n, examples, uses, whole = map(average, zip(*(sizes for sizes, _ in of), strict=True))
+        first = (name, p, q, n, examples, uses, len(read), population or math.nan)
+        for k, choice in enumerate(chosen):
+            kept_rows, kept = map(average, zip(*(b.kept[name][k] for b in read), strict=True))
+            size = (choice.name, choice.rate, kept_rows, kept, whole, kept / max(whole, 1))
+            rows.append((*first, *size, *numbers[k][i], *of[0][1], *choice.flags))
+    return rows
+
+
+def combine(
+    batches: Sequence[Batch], names: Sequence[str], population: int | None
+) -> Float[Tensor, "K L 12"]:
+    """The numbers of these layers, from variance to signal_stderr in the order of ``COLUMNS``."""
+    variance: list[Tensor] = []
+    others: list[list[Tensor]] = [[] for _ in range(5)]
+    for batch in batches:
+        at = [list(batch.layers).index(name) for name in names]
+        of, examples = batch.sums, batch.layers[names[0]][0][3]
+        left = 1 - examples / population if population else 1.0
+        apart = of.C - left * of.example
+        if not batch.exact:
+            apart[:, 1:] = torch.nan
+        variance.append(batch.variance[:, at])
+        for each, t in zip(others, (of.row, of.example, of.C, of.Q, apart), strict=True):
+            each.append(t[None, at])
+    row, example, C, Q, signal = others
+    divide = torch.div
+    found: list[tuple[Tensor, Tensor]] = [
+        estimate(torch.clone, variance),
+        estimate(torch.clone, row),
+        estimate(torch.clone, example),
+        estimate(divide, variance, example),
+        estimate(divide, C, Q),
+        Estimate(estimate(torch.clone, C).value, estimate(torch.clone, signal).stderr),
+    ]
+    shape = found[0][0].shape
+    return torch.stack([t.expand(shape) for each in found for t in each], -1)
+
+
+def average(values: Sequence[float]) -> float:
+    """The mean, as it is where all are equal."""
+    return values[0] if len(set(values)) == 1 else sum(values) / len(values)
 
 
 def count_rows(estimator: Estimator, n: int) -> float:

@@ -10,7 +10,7 @@ from sketchvar.analysis.probe import Layer
 from sketchvar.estimators import Estimator, choices, estimate
 from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.empirical import Measured
-from sketchvar.estimators.moments import wide
+from sketchvar.estimators.norms import wide
 from sketchvar.estimators.seeds import fold
 
 COLUMNS = ["layer", "estimator", "rate", "count", "variance", "stderr", "draws", "one", "single"]

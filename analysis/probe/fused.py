@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sketchvar.analysis.noise.closed import LARGE, total_sq
 from sketchvar.estimators.layers.forms import Form
-from sketchvar.estimators.moments import wide
+from sketchvar.estimators.norms import wide
 
 
 class Sight(Protocol):

@@ -54,10 +54,12 @@ class Observer:
         scaler: Any,
         every_pair: bool = False,
         several: bool = False,
+        exact: bool = False,
     ) -> None:
         check_free(model)
         self.model, self.by_example, self.pairs, self.scaler = model, by_example, pairs, scaler
         self.every_pair, self.several, self.examples = every_pair, several, examples
+        self.exact = exact
         self.layout = PARTLY if callable(examples) else layout_of(examples)
         self.modules: list[nn.Module] = []
         self.kinds: dict[nn.Module, Kind] = {}
@@ -77,7 +79,7 @@ class Observer:
         self.hook: Any = None
         self.whole = True  # gradients are compared in all their entries: the first time
         self.over = True  # the step that was measured last
-        self.step = Step(several, True, self.mixed, {})
+        self.step = Step(several, True, self.mixed, exact, {})
 
     @property
     def watched(self) -> dict[str, Watch]:
@@ -154,7 +156,7 @@ class Observer:
         if self.over:
             self.step.open, self.over = False, False
             stamps = {watch: stamp(watch.weight) for watch in self.places.values()}
-            self.step = Step(self.several, self.whole, self.mixed, stamps)
+            self.step = Step(self.several, self.whole, self.mixed, self.exact, stamps)
         return self.step
 
     def run(self, module: Any, plain: Any, args: Any, kwargs: Any) -> Any:
@@ -270,7 +272,8 @@ class Observer:
         task = torch._C._current_graph_task_id()
         norms = self.reading(step, watch.name, form, x)
         sizes = unit.count(x), (p, weight.numel() // max(p, 1))
-        return Use(watch, form, unit, task, *sizes, weight, norms.x_norm, norms.first)
+        leading = x.shape[:1] if isinstance(form, Conv2dForm) else x.shape[:-1]
+        return Use(watch, form, unit, task, *sizes, leading, weight, norms.x_norm, norms.first)
 
     def unit_of(self, form: Form, x: Tensor, flipped: bool) -> Unit | str:
         """How the rows of this input divide into examples, or why that is not known."""
@@ -301,7 +304,7 @@ class Observer:
 
     def is_paired(self, watch: Watch) -> bool:
         """Whether X and Y of this layer are kept."""
-        return self.every_pair or watch.name in self.pairs
+        return self.every_pair or self.exact or watch.name in self.pairs
 
     def forget_pairs(self) -> None:
         """Let go of each X and Y that was not asked for by name."""

@@ -32,6 +32,8 @@ class Options:
     out: Path | str | None = None
     resume: bool = False
     writer: Any = None
+    population: int | None = None
+    exact_errors: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.by_example, bool):
@@ -43,6 +45,11 @@ class Options:
             raise ValueError(f"every must be 1 or more, got {self.every}")
         if self.first < 0:
             raise ValueError(f"first is the number of a step, 0 or more, got {self.first}")
+        if self.population is not None and self.population < 1:
+            raise ValueError(
+                f"population is the number of examples that there are, got {self.population}; leave"
+                " it out where there is no end of them"
+            )
         if not callable(self.examples):
             layout_of(self.examples)
         if as_list(self.rates) and not self.choices:

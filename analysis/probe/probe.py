@@ -3,19 +3,21 @@
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sketchvar.analysis import records
+from sketchvar.analysis import noise, records
 from sketchvar.analysis.noise.layer import Layer
-from sketchvar.analysis.noise.table import COLUMNS, tabulate
+from sketchvar.analysis.noise.table import COLUMNS, Batch, read_batch, tabulate
 from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
+from sketchvar.analysis.probe.frozen import frozen
 from sketchvar.analysis.probe.observer import Observer, is_trained
 from sketchvar.analysis.probe.options import Options
 from sketchvar.analysis.probe.ranks import Ranks
@@ -85,6 +87,9 @@ class Probe:
     ``pairs`` names layers whose X and Y stay in their ``Moments``, for draws; all others keep row
     norms only, unless an estimator's closed form needs X and Y (rounding, centring): then those of
     all layers stay until ``step``.
+    ``population``: how many examples there are to draw batches from, without replacement; no end
+    of them unless given. ``exact_errors``: standard errors take one product more, of ⟨g_s, G⟩,
+    where norms alone make do with ‖g_s‖²; X and Y of all layers stay until ``step``.
     ``out``: a folder of this run alone; every measured step adds a Parquet file with its rows, and
     ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
     that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
@@ -112,27 +117,30 @@ class Probe:
         out: Path | str | None = None,
         resume: bool = False,
         writer: Any = None,
+        population: int | None = None,
+        exact_errors: bool = False,
     ) -> None:
         self.options = o = Options(
             by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
-            resume, writer,
+            resume, writer, population, exact_errors,
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
-        self.model, self.choices = unwrapped(model), o.choices
+        self.given, self.model, self.choices = model, unwrapped(model), o.choices
         whole = [choice for choice in self.choices if choice.needs_pair]
         if whole and self.ranks.size > 1:
             raise ValueError(
                 f"{whole[0]} needs X and Y themselves, and this model trains on"
                 " several processes; leave it out"
             )
-        if pairs and self.ranks.size > 1:
+        held = "pairs" if pairs else "exact_errors" if exact_errors else ""
+        if held and self.ranks.size > 1:
             raise ValueError(
-                "pairs= keeps X and Y of one process, and this model trains on several; leave"
+                f"{held}= keeps X and Y of one process, and this model trains on several; leave"
                 " it out"
             )
         several = self.ranks.size > 1
         self.observer = Observer(
-            self.model, by_example, pairs, examples, scaler, bool(whole), several
+            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact_errors
         )
         if unknown := set(pairs) - set(self.watched):
             raise ValueError(
@@ -147,6 +155,7 @@ class Probe:
         self.table = Table(folder, writer, self.ranks.first)
         self.entered = self.attached = False
         self.measured = 0  # steps
+        self.averaged = -1  # the step that was last measured on batches of its own
         self.not_finite: Counter[str] = Counter()
         self._equal: set[str] = set()
         self._said: set[str] = set()
@@ -208,6 +217,56 @@ class Probe:
         self.number += 1
         if self.entered:
             self._attend()
+
+    def measure(self, loss: noise.Loss, batches: Iterable[Any]) -> pd.DataFrame:
+        """Measure batches beside the training, and put the means over them into the table, in place
+        of what the training step itself would tell.
+
+            if probe.attached:  # a step that is to be measured
+                probe.measure(loss, itertools.islice(fresh, 4))
+
+        ``loss(model, batch)`` is a scalar, as in ``noise.redraw``, before any scaling. The weights
+        are not updated; gradients, buffers, generators and modes are what they were. Batches are
+        fresh draws, of like size. ``ratio`` is one of means, and standard errors are over examples
+        and batches: four to eight are worth their time. Returns the rows.
+
+        Raises ValueError without estimators or batches, for a step that has been measured so, and
+        for a model that trains on several processes; RuntimeError where a weight changes.
+        """
+        if not self.choices:
+            raise ValueError("measure() compares estimators: give estimators= and rates=")
+        if self.ranks.size > 1:
+            raise ValueError(
+                "measure() takes batches of one process, and this model trains on several; measure"
+                " the training step itself"
+            )
+        if self.averaged == self.number:
+            raise ValueError(f"step {self.number} was measured already; call probe.step() first")
+        self._detach()
+        self.observer.attach()
+        self.attached = True
+        read, found = [], {}
+        try:
+            with frozen(self.model):
+                for batch in batches:
+                    for parameter in self.model.parameters():
+                        parameter.grad = None
+                    value = loss(self.given, batch)
+                    scaler = self.options.scaler
+                    (value if scaler is None else scaler.scale(value)).backward()
+                    self.observer.current()  # nothing may have been seen
+                    found = self.read()
+                    self._count_not_finite()
+                    read.append(read_batch(list(found.values()), self.choices))
+                    self.observer.begin()
+        finally:
+            self._detach()
+        if not read:
+            raise ValueError("measure() was given no batches")
+        self.measured += 1
+        self.averaged = self.number
+        lines = self._tabulate(read, [one.dtype for one in found.values()])
+        return pd.DataFrame(lines, columns=COLUMNS)
 
     def expect(self, *args: Any, **kwargs: Any) -> None:
         """Say what the model would be called with, where nobody calls it itself: ``examples`` may
@@ -281,7 +340,8 @@ class Probe:
         self.measured += 1
         self._count_not_finite()
         if self.choices:
-            self._tabulate(found)
+            batch = read_batch(list(found.values()), self.choices)
+            self._tabulate([batch], [one.dtype for one in found.values()])
             self.observer.forget_pairs()
 
     def _count_not_finite(self) -> None:
@@ -290,8 +350,10 @@ class Probe:
             watch.name for watch, tally in tallies.items() if tally.problem == NOT_FINITE
         )
 
-    def _tabulate(self, found: dict[str, Layer]) -> None:
-        lines = tabulate(found.values(), self.choices)
+    def _tabulate(
+        self, batches: Sequence[Batch | None], dtypes: Iterable[torch.dtype]
+    ) -> list[tuple[Any, ...]]:
+        lines = tabulate(batches, self.choices, self.options.population)
         needed = ("layer", "minibatch_example", "grad_sq")
         layer, example, C = (COLUMNS[2:].index(column) for column in needed)
         self._equal = {line[layer] for line in lines if line[example] == 0 < line[C]}
@@ -299,16 +361,18 @@ class Probe:
             self._say(f"{min(self._equal)}: {EQUAL}")
         about = {}
         if self.table.out is not None:
-            dtypes = Counter(str(one.dtype).removeprefix("torch.") for one in found.values())
+            counted = Counter(str(one).removeprefix("torch.") for one in dtypes)
             about = {
                 "run": self.run,
                 "model": type(self.model).__name__,
-                "dtype": dtypes.most_common(1)[0][0] if dtypes else None,
+                "dtype": counted.most_common(1)[0][0] if counted else None,
                 "asked": self.options.asked,
                 "coverage": self.coverage().to_dict("list"),
                 **self.origin,
             }
-        self.table.add(self.number, [(self.run, self.number, *line) for line in lines], about)
+        rows = [(self.run, self.number, *line) for line in lines]
+        self.table.add(self.number, rows, about)
+        return rows
 
     def _explain(self, found: Mapping[str, Layer] | None = None) -> None:
         """Warn, once each, of what has to be known of the last measured step."""

@@ -11,7 +11,7 @@ from sketchvar.analysis import noise
 from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.units import Unit
 from sketchvar.estimators.layers.forms import Form
-from sketchvar.estimators.moments import wide
+from sketchvar.estimators.norms import wide
 
 
 class Product(NamedTuple):

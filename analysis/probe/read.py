@@ -6,17 +6,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.probe.ranks import Ranks
-from sketchvar.analysis.probe.step import Step, Tally, local, matrix
+from sketchvar.analysis.probe.step import Step, Tally
+from sketchvar.analysis.probe.told import SIZE, Told, joined, statistics
 from sketchvar.analysis.probe.watch import Watch
 from sketchvar.estimators import Moments
-from sketchvar.estimators.moments import wide
+from sketchvar.estimators.norms import wide
 
 NOT_FINITE = "its gradient is not finite"
 ALIKE = 1e-4  # of a gradient: what two sums of the same float32 numbers may differ by
-EMPTY = 6  # vectors that a rank gives of every watch
 OWN = (
     "its .grad is not its product's gradient alone (a penalty in the loss, a hook or mask on the"
     " weight, another use of it): the product's own part is measured"
@@ -39,43 +38,30 @@ def read_step(step: Step, watches: Sequence[Watch], ranks: Ranks) -> dict[str, L
     scale = step.scale
     scaled = not isinstance(scale, float) or ranks.size > 1
     everywhere = ranks.gather([t for watch in watches for t in statistics(step, watch, ranks)])
-    found: list[tuple[Tally, Moments, Tensor | None]] = []
-    facts: list[Tensor] = []
-    glances: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tally, Told]] = []
     for i, watch in enumerate(watches):
-        own = [rank[EMPTY * i : EMPTY * (i + 1)] for rank in everywhere]
-        ran = [vectors for vectors in own if len(vectors[3])]
+        own = [Told(*rank[SIZE * i : SIZE * (i + 1)]) for rank in everywhere]
+        ran = [told for told in own if len(told.facts)]
         if len(ran) < len(everywhere):
             if ran:
                 step.tally(watch).problem = f"it was measured on {len(ran)} of {len(own)} ranks"
             continue
-        tally = step.tallies[watch]
-        x_norm, y_norm, squares_, sums, seen, added = (
-            joined(side).double() if k in (0, 1, 2) else sum(side[1:], side[0])
-            for k, side in enumerate(zip(*ran, strict=True))
-        )
-        C = sums[0]
-        facts.append(sums.to(facts[0].device if facts else sums.device))  # layers may be on several
-        glances.append((seen.to(facts[0].device), added.to(facts[0].device)))
-        if scaled:
-            y_norm, squares_, C = (
-                y_norm / (scale * ranks.size),
-                squares_ / (scale * ranks.size) ** 2,
-                C / scale**2,
-            )
-        pair = pair_of(tally)
-        if pair is not None and scaled:
-            pair = pair[0], wide(pair[1]) / scale  # one rank: pairs are kept of no more
-        moments = Moments(*tally.uses[0].size, x_norm.square(), y_norm.square(), C, pair)
-        found.append((tally, moments, squares_ if tally.example_sq else None))
+        told = Told.of(ran)
+        found.append((step.tallies[watch], told.divide(scale, ranks.size) if scaled else told))
     numbers: list[list[float]] = []
-    if facts:
-        numbers = torch.cat([torch.stack(facts), compared(glances, step.whole)], 1).tolist()
-    result = {}
-    for (tally, moments, example_sq), line in zip(found, numbers, strict=True):
-        if is_readable(tally, *line):
-            result[tally.watch.name] = layer_of(tally, moments, example_sq, *line[1:3])
-    return result
+    if found:
+        device = found[0][1].facts.device  # layers may be on several
+        facts, seen, added = (
+            [getattr(told, name).to(device) for _, told in found]
+            for name in ("facts", "seen", "added")
+        )
+        glances = compared(list(zip(seen, added, strict=True)), step.whole)
+        numbers = torch.cat([torch.stack(facts), glances], 1).tolist()
+    return {
+        tally.watch.name: layer_of(tally, told, scale if scaled else 1.0, *line[1:3])
+        for (tally, told), line in zip(found, numbers, strict=True)
+        if is_readable(tally, *line)
+    }
 
 
 def compared(glances: Sequence[tuple[Tensor, Tensor]], whole: bool) -> Tensor:
@@ -86,35 +72,6 @@ def compared(glances: Sequence[tuple[Tensor, Tensor]], whole: bool) -> Tensor:
     gaps = torch._foreach_norm(torch._foreach_sub(seen, added), dtype=torch.float64)
     sizes = torch._foreach_norm(seen, dtype=torch.float64)
     return torch.stack([torch.stack(gaps), torch.stack(sizes) * (math.nan if whole else 1.0)], 1)
-
-
-def statistics(step: Step, watch: Watch, ranks: Ranks) -> list[Tensor]:
-    """This rank's ‖xᵢ‖, ‖yᵢ‖, ‖g_s‖², (its share of C, rows of data, examples), and its own
-    gradient and what .grad got, at a glance; empty ones if unread.
-    """
-    tally = step.tallies.get(watch)
-    shared = None
-    if step.several and (watch.tied or watch in step.mixed):  # every rank takes part in the sum
-        weight = local(watch.weight)
-        own = None if tally is None else tally.own
-        whole = ranks.sum(weight.new_zeros(weight.shape) if own is None else own) / ranks.size
-        shared = total_sq(matrix(whole)) / ranks.size
-    C = None if tally is None else tally.C if shared is None else shared
-    if tally is None or tally.reason() is not None or C is None:
-        return [local(watch.weight).new_zeros(0, dtype=torch.float64)] * EMPTY
-    x_norm = joined([use.x_norm for use in tally.uses])
-    y_norm = joined([use.y_norm for use in tally.uses if use.y_norm is not None])
-    if step.several and shared is None:
-        C = C / ranks.replicas(tally.weight)
-    rows = C.new_tensor([len(y_norm), tally.examples])
-    for use in tally.uses:
-        if use.data is not None:
-            rows[0] -= (~use.data).sum()
-    squares_ = joined(tally.example_sq) if tally.example_sq else x_norm[:0]
-    seen, added = tally.seen, tally.added
-    if seen is None or added is None:
-        seen = added = x_norm[:0]
-    return [x_norm, y_norm, squares_, torch.cat([C.view(1), rows]), seen, added]
 
 
 def is_readable(
@@ -136,24 +93,56 @@ def is_readable(
 
 
 def layer_of(
-    tally: Tally, moments: Moments, example_sq: Tensor | None, rows: float, examples: float
+    tally: Tally, told: Told, scale: Tensor | float, rows: float, examples: float
 ) -> Layer:
     """What a tally says, for users."""
-    watch, first = tally.watch, {use.first for use in tally.uses}
-    input_of = first.pop() if len(first) == 1 else watch.name
-    dtype = tally.uses[0].dtype
+    watch, uses, pairs = tally.watch, tally.uses, pairs_of(tally, scale)
+    first = {use.first for use in uses}
+    pair = None
+    if pairs:
+        pair = joined([x for x, _ in pairs]), joined([y for _, y in pairs])
+    size, C = uses[0].size, told.facts[0]
+    known = bool(tally.example_sq)
+    inner = told.inner if len(told.inner) and (tally.own is not None or not tally.mixed) else None
     return Layer(
-        watch.name, moments, int(examples), example_sq, int(rows), dtype, input_of,
-        watch.sketchable, len(tally.uses),
-    )  # fmt: skip
+        watch.name,
+        Moments(*size, told.x_sq, told.y_sq, C, pair),
+        int(examples),
+        told.example_sq if known else None,
+        int(rows),
+        uses[0].dtype,
+        first.pop() if len(first) == 1 else watch.name,
+        watch.sketchable,
+        len(uses),
+        () if tally.several else parts_of(tally, told, pairs, scale),
+        told.sums if known else None,
+        inner,
+    )
 
 
-def pair_of(tally: Tally) -> tuple[Tensor, Tensor] | None:
-    """X and Y, where they were asked for."""
+def parts_of(
+    tally: Tally, told: Told, pairs: Sequence[tuple[Tensor, Tensor]], scale: Tensor | float
+) -> tuple[Moments, ...]:
+    """The moments of each use, where there are several and all are known."""
+    uses, squares = tally.uses, [use.grad_sq for use in tally.uses]
+    if len(uses) < 2:
+        return ()
+    counts = [len(use.x_norm) for use in uses]
+    sides = zip(told.x_sq.split(counts), told.y_sq.split(counts), strict=True)
+    return (
+        tuple(
+            Moments(*uses[i].size, x_sq, y_sq, C / scale**2, pairs[i] if pairs else None)
+            for i, ((x_sq, y_sq), C) in enumerate(zip(sides, squares, strict=True))
+            if C is not None
+        )
+        if None not in squares
+        else ()
+    )
+
+
+def pairs_of(tally: Tally, scale: Tensor | float) -> list[tuple[Tensor, Tensor]]:
+    """X and Y of each use, where they were asked for; of one process, as pairs are kept of no
+    more.
+    """
     pairs = [use.pair for use in tally.uses if use.pair is not None]
-    return (torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])) if pairs else None
-
-
-def joined(tensors: Sequence[Tensor]) -> Tensor:
-    """One after another; no copy of a single one."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
+    return [(x, wide(y) / scale) for x, y in pairs] if not isinstance(scale, float) else pairs

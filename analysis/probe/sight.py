@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
-from sketchvar.analysis.probe.step import Own, Step
+from sketchvar.analysis.noise.closed import total_sq
+from sketchvar.analysis.probe.step import Own, Step, matrix
 from sketchvar.analysis.probe.watch import Use, Watch
 from sketchvar.estimators.layers.forms import Conv2dForm
 
@@ -80,7 +81,9 @@ class Sight:
             return
         try:
             with quietly(gradient.device.type):
-                self.step.passes[self.use.task][watch].add(gradient, self.step.tally(watch))
+                own = self.step.passes[self.use.task][watch]
+                own.add(gradient, self.step.tally(watch))
+                self.use.grad_sq = total_sq(matrix(gradient)) if own.sq is None else own.sq
         except Exception as error:
             self.step.fail(watch, error)
 

@@ -183,6 +183,7 @@ class Step:
     several: bool
     whole: bool
     mixed: frozenset[Watch]
+    exact: bool  # whether inner products ⟨g_s, G⟩ are formed
     stamps: dict[Watch, tuple[int, int] | None]  # of .grad when the step began
     tallies: dict[Watch, Tally] = field(default_factory=dict)
     passes: dict[int, dict[Watch, Own]] = field(default_factory=dict)  # by autograd's number

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sketchvar.analysis.probe.product import Product, normalized_example_sq
@@ -50,6 +51,7 @@ class Use:
     task: int
     examples: int
     size: tuple[int, int]  # p and q
+    leading: torch.Size  # dimensions of X that its rows stand in, as ``unit`` reads them
     weight: Tensor
     x_norm: Tensor
     first: str  # who read this X first
@@ -57,6 +59,7 @@ class Use:
     y_norm: Tensor | None = None
     data: Tensor | None = None  # which rows are not padding, where that is known
     example_sq: Tensor | None = None
+    grad_sq: Tensor | None = None  # of its own part of the weight's gradient
     product: Product | None = None  # X and Y themselves, where other uses may share the examples
     pair: tuple[Tensor, Tensor] | None = None
     normalized: tuple[Any, float] | None = None  # the node of the output and ε, before a BatchNorm
@@ -70,6 +73,13 @@ class Use:
             and self.unit.number == 0
             and not isinstance(self.form, Conv2dForm)
         )
+
+    def sum_by_example(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "d S"]:
+        """Numbers of rows, summed over those of each example."""
+        n, d = rows.shape
+        within = () if self.leading.numel() == n else (-1,)  # of an image, its patches
+        each = self.unit.part(rows.reshape(*self.leading, *within, d), slice(0, self.examples))
+        return each.reshape(self.examples, -1, d).sum(1).T if self.examples else rows[:0].T
 
     def arrive(
         self,

@@ -2,21 +2,29 @@
 come.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
-from sketchvar.analysis.loop import layers_at, start
-from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, compare
+from sketchvar.analysis.loop import Training, forward, layers_at, start
+from sketchvar.analysis.noise import backward
+from sketchvar.analysis.noise.table import (
+    COLUMNS,
+    Batch,
+    choose_comparable,
+    read_batch,
+    tabulate,
+)
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.tasks import Options, find_task
+from sketchvar.analysis.probe.frozen import frozen
+from sketchvar.analysis.tasks import Options, find_task, move
 from sketchvar.estimators import Choice, empirical
 from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.seeds import fold
@@ -30,6 +38,8 @@ class Study:
     """What to train, when to measure, what to compare. Step s is the gradient after s updates,
     0 ≤ s ≤ steps.
 
+    Numbers are averages over ``batches`` at each measured step: fresh ones, that are not trained
+    on, or, of one, the step's own. The training does not depend on them.
     ``options`` are fields of the task that differ from its defaults, as in (("pretrained",
     "minilm"),).
     Raises ValueError for names that are not known and numbers that make no sense.
@@ -44,6 +54,7 @@ class Study:
     device: str = "cpu"
     seed: int = 0
     options: Options = ()
+    batches: int = 1
 
     def __post_init__(self) -> None:
         find_task(self.task, self.options)
@@ -52,6 +63,8 @@ class Study:
             raise ValueError("a study needs at least one estimator and one rate, got none")
         if self.steps < 0:
             raise ValueError(f"steps must be 0 or more, got {self.steps}")
+        if self.batches < 1:
+            raise ValueError(f"--batches must be 1 or more, got {self.batches}")
         points = " ".join(map(str, self.measure_at)) or "none"
         if not self.measure_at or list(self.measure_at) != sorted(set(self.measure_at)):
             raise ValueError(
@@ -105,25 +118,30 @@ def run(
 
     for step in range(begin, study.steps + 1):
         last = step == study.measure_at[-1]
-        probe = None
-        if step in study.measure_at:
-            probe = Probe(model, pairs=whole or ([drawn] if last else []))
+        due = step in study.measure_at
+        pairs = whole or ([drawn] if last else [])
         try:
-            with probe or nullcontext():
+            if due and study.batches > 1:
+                seen = measure_fresh(study, training, step, pairs)
+            with (
+                Probe(model, pairs=pairs) if due and study.batches == 1 else nullcontext() as probe
+            ):
                 loss = training.gradient(step, training.batch(step))
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error}; the {len(rows)} rows measured before it are in {folder.rows}"
             ) from None
-        if probe is not None:
-            layers = probe.read()
+        if due:
+            if probe is not None:
+                seen = see(probe, study, task.dtype)
             if last:
-                records.write_rows(folder.coverage, probe.coverage())
+                records.write_rows(folder.coverage, seen.coverage)
                 records.write_rows(
                     folder.draws,
-                    draw_repeatedly(layers[drawn], study).assign(run=study.name, step=step),
+                    draw_repeatedly(seen.layers[drawn], study).assign(run=study.name, step=step),
                 )
-            table = compare(layers.values(), study.choices(), dtype=task.dtype)
+            lines = tabulate(seen.batches, study.choices(), task.population)
+            table = pd.DataFrame(lines, columns=COLUMNS[2:])
             rows = records.append_rows(rows, table.assign(run=study.name, step=step)[COLUMNS])
             measured = pd.DataFrame([(step, loss, *training.validate())], columns=LOSSES)
             losses = records.append_rows(losses, measured)
@@ -131,12 +149,47 @@ def run(
             records.write_rows(folder.losses, losses)
         if step < study.steps:
             training.update(step)
-        if probe is not None:
+        if due:
             folder.save(step + 1, model, optimizer)
         if progress is not None:
             progress(step, loss)
     folder.describe(study, origin, finished=True)
     return out
+
+
+class Seen(NamedTuple):
+    """What batches at one step say; the layers and the coverage are those of the last."""
+
+    batches: list[Batch | None]
+    layers: dict[str, Layer]
+    coverage: pd.DataFrame
+
+
+def see(probe: Probe, study: Study, dtype: torch.dtype) -> Seen:
+    """Read the batch that a probe has just measured."""
+    layers = probe.read()
+    batch = read_batch(list(layers.values()), study.choices(), dtype)
+    return Seen([batch], layers, probe.coverage())
+
+
+def measure_fresh(study: Study, training: Training, step: int, pairs: Sequence[str]) -> Seen:
+    """Measure as many fresh batches as the study asks for; the training is left as it was.
+
+    Raises FloatingPointError for a loss that is not finite.
+    """
+    task, model, device = training.task, training.model, training.device
+    batches = []
+    with frozen(model):
+        for i in range(study.batches):
+            seed = fold(study.seed, "measure", i)
+            batch = move(task.batch(step, seed), device)
+            training.optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(fold(seed, "step", step))
+            with Probe(model, pairs=pairs) as probe:
+                backward(forward(task, model, batch, device), f"step {step}, on a fresh batch")
+            seen = see(probe, study, task.dtype)
+            batches += seen.batches
+    return seen._replace(batches=batches)
 
 
 def draw_repeatedly(layer: Layer, study: Study) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sketchvar.estimators.moments import wide
+from sketchvar.estimators.norms import wide
 
 
 def cosine_transform(x: Float[Tensor, "n d"], rows: Int[Tensor, " k"]) -> Float[Tensor, "k d"]:

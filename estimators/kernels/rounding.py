@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sketchvar.estimators.moments import wide
+from sketchvar.estimators.norms import wide
 
 
 def count_steps(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad, unfold
 
-from sketchvar.estimators.moments import norm
+from sketchvar.estimators.norms import norm
 
 
 class Form(ABC):

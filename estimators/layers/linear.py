@@ -12,8 +12,16 @@ from torch import Tensor, nn
 from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.layers.forms import Conv1DForm, Form, LinearForm, conv2d_form
 from sketchvar.estimators.layers.opaque import number
-from sketchvar.estimators.layers.predicted import row_scores, scored, updated, with_scores
+from sketchvar.estimators.layers.predicted import (
+    counted,
+    row_scores,
+    scored,
+    updated,
+    with_scores,
+)
 from sketchvar.estimators.layers.product import product
+from sketchvar.estimators.layers.samples import Samples, find_samples, learn_samples
+from sketchvar.estimators.norms import row_sq
 
 COMPILED_SCORES = (
     "ScoredRows learns its scores in backward, which a compiled graph cannot; compile the model"
@@ -26,9 +34,10 @@ class Sketched(nn.Module):
     layer's; the weight gradient is ``estimate(self.estimator, X, Y, seed)``, one seed per call from
     torch's default generator.
 
-    With ``ScoredRows`` (or ``Then(ScoredRows(...), ...)``) the scores given are the first ones, per
-    position; the layer goes on with a running mean of ‖yᵢ‖² per position, a buffer that state_dict
-    does not have, and shares nothing with its siblings, whose scores are others.
+    With ``ScoredRows`` (or ``Then(ScoredRows(...), ...)``, or ``RowBits`` with scores) the scores
+    given are the first ones, per position; the layer goes on with a running mean of ‖yᵢ‖² per
+    position, a buffer that state_dict does not have, and shares nothing with its siblings, whose
+    scores are others. Within ``tell_samples`` it remembers every sample of the dataset, too.
 
     Parameters, buffers, hooks and state_dict are the plain layer's. In eval mode, without
     gradients, with a frozen weight, or where the estimator would keep no less than the input, it
@@ -38,6 +47,7 @@ class Sketched(nn.Module):
     plain: ClassVar[type[nn.Module]]  # the class that unsketch gives back
     estimator: Estimator
     position_sq: Tensor  # running mean of ‖y‖² per position, where the estimator is ScoredRows
+    sample_sq: Tensor  # that of each sample, over its batch's, where samples are told
     _learned: bool
     _handle: int  # the estimator's number in compiled graphs, and the equal one that has it
     _numbered: Estimator
@@ -93,21 +103,47 @@ class Sketched(nn.Module):
                 raise NotImplementedError(COMPILED_SCORES)
             n = form.size(x, weight)[0]
             length = form.positions(x, n)
-            estimator = with_scores(estimator, row_scores(self.position_sq, n, length))
-            observe = partial(self.observe, length)
+            samples = find_samples(n // max(length, 1))
+            scores = row_scores(self.position_sq, n, length)
+            if samples is not None:
+                known = self.remember(samples)[samples.index.to(scores.device)]
+                scores = scores * known.sqrt().repeat_interleave(length)
+            estimator = with_scores(estimator, scores)
+            observe = partial(self.observe, length, samples)
         return product(self, form, estimator, self._handle, x, weight, bias, observe)
 
-    def observe(self, length: int, y: Tensor) -> None:
+    def remember(self, samples: Samples) -> Tensor:
+        """What is known of each sample of the dataset, at first nothing. Raises ValueError where it
+        is another dataset than before.
+        """
+        if "sample_sq" not in self._buffers:
+            ones = self.position_sq.new_ones(samples.size)
+            self.register_buffer("sample_sq", ones, persistent=False)
+        if len(self.sample_sq) != samples.size:
+            raise ValueError(
+                f"the layer knows a dataset of {len(self.sample_sq)} samples and was told of one of"
+                f" {samples.size}; give it its estimator again, as in layer.sketch(layer.estimator)"
+            )
+        return self.sample_sq
+
+    def observe(self, length: int, samples: Samples | None, y: Tensor) -> None:
         """Learn from Y (n × q) of ``length`` positions; called in backward where the scores are
         predicted.
         """
         if "position_sq" in self._buffers:  # it may have been unsketched since
             self.position_sq = updated(self.position_sq, self._learned, y, length)
             self._learned = True
+        if samples is not None and "sample_sq" in self._buffers:
+            rows = row_sq(y).float()
+            counts = counted(y.shape[0], length, rows)
+            self.sample_sq = learn_samples(
+                self.sample_sq, samples.index, *(t.reshape(-1, length) for t in (rows, counts))
+            )
 
     def forget_scores(self) -> None:
-        self._buffers.pop("position_sq", None)
-        self._non_persistent_buffers_set.discard("position_sq")
+        for name in ("position_sq", "sample_sq"):
+            self._buffers.pop(name, None)
+            self._non_persistent_buffers_set.discard(name)
         self.__dict__.pop("_learned", None)
 
     def extra_repr(self) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sketchvar.estimators.combine import Then
 from sketchvar.estimators.estimator import Estimator
-from sketchvar.estimators.moments import row_sq
+from sketchvar.estimators.norms import row_sq
+from sketchvar.estimators.row_bits import RowBits
 from sketchvar.estimators.sampling import ScoredRows
 
 MEMORY = 0.9  # of the running mean: ten steps or so
@@ -38,10 +39,14 @@ def counting(mask: Tensor) -> Iterator[None]:
         MASK.reset(token)
 
 
-def scored(estimator: Estimator) -> ScoredRows | None:
-    """The ``ScoredRows`` that an estimator is, or begins with."""
+def scored(estimator: Estimator) -> ScoredRows | RowBits | None:
+    """The ``ScoredRows`` that an estimator is, or begins with, or the ``RowBits`` that has
+    scores.
+    """
     if isinstance(estimator, Then):
         return scored(estimator.first)
+    if isinstance(estimator, RowBits):
+        return None if estimator.scores is None else estimator
     return estimator if isinstance(estimator, ScoredRows) else None
 
 

@@ -237,3 +237,56 @@ def test_in_a_runs_table_and_figures(tmp_path, capsys):
     printed = [line for line in capsys.readouterr().out.splitlines() if "effective batch" in line]
     assert "50 %" in printed[0]
     assert (tmp_path / "run" / "noise_scale.png").stat().st_size > 10_000
+
+
+def test_signal_of_finite_data_over_every_minibatch(population):
+    """Drawn without replacement, C − (1 − S/N) D² is the squared gradient over all N on average; C
+    − D² is not.
+    """
+    every = list(combinations(range(4), S))
+    rows = rows_of(population, every)
+    for known in (True, False):
+        table = noise_scale(rows.assign(population=4.0) if known else rows, decay=0)
+        for name, g in zip("ab", population, strict=True):
+            signal = table.loc[table["layer"] == name, "signal"].mean()
+            true = float(g.mean(0).square().sum())
+            assert (signal == pytest.approx(true, rel=1e-10)) == known
+
+
+def test_ratio_over_steps_of_an_epoch_over_every_order():
+    """Data noise of the first steps of an epoch, over all its orders, and of independent draws."""
+    g = torch.tensor([[1.0, 0.0], [2.0, -1.0], [-3.0, 0.5], [0.0, 4.0], [1.0, 1.0]]).double()
+    one = float(g.var(0, correction=1).sum())  # of a batch of one example
+    for steps in (1, 2, 4):
+        sums = torch.stack([g[list(order)].sum(0) for order in combinations(range(5), steps)])
+        noise_of_data = float(sums.var(0, correction=0).sum())
+        found = noise.over_steps(0.5, batches=5, steps=steps)
+        assert found == pytest.approx(0.5 * one * steps / noise_of_data, rel=1e-10)
+    for steps in (5, -1):
+        with pytest.raises(ValueError, match="less than the 5 batches of an epoch"):
+            noise.over_steps(0.5, batches=5, steps=steps)
+
+
+def test_errors_of_the_noise_scale_and_what_it_is_above():
+    rows = pd.DataFrame(
+        {
+            "run": "", "step": [0, 1], "layer": "a", "examples": 10, "estimator": "e",
+            "minibatch_example": [2.0, 2.0], "minibatch_example_stderr": [0.2, 0.2],
+            "grad_sq": [12.0, 3.0], "signal_stderr": [1.0, 0.7],
+        }
+    )  # fmt: skip
+    table = noise_scale(rows, decay=0)
+    first, second = (table[(table["layer"] == "a") & (table["step"] == s)].iloc[0] for s in (0, 1))
+    assert first["noise_scale"] == 2 and pd.isna(first["noise_scale_least"])
+    assert first["noise_scale_stderr"] == pytest.approx(2 * (0.1**2 + 0.1**2) ** 0.5)
+    assert second["noise_scale_least"] == pytest.approx(20 / (1 + 1.4))
+    total = table[table["layer"] == TOTAL].set_index("step")
+    assert total.loc[0, "noise_scale_stderr"] == pytest.approx(first["noise_scale_stderr"])
+    half = noise_scale(rows, decay=0.5)
+    last = half[(half["layer"] == "a") & (half["step"] == 1)].iloc[0]
+    assert last["signal"] == pytest.approx((1 + 5) / 1.5)
+    assert last["signal_stderr"] == pytest.approx((0.7**2 + 0.25 * 1.0**2) ** 0.5 / 1.5)
+    two = pd.concat([rows, rows.assign(layer="b", signal_stderr=float("nan"))])
+    unknown = noise_scale(two, decay=0)
+    assert unknown[unknown["layer"] == TOTAL]["noise_scale_stderr"].isna().all()
+    assert noise_scale(rows.drop(columns="signal_stderr"))["noise_scale_least"].isna().all()

@@ -98,6 +98,22 @@ def test_spelled_estimators_come_once(tmp_path):
     assert main(["figures", str(tmp_path / "a")]) == 0
 
 
+def test_fresh_batches_are_averaged_and_the_training_is_the_same(finished, tmp_path):
+    out = run(replace(SMALL, batches=3), tmp_path / "a")
+    rows, losses, _ = tables(out)
+    one, same, _ = tables(finished)
+    assert losses.equals(same) and len(rows) == len(one) and (rows["batches"] == 3).all()
+    assert (rows["population"] == 1500).all()
+    noisy = rows["estimator"] != "exact"
+    assert (rows.loc[noisy, "variance"] != one.loc[noisy, "variance"]).all()
+    errors = [name for name in rows if name.endswith("_stderr")]
+    assert (rows.loc[noisy, errors] > 0).all().all()
+    for name in ("rows", "coverage", "losses"):
+        assert (out / f"{name}.parquet").exists()
+    with pytest.raises(ValueError, match="--batches must be 1 or more, got 0"):
+        replace(SMALL, batches=0)
+
+
 def test_provenance(finished):
     about = records.read_json(finished / "run.json")
     assert about["finished"] is True
@@ -263,8 +279,10 @@ def test_a_killed_process_is_resumed_to_the_same_rows(tmp_path, how):
         assert "interrupted; what was measured is kept, go on with --out" in errors
         assert "Traceback" not in errors
     rows = records.read_rows(out / "rows.parquet")
-    study = Study("digits-mlp", 100000, tuple(range(0, 200, 5)), ("countsketch",), (0.1,), seed=3)
-    whole = run_until(replace(study), tmp_path / "whole", rows["step"].max())
+    study = Study(
+        "digits-mlp", 100000, tuple(range(0, 200, 5)), ("countsketch",), (0.1,), seed=3, batches=4
+    )
+    whole = run_until(study, tmp_path / "whole", rows["step"].max())
     pd.testing.assert_frame_equal(rows, whole, check_exact=True)
     again = run_until(study, out, rows["step"].max() + 5)
     pd.testing.assert_frame_equal(again.iloc[: len(rows)], rows, check_exact=True)

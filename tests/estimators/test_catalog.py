@@ -30,7 +30,7 @@ def test_every_name_builds_its_class(name):
 def test_every_class_is_public_and_has_a_card(name):
     kind = type(build(name, 0.25, torch.ones(4, dtype=torch.float64)))
     assert getattr(estimators, kind.__name__) is kind
-    for word in ("variance:", "bytes", "time"):
+    for word in ("variance:", "bytes", "time", "use:"):
         assert word in kind.__doc__.lower(), f"the card of {kind.__name__} does not speak of {word}"
 
 

@@ -56,7 +56,7 @@ def test_enumeration(estimator):
     # must fail: 5 % off, and for tokens that are mixed the rows of Y as they are
     assert not agrees(variance, formula * 1.05, m)
     if estimator.axis == "tokens" and estimator.rotate:
-        assert not agrees(variance, m.y_sq @ estimator.row_errors(x), m)
+        assert not agrees(variance, m.y_sq @ estimator.errors(x).sum(1), m)
 
 
 @pytest.mark.parametrize(

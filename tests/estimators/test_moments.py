@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sketchvar.estimators import Moments
-from sketchvar.estimators.moments import row_sq
+from sketchvar.estimators.norms import row_sq
 
 
 @pytest.fixture

@@ -13,10 +13,13 @@ from sketchvar.estimators import (
     LargestEntries,
     LowRank,
     Moments,
+    NearestRounding,
+    NormColumns,
     PrincipalFeatures,
     Residual,
     SampledEntries,
     Shrunk,
+    SubtokenDirections,
     TopRows,
     UniformRows,
     empirical,
@@ -25,19 +28,21 @@ from sketchvar.estimators import (
 from sketchvar.estimators.coarse import principal_directions
 from sketchvar.estimators.testing import mean_and_variance
 
-COARSE = [LargestEntries, HotColumns, LowRank, Generators]
+COARSE = [
+    LargestEntries, HotColumns, LowRank, Generators, NearestRounding, SubtokenDirections
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("coarse", COARSE)
 @pytest.mark.parametrize("inner", [CountSketch, UniformRows])
 def test_what_is_left_is_estimated(coarse, inner):
     x, y = pair(4)
-    estimator, m = Residual(0.5, coarse, inner), Moments.of(x, y)
+    estimator, m = Residual(0.4, coarse, inner), Moments.of(x, y)
     mean, variance = mean_and_variance(estimator, x, y)
     assert (mean - m.G).norm() <= 1e-12 * m.Q.sqrt()
     assert agrees(variance, estimator.variance(m), m)
     assert not agrees(variance, estimator.variance(m) * 1.05, m)  # must fail, and so must
-    assert not agrees(variance, inner(0.5).variance(m), m)  # the form for all of X
+    assert not agrees(variance, inner(0.4).variance(m), m)  # the form for all of X
 
 
 @pytest.mark.parametrize("coarse", COARSE)
@@ -66,6 +71,45 @@ def test_generators_find_rows_on_a_line():
     rows = torch.tensor([[1.0, 2], [-3, -6], [4, -2]])
     part = Generators(0.7)
     torch.testing.assert_close(part.rebuild(part.keep(rows), (3, 2), rows.dtype), rows)
+
+
+@pytest.mark.parametrize(("rate", "levels"), [(0.03, 1), (0.1, 3), (0.25, 255)])
+def test_nearest_rounding_by_hand(rate, levels):
+    """Against x − min rounded in units of the row's range, and its bias."""
+    x, y = pair(6)
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    step = (high - low) / levels
+    by_hand = low + ((x - low) / step).round() * step
+    part = NearestRounding(rate)
+    torch.testing.assert_close(part.rebuild(part.keep(x), (6, 3), x.dtype), by_hand)
+    bias_sq = ((by_hand - x).T @ y).square().sum()
+    torch.testing.assert_close(Residual(rate, NearestRounding).bias_sq(Moments.of(x, y)), bias_sq)
+
+
+def test_directions_of_sub_tokens():
+    """Against singular value decompositions; sub-tokens on a line are kept as they are."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 8, generator=g, dtype=torch.float64)
+    x[:, 0] *= 10
+    part = SubtokenDirections(0.25)
+    error = x - part.rebuild(part.keep(x), (30, 8), x.dtype)
+    best = sum(torch.linalg.svdvals(half)[1:].square().sum() for half in x.split(4, 1))
+    assert best <= error.square().sum() < 1.3 * best
+    line = torch.outer(x[:, 0], torch.arange(1.0, 8, dtype=torch.float64))  # 7: the last is short
+    torch.testing.assert_close(part.rebuild(part.keep(line), (30, 7), x.dtype), line)
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.6])
+def test_norm_columns(rate):
+    x, y = pair(4)
+    x[:, 1] *= 3
+    estimator, m = NormColumns(rate), Moments.of(x, y)
+    mean, variance = mean_and_variance(estimator, x, y)
+    assert (mean - m.G).norm() <= 1e-12 * m.Q.sqrt()
+    assert agrees(variance, estimator.variance(m), m)
+    assert not agrees(variance, estimator.variance(m) * 1.05, m)  # must fail, and so must
+    assert not agrees(variance, FeatureProjection(rate, UniformRows).variance(m), m)
+    assert NormColumns(1.0).variance(m) == 0
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.8, 0.3])
@@ -131,3 +175,13 @@ def test_bad_input():
         Shrunk(CountSketch(0.1), 1.5)
     with pytest.raises(ValueError, match="LowRank needs 0 < rate <= 1, got rate=2"):
         LowRank(2.0)
+
+
+@pytest.mark.parametrize("coarse", [LargestEntries, LowRank, Generators])
+def test_a_part_that_keeps_more_than_x_is_refused(coarse):
+    x, y = torch.randn(2000, 64), torch.randn(2000, 3)
+    refused = rf"{coarse.__name__}\(rate=1.0\) keeps \d+ bytes of an X of 512000, 2000 × 64"
+    with pytest.raises(ValueError, match=refused):
+        estimate(Residual(1.0, coarse, CountSketch), x, y, 0)
+    assert estimate(Residual(0.4, coarse, CountSketch), x, y, 0).isfinite().all()
+    assert estimate(Residual(1.0, coarse), x[:4, :8], y[:4], 0).isfinite().all()  # small: let it be

@@ -1,0 +1,148 @@
+"""What one batch says of every layer, and what it would say without each of its examples."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sketchvar.analysis.noise.closed import over_draws, weighted_parts
+from sketchvar.analysis.noise.layer import Layer
+from sketchvar.estimators import Choice, Moments
+
+
+class Sums(NamedTuple):
+    """Statistics of L layers: of all S examples in the first entry of the last dimension, and in
+    the others without each of them, in the scale of the whole batch.
+
+    Without example s are G, ‖X‖², ‖Y‖² and D those of the rest times 1/(1 − w_s), so that n stays;
+    w_s is the example's part of the batch, 1/S unless examples have weights. Rows that belong to no
+    example stay too. ⟨g_s, G⟩ is taken to be ‖g_s‖² where it is not known, as it is on average
+    where the gradient is small beside its noise. NaN without an example where the examples are not
+    known, or are not as many as in most layers.
+    """
+
+    Q: Float[Tensor, "L 1+S"]
+    C: Float[Tensor, "L 1+S"]
+    D: Float[Tensor, "L 1+S"]
+    row: Float[Tensor, "L 1+S"]
+    example: Float[Tensor, "L 1+S"]
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer]) -> "Sums":
+        """Of these layers; nothing is read from the device."""
+        m, device = [layer.moments for layer in layers], layers[0].moments.C.device
+        squares = [layer.example_sq for layer in layers]
+        none = torch.full((), torch.nan, dtype=torch.float64, device=device)
+
+        def column(numbers: Sequence[Tensor]) -> Float[Tensor, "L 1"]:
+            return torch.stack([t.to(device) for t in numbers])[:, None]
+
+        X, Y = column([one.x_sq.sum() for one in m]), column([one.y_sq.sum() for one in m])
+        D, C = column([one.D for one in m]), column([one.C for one in m])
+        E = column([none if each is None else each.sum() for each in squares])
+        sizes = [
+            (a.rows, 0 if e is None else len(e), a.resolution)
+            for a, e in zip(layers, squares, strict=True)
+        ]
+        n, count, least = torch.tensor(sizes, dtype=torch.float64, device=device).T[..., None]
+        example, size = over_draws(E, C, count, least), count_examples(layers)
+        if not size:
+            return cls(X * Y, C, D, over_draws(D, C, n, least), example)
+        parts = torch.stack([parts_of(layer, size).to(device) for layer in layers])
+        x, y, d, e, inner, w = parts.unbind(1)
+        left = 1 / (1 - w)
+        X, Y, D = (
+            torch.cat([whole, whole + left * (w * part.sum(1, keepdim=True) - part)], 1)
+            for whole, part in ((X, x), (Y, y), (D, d))
+        )
+        rest = C - 2 * inner + e  # ‖G − g_s‖²
+        without = (E - e - rest / (size - 1)) * (size / (size - 2))
+        weighted = [layer.weights is not None for layer in layers]
+        if any(weighted):
+            of, at = weighted_parts(e, inner, w, C), torch.tensor(weighted, device=device)[:, None]
+            example = torch.where(at, of.sum(1, keepdim=True), example)
+            without = torch.where(at, (example - of) * left, without)
+        C = torch.cat([C, rest * left.square()], 1)
+        row = over_draws(D, C, n, least)
+        return cls(X * Y, C, D, row, torch.cat([example, without], 1))
+
+
+def count_examples(layers: Sequence[Layer]) -> int:
+    """How many examples most layers have; 0 where they are too few to leave one out."""
+    sizes = Counter(layer.sums.shape[1] for layer in layers if layer.sums is not None)
+    size = sizes.most_common(1)[0][0] if sizes else 0
+    return size if size > 2 else 0
+
+
+def parts_of(layer: Layer, size: int) -> Float[Tensor, "6 S"]:
+    """‖X_s‖², ‖Y_s‖², D_s, ‖g_s‖², ⟨g_s, G⟩ and w_s of each example; NaN where they are not of
+    ``size`` examples.
+    """
+    sums, squares, inner, w = layer.sums, layer.example_sq, layer.inner, layer.weights
+    if sums is None or squares is None or sums.shape[1] != size:
+        return torch.full((6, size), torch.nan, dtype=torch.float64)
+    w = torch.full_like(squares, 1 / size) if w is None else w
+    return torch.cat([sums, torch.stack([squares, squares if inner is None else inner, w])])
+
+
+def variances(
+    layers: Sequence[Layer], chosen: Sequence[Choice], sums: Sums
+) -> Float[Tensor, "K L 1+S"]:
+    """The variance of each choice in each layer: without each example too where its closed form
+    asks for n, p, q, Q, C and D alone, else NaN there.
+
+    Layers of one size are computed together. Uses of a weight draw each for itself: their variances
+    add, and are not known without an example.
+    """
+    found = sums.C.new_full((len(chosen), *sums.C.shape), torch.nan)
+    alone: dict[tuple[int, int, int], list[int]] = {}
+    for i, layer in enumerate(layers):
+        m = layer.moments
+        if len(layer.parts) > 1:
+            for k, choice in enumerate(chosen):
+                found[k, i, 0] = sum(variance_of(choice, part) for part in layer.parts)
+        else:
+            alone.setdefault((m.n, m.p, m.q), []).append(i)
+    for size, places in alone.items():
+        at = sums.Q[places], sums.C[places], sums.D[places]
+        of_all = variances_of_sums(chosen, size, *(t.flatten() for t in at))
+        for k, choice in enumerate(chosen):
+            if (each := of_all.get(choice)) is not None:
+                found[k, places] = each.view(at[0].shape)
+            else:
+                one = [variance_of(choice, layers[i].moments) for i in places]
+                found[k, places, 0] = torch.stack([t.to(found.device) for t in one])
+    return found
+
+
+def variance_of(choice: Choice, m: Moments) -> Float[Tensor, ""]:
+    """The closed form of one layer, an oracle told of its Y."""
+    return choice.told(m.y_sq).variance(m)
+
+
+def variances_of_sums(
+    chosen: Sequence[Choice],
+    size: tuple[int, int, int],
+    Q: Float[Tensor, " some"],
+    C: Float[Tensor, " some"],
+    D: Float[Tensor, " some"],
+) -> dict[Choice, Float[Tensor, " some"]]:
+    """The closed forms of choices that ask for no more than n, p, q, Q, C and D."""
+    found = []
+
+    def of_one(Q: Tensor, C: Tensor, D: Tensor) -> list[Tensor]:
+        m, each = Moments.of_sums(*size, Q, C, D), []
+        for choice in chosen:
+            # an oracle, or one that asks for rows, or reads its moments from the device
+            with contextlib.suppress(Exception):
+                variance = choice.told().variance(m)
+                if variance.shape == C.shape:
+                    each.append(variance)
+                    found.append(choice)
+        return each
+
+    return dict(zip(found, torch.vmap(of_one)(Q, C, D), strict=True))
