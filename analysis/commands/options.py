@@ -217,6 +217,15 @@ def jobs(whose: str = "runs at a time") -> Any:
     return option("--jobs", default=1, type=int, metavar="N", help=whose)
 
 
+def processes(whose: str) -> Any:
+    return option(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help=f"{whose}, each by a process (default: as many as there are cores; one on a GPU)",
+    )
+
+
 def backend(whose: str = "runs are trained") -> Any:
     return option(
         "--backend",
