@@ -188,9 +188,21 @@ class OfSweep(ToFolder, OnDevice, OfTask):
         metavar="F",
         help="train exactly on these fractions of the batch too: what the prediction is tested by",
     )
-    layers: str = option(
-        "--layers", default="*", metavar="P", help="pattern of the layers that are sketched"
+    layers: str | None = option(
+        "--layers",
+        metavar="P",
+        help=(
+            "pattern of the layers that are sketched (default: all but those that see one row of an"
+            " example where others see several)"
+        ),
     )
+    costs: Path | None = option(
+        "--costs",
+        type=Path,
+        metavar="DIR",
+        help="a folder of sketchvar cost on the same task: predict by its ratios too",
+    )
+    horizon: float | None = options.horizon()
     jobs: int = options.jobs()
     threads: int = option(
         "--threads", default=1, type=int, metavar="N", help="torch's threads in each run"

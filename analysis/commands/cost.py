@@ -30,6 +30,7 @@ class OfPoints(ToFolder, OnDevice, OfTask):
     )
     estimators: tuple[str, ...] = options.estimators(COSTED)
     rates: tuple[float, ...] = options.rates(0.1)
+    jobs: int | None = options.processes("draws, and forks, at a time")
     seed: int = options.seed()
 
     def length(self) -> int:
@@ -39,6 +40,14 @@ class OfPoints(ToFolder, OnDevice, OfTask):
     def points(self) -> tuple[int, ...]:
         """Where to stand still."""
         return self.measure_at or (max(1, self.length() // 3),)
+
+    def count_jobs(self, device: str) -> int:
+        """How many processes measure. Raises ValueError for less than one."""
+        import joblib
+
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"--jobs must be 1 or more, got {self.jobs}")
+        return self.jobs or (joblib.cpu_count() if device == "cpu" else 1)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ def main(asked: Asked, screen: Screen) -> None:
 
     changes, device = asked.list_changes(), asked.pick_device()
     with blame_words():
+        jobs = asked.count_jobs(device)
         study = CostStudy(
             task=asked.task,
             steps=asked.length(),
@@ -119,7 +129,7 @@ def main(asked: Asked, screen: Screen) -> None:
     what = f"Training {asked.task} for {last} updates on {device}; costs go to {out}/cost.parquet"
     draws = OFTEN * asked.draws * len(study.measure_at)
     with screen.track(what, {"train": last, "draw": draws}, out) as update:
-        measure(study, out, True, update)
+        measure(study, out, True, update, jobs)
     show_folder(out, screen)
 
 

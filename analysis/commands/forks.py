@@ -47,7 +47,6 @@ class Asked(OfPoints):
         help="times the learning rate: those among which each method's best is sought",
     )
     draws: int = options.draws(4, "of the costs by which the end of the forks is predicted")
-    jobs: int = options.jobs("forks at a time")
     backend: str = options.backend("forks are run")
 
 
@@ -59,6 +58,7 @@ def main(asked: Asked, screen: Screen) -> None:
 
     changes, device = asked.list_changes(), asked.pick_device()
     with blame_words():
+        jobs = asked.count_jobs(device)
         study = ForkStudy(
             task=asked.task,
             steps=asked.length(),
@@ -79,7 +79,7 @@ def main(asked: Asked, screen: Screen) -> None:
     what = f"Training {asked.task} for {last} updates on {device}; forks go to {out}/forks.parquet"
     stages = {"train": last, "draw": OFTEN * asked.draws, "fork": study.least_forks()}
     with screen.track(what, stages, out) as update, use_backend(asked.backend):
-        branch(study, out, True, asked.jobs, update)
+        branch(study, out, True, jobs, update)
     show_folder(out, screen)
 
 

@@ -180,6 +180,15 @@ def layer(usual: str) -> Any:
     return option("--layer", metavar="NAME", help=f"one layer (default: {usual})")
 
 
+def horizon() -> Any:
+    return option(
+        "--horizon",
+        type=float,
+        metavar="T",
+        help="steps over which cost counts (default: the most that were measured)",
+    )
+
+
 def draws(default: int | None, whose: str) -> Any:
     return option("--draws", default=default, type=int, metavar="N", help=whose)
 
@@ -206,6 +215,15 @@ def device() -> Any:
 
 def jobs(whose: str = "runs at a time") -> Any:
     return option("--jobs", default=1, type=int, metavar="N", help=whose)
+
+
+def processes(whose: str) -> Any:
+    return option(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help=f"{whose}, each by a process (default: as many as there are cores; one on a GPU)",
+    )
 
 
 def backend(whose: str = "runs are trained") -> Any:

@@ -41,12 +41,7 @@ class Asked(Shown):
             " --by-layer)"
         ),
     )
-    horizon: float | None = option(
-        "--horizon",
-        type=float,
-        metavar="T",
-        help="steps over which cost counts (default: the most that were measured)",
-    )
+    horizon: float | None = options.horizon()
     from_step: int = option(
         "--from-step",
         default=0,

@@ -42,12 +42,14 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
     """Train what is left of a grid, write what came of it, and say which runs failed. Raises
     ValueError where none is finished.
     """
-    from sketchvar.analysis.sweep.results import claim_sweep, write_results
+    from sketchvar.analysis.sweep.results import claim_sweep, read_costs, write_results
     from sketchvar.analysis.sweep.run import Sweep, sweep
     from sketchvar.analysis.tasks import find_task
 
     folder = Sweep(out)
     find_task(grid.task, grid.options).check()  # what is wrong with the data shows here
+    if asked.costs is not None:
+        read_costs(asked.costs, grid.task)  # and here, not after hours
     claim_sweep(folder, grid)
     what = "Measuring the bytes that each estimator leaves for backward"
     with screen.track(what, {"estimator": None}, out) as update:
@@ -72,4 +74,4 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
         screen.note(f"failed: {name}: {error}; give --retry to train it again")
     if rows.empty:
         raise ValueError(f"no run finished; their errors are in {folder.failed}")
-    write_results(folder, grid, rows)
+    write_results(folder, grid, rows, asked.costs, asked.horizon)

@@ -86,9 +86,9 @@ def branch(
     effective.parquet (the effective batch beside its predictions) to ``out``, which is returned.
 
     ``progress`` is called with ("train", updates), ("draw", draws of a point's cost) and ("fork",
-    forks that ended). ``jobs`` forks run at a time, on the joblib backend that is active. A study
-    that was stopped goes on with ``resume=True`` where it was, with any number of jobs. Raises
-    ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
+    forks that ended). ``jobs`` draws and forks run at a time, on the joblib backend that is active.
+    A study that was stopped goes on with ``resume=True`` where it was, with any number of jobs.
+    Raises ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
     """
     folder, device = Folder(out), torch.device(study.device)
     task = find_task(study.task, study.options)
@@ -109,7 +109,7 @@ def branch(
             continue
         costs = read_costs(out, step, training, study.schedule(step))
         if costs is None:
-            costs = predict(study, training, step, show)
+            costs = predict(study, training, step, show, jobs)
             write_costs(out, step, costs, about)
         before = records.read_rows(ends) if ends.exists() else None
         mine = None if before is None else before[before["step"] == step]
@@ -143,7 +143,9 @@ def branch(
     return out
 
 
-def predict(study: ForkStudy, training: Training, step: int, show: Progress) -> Costs:
+def predict(
+    study: ForkStudy, training: Training, step: int, show: Progress, jobs: int = 1
+) -> Costs:
     """The costs of the study's estimators at one step, over one step, the forks' and forever."""
     return cost(
         training.model,
@@ -159,4 +161,5 @@ def predict(study: ForkStudy, training: Training, step: int, show: Progress) -> 
         nodes=study.nodes,
         seed=fold(study.seed, "cost", step),
         progress=lambda done, total: show("draw", done),
+        jobs=jobs,
     )

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from sketchvar.analysis.cost.table import ENOUGH, by_layer, coherence, price, ratios
-from sketchvar.analysis.noise.cost import Draws, Ruler, Sketched, draw_noise, endless
+from sketchvar.analysis.noise.cost import Draws, draw_noise, endless
 from sketchvar.analysis.noise.curvature import Curvature, Hessian, Kicks
+from sketchvar.analysis.noise.draw import Ruler, Sketched
 from sketchvar.analysis.noise.gauss_newton import GaussNewton
 from sketchvar.analysis.noise.horizon import Dynamics, check_horizon
 from sketchvar.analysis.noise.lanczos import nodes_for
@@ -104,6 +105,8 @@ def cost(
     include: Patterns = None,
     exclude: Patterns = None,
     progress: Callable[[int, int], object] | None = None,
+    signal: bool = True,
+    jobs: int = 1,
 ) -> Costs:
     """What noise takes from the decrease of ``loss(model, batch)``, of each estimator over that of
     the minibatch: the *cost ratio*, beside the ratios of variances (``variance``) and of variances
@@ -133,8 +136,12 @@ def cost(
     ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
     ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
 
+    Without ``signal`` what ``beside`` predicts forks by is left out, a tenth of the time. ``jobs``
+    draws are made at a time, by processes; ``loss`` is sent to them.
+
     The model, its gradients and torch's generators are left as they are: all is done on a copy.
-    Memory: up to ``VECTORS`` numbers per trainable weight, beside one training step.
+    Memory: up to ``VECTORS`` numbers per trainable weight, beside three training steps, in every
+    process; with ``signal`` a number per weight and estimator.
     Raises ValueError for what cannot be measured, FloatingPointError for values that are not
     finite.
     """
@@ -171,8 +178,9 @@ def cost(
         )
         spectra = max(min(ENOUGH, draws), draws // 2) if far else 0
         found = draw_noise(
-            ruler, source, asked, draws, seed, spectra, layers, curved, include, exclude, progress
-        )
+            ruler, source, asked, draws, seed, spectra, layers, curved, include, exclude, progress,
+            signal, jobs,
+        )  # fmt: skip
     dynamics = Dynamics(steps.momentum, steps.nesterov, tuple(schedule))
     return Costs(found, dynamics, tuple(sorted({1.0, *horizons})), kept, kept_layers)
 

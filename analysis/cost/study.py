@@ -66,13 +66,18 @@ class CostStudy(Points):
 
 
 def measure(
-    study: CostStudy, out: Path, resume: bool = False, progress: Progress | None = None
+    study: CostStudy,
+    out: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    jobs: int = 1,
 ) -> Path:
     """Train, and at every measured step write cost.parquet, cost-layers.parquet and
     coherence.parquet to ``out``, which is returned.
 
     ``progress`` is called with ("train", updates) and ("draw", draws of all measured steps). A run
-    that was stopped goes on with ``resume=True`` from its last measured step. Raises ValueError for
+    that was stopped goes on with ``resume=True`` from its last measured step, with any number of
+    ``jobs``, which make so many draws at a time. Raises ValueError for
     a folder that cannot be used, FloatingPointError for what is not finite.
     """
     folder, device = Folder(out), torch.device(study.device)
@@ -90,7 +95,7 @@ def measure(
             if progress is not None:
                 progress("draw", before * total + done)
 
-        found = measure_at(study, training, step, drawn)
+        found = measure_at(study, training, step, drawn, jobs)
         write_costs(out, step, found, {"run": study.name, "task": study.task})
     folder.describe(study, origin, finished=True)
     folder.checkpoint.unlink(missing_ok=True)
@@ -98,7 +103,11 @@ def measure(
 
 
 def measure_at(
-    study: CostStudy, training: Training, step: int, progress: Callable[[int, int], object]
+    study: CostStudy,
+    training: Training,
+    step: int,
+    progress: Callable[[int, int], object],
+    jobs: int = 1,
 ) -> Costs:
     """The costs at one step of a training."""
     asked = {horizon or study.steps - step for horizon in study.horizons} - {0}
@@ -119,4 +128,6 @@ def measure_at(
         nodes=study.nodes,
         seed=fold(study.seed, "cost", step),
         progress=progress,
+        signal=False,
+        jobs=jobs,
     )

@@ -6,7 +6,7 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from sketchvar.analysis.noise.cost import LINEAR, MINIBATCH
+from sketchvar.analysis.noise.draw import LINEAR, MINIBATCH
 from sketchvar.analysis.noise.horizon import Dynamics
 
 KEYS = ["noise", "rate", "seeds"]

@@ -16,8 +16,8 @@ class ProbeCallback(Callback):
 
     Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
     knows, and raises at once what ``Probe`` would; functions given as ``examples`` and ``weights``
-    are called with the batch. ``probe`` is the Probe from the beginning of training on: ``callback.probe.rows()``,
-    ``callback.probe.coverage()``.
+    are called with the batch. ``probe`` is the Probe from the beginning of training on:
+    ``callback.probe.rows()``, ``callback.probe.coverage()``.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -26,6 +26,7 @@ from sketchvar.analysis.probe.units import (
     weights_of,
 )
 from sketchvar.analysis.probe.watch import Use, Watch
+from sketchvar.analysis.probe.weighing import Weigh
 from sketchvar.estimators.layers.convert import obstacle
 from sketchvar.estimators.layers.forms import Conv2dForm, Form
 from sketchvar.estimators.layers.product import is_plain, is_transformed
@@ -64,6 +65,8 @@ class Observer:
         several: bool = False,
         exact: bool = False,
         weights: Weights | None = None,
+        weigh: Weigh | None = None,
+        needed: frozenset[str] = frozenset(),
     ) -> None:
         check_free(model)
         self.model, self.by_example, self.pairs, self.scaler = model, by_example, pairs, scaler
@@ -73,6 +76,7 @@ class Observer:
         if weights is not None:
             self.weights = PARTLY.format("weights") if callable(weights) else weights_of(weights)
         self.layout = PARTLY.format("examples") if callable(examples) else layout_of(examples)
+        self.weigh, self.needed = weigh, needed
         self.modules: list[nn.Module] = []
         self.kinds: dict[nn.Module, Kind] = {}
         self.norms: dict[nn.Module, str] = {}
@@ -183,7 +187,9 @@ class Observer:
         if self.over:
             self.step.open, self.over = False, False
             stamps = {watch: stamp(watch.weight) for watch in self.places.values()}
-            self.step = Step(self.several, self.whole, self.mixed, self.exact, stamps)
+            self.step = Step(
+                self.several, self.whole, self.mixed, self.exact, stamps, self.weigh, self.needed
+            )
         return self.step
 
     def run(self, module: Any, plain: Any, args: Any, kwargs: Any) -> Any:
@@ -247,23 +253,26 @@ class Observer:
             expect_end(step, use.task, self)
         paired = self.is_paired(watch)
         sight = Sight(step, use, self, self.by_example, paired)
-        if (
-            self.by_example
-            and use.in_sequence(x)
-            and pays(x.shape[0], x.shape[1:-1].numel(), *weight.shape)
-        ):
+        if self.by_example and use.in_sequence(x) and self.forms_products(x, weight):
             return FusedLinear.apply(x, weight, bias, form, sight)
         held = weight.view_as(weight)  # its gradient is this product's own, whatever else there is
         held.register_hook(sight.formed)
         out = form.run(x, held, bias)
         if out._is_view():  # a hook on a view is lost where something writes to it in place
             out = torch.ops.aten._unsafe_view(out, out.shape)
-        if self.by_example or paired:
+        if self.by_example or paired or self.weigh is not None:
             sight.x_node = save(self.anchor, x)
         out.register_hook(partial(sight.met, held.grad_fn))
         if self.norms:
             step.outputs[id(out)] = weakref.ref(out), use
         return out
+
+    def forms_products(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether the gradient is formed example by example: a metric needs that in any case."""
+        examples, rows = x.shape[0], x.shape[1:-1].numel()
+        if self.weigh is not None and examples > 0 and rows > 1:
+            return True
+        return pays(examples, rows, *weight.shape)
 
     def find(
         self, owner: nn.Module, parameter: str, weight: Tensor, part: slice | None
@@ -345,6 +354,7 @@ class Observer:
         for watch, tally in self.step.tallies.items():
             for use in tally.uses:
                 use.pair = use.pair if watch.name in self.pairs else None
+                use.weighed = None
 
     def opened(self, step: Step, watch: Watch) -> None:
         """A pass reaches a weight."""

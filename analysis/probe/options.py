@@ -10,6 +10,7 @@ from typing import Any
 from sketchvar.analysis.noise.table import choose_comparable
 from sketchvar.analysis.probe.table import claim
 from sketchvar.analysis.probe.units import Examples, Weights, layout_of, weights_of
+from sketchvar.analysis.probe.weighing import Weigh, as_weigh
 from sketchvar.estimators.choice import Choice, Estimators, Rates, as_list
 
 TRAINERS = ("scaler", "group", "first")  # what a trainer knows
@@ -35,6 +36,7 @@ class Options:
     population: int | None = None
     exact_errors: bool = False
     weights: Weights | None = None
+    metric: Any = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.by_example, bool):
@@ -62,8 +64,14 @@ class Options:
                 )
         if not callable(self.examples):
             layout_of(self.examples)
+        _ = self.weigh  # refuses what is none
         if as_list(self.rates) and not self.choices:
             raise ValueError("rates= needs estimators=, as in estimators=['countsketch']")
+
+    @cached_property
+    def weigh(self) -> Weigh | None:
+        """What ``metric`` means."""
+        return as_weigh(self.metric)
 
     @cached_property
     def choices(self) -> list[Choice]:

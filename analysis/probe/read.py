@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from sketchvar.analysis.probe.step import Step, Tally
 from sketchvar.analysis.probe.sums import joined
 from sketchvar.analysis.probe.told import SIZE, Told, statistics
 from sketchvar.analysis.probe.watch import Watch
+from sketchvar.analysis.probe.weighing import layer_in_metric
 from sketchvar.estimators import Moments
 from sketchvar.estimators.norms import wide
 
@@ -112,7 +114,7 @@ def layer_of(
     size, C = uses[0].size, told.facts[0]
     known = bool(tally.example_sq)
     inner = told.inner if len(told.inner) and (tally.own is not None or not tally.mixed) else None
-    return Layer(
+    layer = Layer(
         watch.name,
         Moments(*size, told.x_sq, told.y_sq, C, pair),
         int(examples),
@@ -126,6 +128,10 @@ def layer_of(
         told.sums if known else None,
         inner,
         uses[0].weights,
+    )
+    return replace(
+        layer,
+        metric=layer_in_metric(layer, [use.weighed for use in uses], tally.weighed_sq, scale),
     )
 
 

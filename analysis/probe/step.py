@@ -12,6 +12,7 @@ from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.product import example_sq as squares
 from sketchvar.analysis.probe.sums import inner_products
 from sketchvar.analysis.probe.watch import Use, Watch
+from sketchvar.analysis.probe.weighing import Weigh, read_weights
 
 UNFORMED = "its weight gradient was not in .grad at the end of the backward pass"
 BROKEN = "an error ended its backward pass before the end"
@@ -47,6 +48,7 @@ class Tally:
     uses: list[Use] = field(default_factory=list)
     example_sq: list[Tensor] = field(default_factory=list)
     inner: Tensor | None = None
+    weighed_sq: list[Tensor] = field(default_factory=list)  # the same in another metric
     examples: int = 0
     passes: int = 0
     before: Tensor | None = None  # what .grad held when the first pass came
@@ -67,6 +69,7 @@ class Tally:
         now = stamp(weight)
         if self.passes and (weight is not self.weight or now != self.stamp):
             self.uses, self.example_sq, self.examples, self.passes = [], [], 0, 0
+            self.weighed_sq = []
             self.own = self.own_sq = self.grad_sq = self.seen = self.added = None
             self.cleared = True
         if not self.passes:
@@ -116,10 +119,14 @@ class Tally:
             self.problem = WEIGHED
         known = [use.example_sq for use in uses if use.example_sq is not None]
         products = [use.product for use in uses if use.product is not None]
+        weighed = [use.weighed for use in uses if use.weighed is not None]
         if len(uses) == len(products):
             self.example_sq.append(squares(products))
+            if len(weighed) == len(uses):
+                self.weighed_sq.append(squares(products, weighed[0].metric.weights))
         elif len(uses) == 1:
             self.example_sq += known
+            self.weighed_sq += [w.example_sq for w in weighed if w.example_sq is not None]
         elif known:
             self.problem = (
                 f"used {len(uses)} times under reentrant checkpointing; use_reentrant=False can be"
@@ -197,6 +204,10 @@ class Step:
     mixed: frozenset[Watch]
     exact: bool  # whether inner products ⟨g_s, G⟩ are formed
     stamps: dict[Watch, tuple[int, int] | None]  # of .grad when the step began
+    weigh: Weigh | None = None  # the metric, beside the Euclidean one
+    needed: frozenset[str] = frozenset()  # of the closed forms in it
+    weights: dict[Watch, Tensor | None] = field(default_factory=dict)  # of the metric
+    unweighed: dict[Watch, str] = field(default_factory=dict)  # why a watch has none
     tallies: dict[Watch, Tally] = field(default_factory=dict)
     passes: dict[int, dict[Watch, Own]] = field(default_factory=dict)  # by autograd's number
     elsewhere: set[Watch] = field(default_factory=set)
@@ -220,6 +231,20 @@ class Step:
             found = Tally(watch, watch.weight, kept, self.several, self.whole, self.exact)
             self.tallies[watch] = found
         return found
+
+    def weights_of(self, use: Use) -> Tensor | None:
+        """The weights of the metric for the gradient of a use (p × q), as they are when the first
+        pass reaches it: before the optimizer's step.
+        """
+        watch = use.watch
+        if self.weigh is not None and watch not in self.weights:
+            self.weights[watch] = None
+            try:
+                found = read_weights(self.weigh, watch.weight, watch.part, use.form)
+                self.weights[watch] = found
+            except Exception as error:
+                self.unweighed[watch] = "no metric: " + " ".join(str(error).split())
+        return self.weights.get(watch)
 
     def finish(self, task: int, watches: Iterable[Watch]) -> None:
         """A backward pass has ended: the weight gradients are formed."""

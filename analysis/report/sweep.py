@@ -2,6 +2,7 @@
 smaller batch, and the prediction.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +17,23 @@ from sketchvar.analysis.report.table import (
     list_rows,
     show_interval,
     show_number,
+    write_fixed,
     write_whole,
 )
 
 WORDS = {
-    "− exact": "less the same of exact training with the same seed; a mean with its 95 % interval",
-    "− smaller batch": (
-        "the loss less that of exact training on the batch that leaves as many bytes for backward"
+    "− exact": (
+        "less the same of exact training; a mean with its 95 % interval, whose residual is pooled"
+        " over methods and seeds"
+    ),
+    "− same bytes, same peak": (
+        "the loss less that of exact training on the smaller batch that leaves as many bytes for"
+        " backward, or that has the same peak"
+    ),
+    "*": "resolved at a joint level of 0.05 over all intervals that are drawn here (Holm)",
+    "slowdown": (
+        "updates, over those in which exact training comes to the same loss, with what the loss's"
+        " interval allows; at least 1, as exact training was not trained for longer"
     ),
     "ratio": (
         "estimator variance / minibatch variance (unit: example), all layers together, mean over"
@@ -41,21 +52,45 @@ FEW = {
 
 def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a sweep's folder; it shows every rate, whatever ``rate``."""
+    from sketchvar.analysis.sweep.outcome import summarize
+
     rows = records.read_rows(folder / "rows.parquet")
     table = records.read_rows(folder / "summary.parquet")
+    if "drawn" not in table:  # of before intervals were pooled
+        table = summarize(rows, table)
     tables = [tabulate_methods(rows, table)]
     if (folder / "predictions.parquet").exists():
         tables.append(tabulate_predictions(records.read_rows(folder / "predictions.parquet")))
     about = records.read_json(folder / "sweep.json") if (folder / "sweep.json").exists() else {}
-    seeds = int(table["seeds"].max())
     return Contents(
         title=f"training {rows['task'].iloc[0]}",
         tables=tuple(tables),
         pictures=list_pictures(rows, table),
-        sentences=(FEW[seeds],) if seeds in FEW else (),
+        sentences=list_sentences(table, about.get("left_out", ())),
         words=WORDS,
         provenance=about,
     )
+
+
+def list_sentences(table: pd.DataFrame, left_out: Sequence[str]) -> tuple[str, ...]:
+    """What has to be said of a summary beside its table."""
+    seeds, said = int(table["seeds"].max()), []
+    if seeds in FEW:
+        said.append(FEW[seeds])
+    line = table.iloc[0]
+    if line["detectable"] == line["detectable"]:
+        said.append(
+            f"With power 0.8 these {seeds} seeds would have shown a difference in loss of"
+            f" {write_fixed(line['detectable'])} if it was the only one, and of"
+            f" {write_fixed(line['detectable_drawn'])} among the {line['drawn']} intervals drawn"
+            " here; what is smaller cannot be told from nothing."
+        )
+    if left_out:
+        said.append(
+            "Left exact, as they see one row of each example where other layers see several:"
+            f" {', '.join(left_out)}; --layers '*' sketches them too."
+        )
+    return tuple(said)
 
 
 def list_pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...]:
@@ -76,7 +111,7 @@ def list_pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...
         ),
         Picture(
             "final",
-            f"{task}: final validation loss less that of exact training, 95 % over paired seeds",
+            f"{task}: final validation loss less that of exact training, pooled 95 % intervals",
             lambda: figures.final_losses(table),
         ),
     )
@@ -85,24 +120,16 @@ def list_pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...
 def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
     """One line per method."""
     whole = int(rows["batch"].max())
-    smaller = show_interval("validation_smaller", "− smaller batch")
-
-    def show_smaller(row: Row) -> str:
-        batch = row["same_memory_batch"]
-        if batch is None or batch != batch:
-            return NONE
-        if batch == whole:
-            return "saves nothing"
-        return f"{smaller.show(row)} (batch {batch:.0f})"
-
     columns = (
         Column("run", name_run, text=True),
         show_number("seeds", None, write_whole),
         show_interval("metric", "metric"),
-        show_interval("metric_exact", "− exact"),
+        show_difference("metric_exact", "− exact"),
         show_interval("validation", "loss"),
-        show_interval("validation_exact", "− exact"),
-        Column(smaller.title, show_smaller),
+        show_difference("validation_exact", "− exact"),
+        show_partner("validation_smaller", "− same bytes", "same_memory_batch", whole),
+        show_partner("validation_peak", "− same peak", "same_peak_batch", whole),
+        Column("slowdown", show_slowdown),
         show_number("ratio"),
         show_number("seconds", "time"),
         show_number("peak"),
@@ -114,21 +141,66 @@ def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
     return Table("summary", title, columns, list_rows(table))
 
 
+def show_difference(field: str, title: str) -> Column:
+    """A column of differences, with a star where it is resolved."""
+    from sketchvar.analysis.sweep.pooled import LEVEL
+
+    plain = show_interval(field, title)
+
+    def show(row: Row) -> str:
+        return plain.show(row) + "*" * (row[f"{field}_holm"] < LEVEL)
+
+    return Column(title, show)
+
+
+def show_partner(field: str, title: str, partner: str, whole: int) -> Column:
+    """A column of differences to a smaller batch, which it names."""
+    plain = show_difference(field, title)
+
+    def show(row: Row) -> str:
+        batch = row[partner]
+        if batch is None or batch != batch:
+            return NONE
+        return "saves nothing" if batch >= whole else f"{plain.show(row)} (batch {batch:.3g})"
+
+    return Column(title, show)
+
+
+def show_slowdown(row: Row) -> str:
+    """The slowdown, and what the interval of the loss allows."""
+    middle, low, high = (row[f"slowdown{end}"] for end in ("", "_low", "_high"))
+    if middle != middle:
+        return NONE
+    return f"{middle:.2f}" + (f" [{low:.2f}, {high:.2f}]" if high == high else "")
+
+
 def tabulate_predictions(table: pd.DataFrame) -> Table:
-    """The prediction of every method beside what came."""
-
-    def show_batch(row: Row) -> str:
-        return f"{row['effective_batch']:.3g}" + ("" if row["inside"] else " (none so small)")
-
-    columns = (
-        Column("run", name_run, text=True),
-        Column("effective batch", show_batch),
-        show_interval("predicted", "predicted"),
-        show_interval("observed", "observed"),
-        show_interval("error", "observed − predicted"),
-    )
+    """The predictions of every method beside what came: by the ratio, and where they are known by
+    the metric ratio and the cost ratio.
+    """
+    columns = [Column("run", name_run, text=True), show_interval("observed", "observed")]
+    for suffix, name in (("", "ratio"), ("_metric", "metric ratio"), ("_cost", "cost ratio")):
+        if f"predicted{suffix}" in table:
+            of = suffix and f" by {name}"
+            columns += [
+                show_batch(suffix, f"effective batch{of}"),
+                show_interval(f"predicted{suffix}", "predicted"),
+                show_interval(f"error{suffix}", "observed − predicted"),
+            ]
     title = "Final validation loss, predicted from exact training on 1 / (1 + ratio) of the batch"
-    return Table("predictions", title, columns, list_rows(table))
+    return Table("predictions", title, tuple(columns), list_rows(table))
+
+
+def show_batch(suffix: str, title: str) -> Column:
+    """A column of effective batches, and whether exact training had one so small."""
+
+    def show(row: Row) -> str:
+        batch = row[f"effective_batch{suffix}"]
+        if batch != batch:
+            return NONE
+        return f"{batch:.3g}" + ("" if row[f"inside{suffix}"] else " (none so small)")
+
+    return Column(title, show)
 
 
 def name_run(row: Row) -> str:

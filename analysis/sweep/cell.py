@@ -29,7 +29,8 @@ class Cell:
     under ``estimator``.
 
     ``estimator`` is a spelling, without the rate where it takes one ("gaussian", "rounding:2");
-    ``rate`` is 1 where it takes none. ``layers`` is a pattern of the layers it is given to.
+    ``rate`` is 1 where it takes none. ``layers`` is a pattern of the layers it is given to, but for
+    those ``left_out``.
     ``threads`` are torch's: sums round differently under another number. Equal cells give equal
     rows but for ``TIMED``.
     """
@@ -44,6 +45,7 @@ class Cell:
     steps: int
     evaluate_at: tuple[int, ...]
     layers: str = "*"
+    left_out: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 1
 
@@ -143,7 +145,7 @@ def convert(model: nn.Module, cell: Cell) -> None:
     """Give the cell's layers its estimator; an exact step trains the plain model."""
     estimator = cell.build()
     if not isinstance(estimator, Exact):
-        done = sketch_linears(model, estimator, include=cell.layers)
+        done = sketch_linears(model, estimator, include=cell.layers, exclude=cell.left_out)
         if not done.converted:
             raise ValueError(
                 f"no layer of {cell.task} matches {cell.layers!r} and can be sketched:\n{done}"
@@ -160,7 +162,7 @@ def measure_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tu
     if estimator.traits.no_closed_form:
         return math.nan, math.nan
     unsketch(model)
-    names = select(cell.layers, Probe(model).watched)
+    names = [n for n in select(cell.layers, Probe(model).watched) if n not in cell.left_out]
     with Probe(model, pairs=names if estimator.traits.needs_pair else []) as probe:
         training.gradient(step, batch)
     model.zero_grad(set_to_none=True)

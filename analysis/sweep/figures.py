@@ -19,6 +19,7 @@ from sketchvar.analysis.style import (
     look,
     plain_ticks,
 )
+from sketchvar.analysis.sweep.pooled import LEVEL
 
 
 def select_whole_batch(rows: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +86,9 @@ def validation_curves(rows: pd.DataFrame) -> Figure:
 
 @in_paper_style
 def total_ratio(rows: pd.DataFrame) -> Figure | None:
-    """Total ratio through training, one panel per rate, mean over seeds."""
+    """Total ratio through training, one panel per rate, mean over seeds with its standard error (of
+    seeds: each has its own batch and weights).
+    """
     shown = select_whole_batch(rows)
     shown = shown[(shown["estimator"] != "exact") & shown["ratio"].notna()]
     if shown.empty:
@@ -95,13 +98,14 @@ def total_ratio(rows: pd.DataFrame) -> Figure | None:
     for axes, rate, part in panels:
         for name, runs in part.groupby("estimator", sort=False):
             colour, marker = looks[str(name)]
-            mean = runs.groupby("step")["ratio"].mean()
-            axes.plot(mean.index, mean, f"{marker}-", color=colour, label=str(name), linewidth=1)
+            steps = runs.groupby("step")["ratio"]
+            style = {"color": colour, "linewidth": 1, "elinewidth": 0.7, "label": str(name)}
+            axes.errorbar(steps.mean().index, steps.mean(), steps.sem(), fmt=f"{marker}-", **style)
         axes.axhline(1, **UNIT_LINE)
         axes.set(title=f"rate {rate:g}", yscale="log", xlabel="step (updates)")
         plain_ticks(axes.yaxis)
     panels[0].axes.set_ylabel(
-        "estimator variance / minibatch variance,\nall layers together, mean over seeds"
+        "estimator variance / minibatch variance,\nall layers together, mean ± stderr over seeds"
     )
     legend_above(figure, panels[0].axes)
     return figure
@@ -109,8 +113,8 @@ def total_ratio(rows: pd.DataFrame) -> Figure | None:
 
 @in_paper_style
 def final_losses(table: pd.DataFrame) -> Figure:
-    """Final validation loss less that of exact training, mean and 95 % interval over paired
-    seeds.
+    """Final validation loss less that of exact training with its 95 % interval; filled where it is
+    resolved among all intervals that are drawn (Holm, where the table says it).
     """
     shown = table[table["validation_exact"].notna() & ~table["checkpointing"]]
     shown = shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
@@ -126,12 +130,14 @@ def final_losses(table: pd.DataFrame) -> Figure:
         axes.plot(
             [line["validation_exact_low"], line["validation_exact_high"]], [i, i], color=colours[i]
         )
-        axes.plot(line["validation_exact"], i, "o", color=colours[i])
+        resolved = not line.get("validation_exact_holm", 0.0) >= LEVEL
+        face = colours[i] if resolved else "white"
+        axes.plot(line["validation_exact"], i, "o", color=colours[i], markerfacecolor=face)
     axes.axvline(0, color="black", linewidth=0.8, linestyle="--")
     axes.set(
         yticks=range(len(shown)),
         yticklabels=names,
-        xlabel="final validation loss − exact (paired by seed, 95 %)",
+        xlabel="final validation loss − exact (95 %; filled: resolved)",
     )
     axes.invert_yaxis()
     return figure

@@ -3,20 +3,26 @@ them.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import pandas as pd
+import torch
 
 from sketchvar.analysis import meter
-from sketchvar.analysis.loop import forward
+from sketchvar.analysis.loop import forward, start
 from sketchvar.analysis.meter import Progress
+from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.sweep.cell import Cell, begin
+from sketchvar.analysis.sweep.outcome import PARTNERS
 from sketchvar.analysis.tasks import Batch, Options, find_task
 from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.estimator import check_rate
 
 MEMORY = ["estimator", "rate", "activations", "exact", "same_memory_batch"]
+MEMORY += ["peak", "exact_peak", "same_peak_batch"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,9 @@ class Grid:
     """Every estimator × rate × seed of one task, and exact training: plain, under activation
     checkpointing, and on ``fractions`` of the batch. Raises ValueError for names that are not known
     and numbers that make no sense.
+
+    ``layers`` is a pattern of the layers that are sketched: unless given, all but those that see
+    one row of each example where others see several, as classifier and pooler do.
     """
 
     task: str
@@ -34,7 +43,7 @@ class Grid:
     steps: int
     evaluations: int = 10
     fractions: tuple[float, ...] = ()
-    layers: str = "*"
+    layers: str | None = None
     device: str = "cpu"
     threads: int = 1
 
@@ -74,7 +83,18 @@ class Grid:
             self.steps,
             tuple(sorted(points)),
         )
-        return replace(cell, layers=self.layers, device=self.device, threads=self.threads)
+        return replace(
+            cell,
+            layers=self.layers or "*",
+            left_out=self.left_out,
+            device=self.device,
+            threads=self.threads,
+        )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The layers that stay exact as no choice of layers was made."""
+        return () if self.layers else list_single_rows(self.task, self.options)
 
     def cells(self, memory: pd.DataFrame) -> list[Cell]:
         """All cells, seed by seed, so that an unfinished sweep has whole seeds. ``memory`` is what
@@ -84,7 +104,8 @@ class Grid:
         """
         whole = self.exact()
         batches = {max(1, round(whole.batch * fraction)) for fraction in self.fractions}
-        batches |= {int(batch) for batch in memory["same_memory_batch"]}
+        for name in PARTNERS.values():
+            batches |= {int(batch) for batch in memory[name]} if name in memory else set()
         found = [whole]
         found += [replace(whole, estimator=c.name, rate=c.rate) for c in self.choices()]
         found += [replace(whole, batch=batch) for batch in sorted(batches - {whole.batch})]
@@ -93,34 +114,62 @@ class Grid:
 
     def activations(self, progress: Progress | None = None) -> pd.DataFrame:
         """One row per estimator and rate: bytes that a forward pass leaves for backward, those of
-        the exact pass, and the most examples on which exact training leaves no more (columns
-        ``MEMORY``). Checkpointed: "checkpointing". ``progress`` is called before the first row and
-        after every one.
+        the exact pass, and the most examples on which exact training leaves no more; the same for
+        the peak of a whole update, with weights and optimizer (columns ``MEMORY``). Checkpointed:
+        "checkpointing". ``progress`` is called before the first row and after every one.
         """
         whole = self.exact()
         cells = [replace(whole, estimator=c.name, rate=c.rate) for c in self.choices()]
         cells.append(replace(whole, checkpointing=True))
         if progress is not None:
             progress(0, len(cells))
-        most, lines = held(whole, whole.batch), []
+        plain = [cache(partial(measure, whole)) for measure in (held, find_peak)]
+        lines: list[tuple[Any, ...]] = []
         for cell in cells:
-            kept = held(cell, whole.batch)
-            if cell.checkpointing:
-                lines.append(("checkpointing", 1.0, kept, most, whole.batch))
-            else:
-                lines.append((cell.estimator, cell.rate, kept, most, fit(whole, kept)))
+            sizes: list[int] = []
+            for measure, exact in zip((held, find_peak), plain, strict=True):
+                kept = measure(cell, whole.batch)
+                least = whole.batch if cell.checkpointing else fit(exact, kept, whole.batch)
+                sizes += [kept, exact(whole.batch), least]
+            name = "checkpointing" if cell.checkpointing else cell.estimator
+            lines.append((name, cell.rate, *sizes))
             if progress is not None:
                 progress(len(lines), len(cells))
         return pd.DataFrame(lines, columns=MEMORY)
 
 
-def fit(cell: Cell, most: int) -> int:
-    """The most examples on which a cell holds no more than ``most`` bytes; one, if none does."""
-    low, high = 1, cell.batch
+@cache
+def list_single_rows(task: str, options: Options) -> tuple[str, ...]:
+    """List the layers of a task that see one row of each example where others see several."""
+    training = start(find_task(task, options), 1, torch.device("cpu"), 0)
+    with Probe(training.model, by_example=False) as probe:
+        training.gradient(0, training.batch(0))
+    each = {name: layer.moments.n / layer.examples for name, layer in probe.read().items()}
+    if all(rows <= 1 for rows in each.values()):
+        return ()
+    return tuple(name for name, rows in each.items() if rows <= 1)
+
+
+def fit(size: Callable[[int], int], most: int, batch: int) -> int:
+    """The most examples, up to ``batch``, of which the ``size`` is no more than ``most`` bytes;
+    one, if of none.
+    """
+    low, high = 1, batch
     while low < high:  # bytes grow with examples
         middle = math.ceil((low + high) / 2)
-        low, high = (middle, high) if held(cell, middle) <= most else (low, middle - 1)
+        low, high = (middle, high) if size(middle) <= most else (low, middle - 1)
     return low
+
+
+def find_peak(cell: Cell, examples: int) -> int:
+    """The most bytes held in the second update of a cell, the first that meets an optimizer's
+    state, on the first ``examples`` of its first batch.
+    """
+    training = begin(cell)
+    batch = take_first(training.batch(0), examples)
+    training.advance(0, batch)
+    state = meter.resident(training.model, training.optimizer)
+    return state + meter.peak(partial(training.advance, 1, batch), training.device)
 
 
 def held(cell: Cell, examples: int) -> int:

@@ -3,6 +3,7 @@ predictions.parquet.
 """
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
@@ -26,15 +27,36 @@ def claim_sweep(folder: Sweep, grid: Grid) -> None:
     folder.describe(grid)
 
 
-def write_results(folder: Sweep, grid: Grid, rows: pd.DataFrame) -> None:
+def write_results(
+    folder: Sweep,
+    grid: Grid,
+    rows: pd.DataFrame,
+    costs: Path | None = None,
+    horizon: float | None = None,
+) -> None:
     """Write the rows of a grid's finished cells and what they say: final values beside the
-    baselines, and the prediction where exact training had several batches.
+    baselines, and the prediction where exact training had several batches; those by metric and cost
+    too where a folder of ``sketchvar cost`` is given.
     """
     records.write_rows(folder.path / "rows.parquet", rows)
     table = summarize(rows, folder.activations(grid))
     records.write_rows(folder.path / "summary.parquet", table)
     file = folder.path / "predictions.parquet"
     if len(set(rows[rows["estimator"] == "exact"]["batch"])) > 1:
-        records.write_rows(file, predict(rows))
+        table = None if costs is None else read_costs(costs, grid.task)
+        records.write_rows(file, predict(rows, costs=table, horizon=horizon))
     else:
         file.unlink(missing_ok=True)  # of a larger grid
+
+
+def read_costs(folder: Path, task: str) -> pd.DataFrame:
+    """Read the costs of a folder of ``sketchvar cost``. Raises ValueError where it has none, or
+    those of another task.
+    """
+    table = records.read_rows(folder / "cost.parquet")
+    if {task} != (other := set(table["task"])):
+        raise ValueError(
+            f"{folder} holds the cost of {' '.join(sorted(other))}, not of {task}; give one of the"
+            " same task"
+        )
+    return table

@@ -19,7 +19,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.claim import make_folder
 from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.sweep.cell import COLUMNS, Cell, train
-from sketchvar.analysis.sweep.grid import Grid
+from sketchvar.analysis.sweep.grid import MEMORY, Grid
 from sketchvar.analysis.tasks import find_task
 
 BACKENDS = ("processes", "ray")
@@ -46,15 +46,16 @@ class Sweep:
             records.provenance(torch.device(grid.device))
             | find_task(grid.task, grid.options).provenance()
         )
-        records.write_json(self.provenance, {"grid": asdict(grid), **origin})
+        about = {"grid": asdict(grid), "left_out": grid.left_out}
+        records.write_json(self.provenance, about | origin)
 
     def activations(self, grid: Grid, progress: Progress | None = None) -> pd.DataFrame:
         """``grid.activations()``, measured once and kept in memory-<...>.parquet."""
-        left_out = ("seeds", "steps", "evaluations", "fractions")
-        fields = {name: value for name, value in asdict(grid).items() if name not in left_out}
-        # a file of before 0.2 holds what float32 leaves, in whichever precision the task trains
-        if (precision := find_task(grid.task, grid.options).precision) != "float32":
-            fields["precision"] = precision
+        free = ("seeds", "steps", "evaluations", "fractions")
+        fields = {name: value for name, value in asdict(grid).items() if name not in free}
+        # a file of before 0.2 holds what float32 leaves, in whichever precision the task trains,
+        # and one of before 0.3 no peaks
+        fields |= {"precision": find_task(grid.task, grid.options).precision, "columns": MEMORY}
         path = self.path / f"memory-{records.fingerprint(fields)}.parquet"
         if not path.exists():
             records.write_rows(path, grid.activations(progress))

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from sketchvar.analysis.cost import cost
 from sketchvar.analysis.cost.table import price
-from sketchvar.analysis.noise.cost import Ruler, Sketched, draw_noise, endless, only
+from sketchvar.analysis.noise.cost import draw_noise, endless
 from sketchvar.analysis.noise.curvature import Hessian
+from sketchvar.analysis.noise.draw import Ruler, Sketched, only
 from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.noise.metric import Steps
 from sketchvar.analysis.noise.objective import Objective

@@ -13,7 +13,7 @@ from sketchvar.analysis.report import cost as report
 from sketchvar.analysis.report.kinds import find_kind
 
 TASK = ["--task", "digits-mlp", "--set", "width=8", "--batch-size", "16", "--steps", "12"]
-FEW = ["--estimators", "countsketch", "rounding:2", "--rates", "0.5", "--draws", "4"]
+FEW = ["--estimators", "countsketch", "rounding:2", "--rates", "0.5", "--draws", "4", "--jobs", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def forks(tmp_path_factory):
 
 def test_cost_writes_tables_and_figures(costs):
     names = {file.name for file in costs.iterdir()}
-    tables = ("cost", "cost-layers", "coherence", "cost-draws", "spectra", "progress")
+    tables = ("cost", "cost-layers", "coherence", "cost-draws", "spectra")
     assert {f"{name}.parquet" for name in tables} < names
     drawn = ("cost", "cost_by_horizon", "cost_and_bytes", "coherence", "cost_by_layer")
     assert {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")} < names
@@ -80,6 +80,7 @@ def test_bad_words(tmp_path, capsys):
     for words, what in (
         (["cost", "--measure-at", "0"], "at step 0 the optimizer has no state"),
         (["cost", "--horizons", "-1"], "a horizon is a whole number"),
+        (["forks", "--jobs", "0"], "--jobs must be 1 or more"),
         (["cost", "--estimators", "countsketsch"], "did you mean 'countsketch'"),
         (["forks", "--forks", "1"], "forks need 1 step"),
         (["forks", "--fractions", "0.5"], "hold 1, the whole batch"),

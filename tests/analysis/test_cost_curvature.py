@@ -79,6 +79,20 @@ def test_gauss_newton_is_the_variance_under_the_models_own_probabilities():
     torch.testing.assert_close(product, kept @ u / 6)
 
 
+def test_the_graph_is_made_again_where_weights_or_batches_are_others():
+    model, x, y = small(), normal(7, 4), torch.tensor([0, 1, 2, 1, 1, 0, 2])
+    objective = Objective(model, lambda m, b: F.cross_entropy(m(b), y))
+    way, u = GaussNewton(objective), normal(objective.size, seed=3)
+    first = way.form(u, [x], 0)
+    assert way.form(u, [x], 0) == first
+    with objective.moved(0.5 * u):
+        moved = way.form(u, [x], 0)
+        assert moved == GaussNewton(objective).form(u, [x], 0) != first
+    assert way.form(u, [x], 0) == pytest.approx(first, rel=1e-12)
+    other = GaussNewton(objective).form(u, [2 * x], 0)
+    assert way.form(u, [2 * x], 0) == other != pytest.approx(first, rel=0.01)
+
+
 def test_other_losses_by_their_outputs():
     model, x = small(2), normal(6, 4)
     u = normal(sum(p.numel() for p in model.parameters()), seed=3)

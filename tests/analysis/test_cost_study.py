@@ -79,6 +79,14 @@ def test_a_stopped_study_goes_on_to_the_same_rows(whole, tmp_path):
         pd.testing.assert_frame_equal(one, other)
 
 
+@pytest.mark.slow  # a second process takes seconds to begin
+def test_any_number_of_processes_makes_the_same_rows(whole, tmp_path):
+    measure(costs(), tmp_path, jobs=2)
+    for name in ("cost", "cost-layers", "coherence", "spectra"):
+        one, other = (records.read_rows(p / f"{name}.parquet") for p in (whole, tmp_path))
+        pd.testing.assert_frame_equal(one, other)
+
+
 def forked(**changes) -> ForkStudy:
     given = {
         "task": "digits-mlp",

@@ -184,6 +184,7 @@ def test_the_command_writes_rows_tables_and_figures_and_goes_on(tmp_path, capsys
         (["--model", "minilm"], "digits-mlp takes no pretrained"),
         (["--batch-size", "5000"], "a batch of 5000 cannot be drawn from 1500 examples"),
         (["--steps", "1"], "needs 2 steps or more"),
+        (["--costs", "nowhere"], "no file nowhere/cost.parquet"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, words, says):
@@ -246,9 +247,11 @@ def test_memory_is_measured_once_and_again_where_another_precision_trains(tmp_pa
     records.write_rows(file, table.assign(same_memory_batch=7))
     assert set(folder.activations(few)["same_memory_batch"]) == {7}
     narrow = replace(few, options=(*few.options, ("precision", "bfloat16")))
-    fields = {**asdict(narrow)}
-    for name in ("seeds", "steps", "evaluations", "fractions"):
-        del fields[name]
-    old = tmp_path / f"memory-{records.fingerprint(fields)}.parquet"  # in float32, as it was
-    records.write_rows(old, table.assign(same_memory_batch=7))
-    assert 7 not in set(folder.activations(narrow)["same_memory_batch"])
+    for grid in (narrow, few):
+        fields = asdict(grid)
+        for name in ("seeds", "steps", "evaluations", "fractions"):
+            del fields[name]
+        old = tmp_path / f"memory-{records.fingerprint(fields)}.parquet"  # without peaks, as it was
+        records.write_rows(old, table.assign(same_memory_batch=8))
+    assert 8 not in set(folder.activations(narrow)["same_memory_batch"])
+    assert set(folder.activations(few)["same_memory_batch"]) == {7}

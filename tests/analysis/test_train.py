@@ -10,14 +10,10 @@ import torch
 from scipy import stats
 
 from sketchvar.analysis.sweep.cell import COLUMNS, TIMED, Cell, train
-from sketchvar.analysis.sweep.grid import Grid, held
-from sketchvar.analysis.sweep.outcome import (
-    compare_pairs,
-    estimate_interval,
-    select_final,
-    summarize,
-)
-from sketchvar.analysis.sweep.prediction import count_steps, predict
+from sketchvar.analysis.sweep.grid import Grid, find_peak, held, list_single_rows
+from sketchvar.analysis.sweep.outcome import estimate_interval, select_final, summarize
+from sketchvar.analysis.sweep.prediction import predict
+from sketchvar.analysis.sweep.slowdown import count_steps
 from sketchvar.analysis.tasks import TASKS, find_task
 from sketchvar.estimators.seeds import fold
 
@@ -104,12 +100,20 @@ def test_the_smaller_batch_is_the_largest_that_leaves_no_more_bytes():
         batch = int(line["same_memory_batch"])
         assert 1 < batch < 12
         assert held(plain, batch) <= line["activations"] < held(plain, batch + 1)
+        batch = int(line["same_peak_batch"])
+        assert 1 < batch <= 12 and line["exact_peak"] == find_peak(plain, 12)
+        assert find_peak(plain, batch) <= line["peak"]
+        assert batch == 12 or line["peak"] < find_peak(plain, batch + 1)
+    few = memory.set_index(["estimator", "rate"]).loc["uniform-rows", 0.1]
+    assert few["same_memory_batch"] < few["same_peak_batch"]  # weights and optimizer are in a peak
     cells = grid.cells(memory)
     assert len({c.name for c in cells}) == len(cells)
     assert [c.seed for c in cells] == [0] * (len(cells) // 2 + 1) + [1] * (len(cells) // 2)
     assert [c.seed for c in cells if c.checkpointing] == [0]
     exact = {c.batch for c in cells if c.estimator == "exact"}
-    assert exact == {12, 6, *memory["same_memory_batch"]}
+    assert exact == {12, 6, *memory["same_memory_batch"], *memory["same_peak_batch"]}
+    peak = train(plain)["peak"].iloc[0]
+    assert peak == pytest.approx(memory["exact_peak"].iloc[0], rel=0.02)  # what a run records
 
 
 def test_only_the_layers_that_match_are_sketched():
@@ -220,25 +224,69 @@ def test_an_interval_is_student_s_and_covers_the_mean_as_often_as_it_says():
     assert abs(normal - 0.95) > error  # must fail: the normal interval
 
 
-def test_pairing_by_seed_takes_away_what_the_seeds_share():
+def test_a_summary_beside_its_baselines():
+    """Pooled intervals are of differences, which take away what the seeds share."""
     noise = [0.0, 5.0, -3.0]
     rows = table(
-        {("exact", 1.0, 32, 0.0): [3.0, 1.0], ("gaussian", 0.1, 32, 9.0): [3.0, 1.5]}, noise
+        {
+            ("exact", 1.0, 32, 0.0): [3.0, 1.0],
+            ("gaussian", 0.1, 32, 9.0): [3.0, 1.5],
+            ("rounding:2", 1.0, 32, 0.5): [3.0, 1.1],
+            ("exact", 1.0, 8, 0.0): [3.0, 1.2],
+            ("exact", 1.0, 16, 0.0): [3.0, 1.1],
+        },
+        noise,
     )
-    last = select_final(rows)
-    exact, sketched = (last[last["estimator"] == name] for name in ("exact", "gaussian"))
-    assert compare_pairs(sketched, exact, "validation") == pytest.approx((0.5, 0.5, 0.5, 3))
-    assert (
-        estimate_interval(sketched["validation"])[2] - estimate_interval(sketched["validation"])[1]
-        > 10
-    )  # unpaired
-    memory = pd.DataFrame({"estimator": ["gaussian"], "rate": [0.1], "same_memory_batch": [8]})
-    smaller = table({("exact", 1.0, 8, 0.0): [3.0, 1.2]}, noise)
-    line = summarize(pd.concat([rows, smaller]), memory).set_index("estimator").loc["gaussian"]
-    assert line["validation_exact"] == pytest.approx(0.5) and line[
-        "validation_smaller"
-    ] == pytest.approx(0.3)
+    rows["validation"] += 1e-3 * np.random.default_rng(0).normal(size=len(rows))
+    names = {"estimator": ["gaussian", "rounding:2"], "rate": [0.1, 1.0]}
+    memory = pd.DataFrame(names | {"same_memory_batch": [8, 16], "same_peak_batch": [16, 32]})
+    found = summarize(rows, memory)
+    line = found.set_index("estimator").loc["gaussian"]
+    assert line["validation_exact"] == pytest.approx(0.5, abs=5e-3)
+    assert line["validation_exact_high"] - line["validation_exact"] < 5e-3
+    assert line["validation_high"] - line["validation"] > 5  # unpaired
+    assert line["validation_smaller"] == pytest.approx(0.3, abs=5e-3)
+    assert line["validation_peak"] == pytest.approx(0.4, abs=5e-3)
     assert line["fraction"] == pytest.approx(0.1) and line["seeds"] == 3
+    few = found.set_index("estimator").loc["rounding:2"]
+    assert math.isnan(few["validation_peak"]) and few["same_peak_batch"] == 32  # saves nothing
+    # 4 to the whole batch, 2 to the same bytes, 1 to the same peak; of two values
+    assert set(found["drawn"]) == {2 * 7 if found["metric_exact_p"].notna().any() else 7}
+    assert (found["validation_exact_holm"] >= found["validation_exact_p"]).sum() == 4
+    # exact training goes from 3 to 1 in 10 updates: it is at 1.5 after 7.5
+    assert line["slowdown"] == pytest.approx(10 / 7.5, abs=0.01)
+    assert line["slowdown_low"] < line["slowdown"] < line["slowdown_high"]
+
+
+def test_a_summary_of_before_has_its_partner_of_the_same_peak_between_those_trained():
+    losses = {("exact", 1.0, b, 0.0): [3.0, 3 - 0.2 * math.log2(b)] for b in (8, 32)}
+    rows = table(losses | {("gaussian", 0.1, 32, 9.0): [3.0, 2.2]}, [0.0, 0.1])
+    peaks = {8: 100, 32: 200}
+    rows["peak"] = [150 if e == "gaussian" else peaks[b] for e, b in zip(
+        rows["estimator"], rows["batch"], strict=True)]  # fmt: skip
+    memory = pd.DataFrame({"estimator": ["gaussian"], "rate": [0.1], "same_memory_batch": [8]})
+    line = summarize(rows, memory).set_index("estimator").loc["gaussian"]
+    assert line["same_peak_batch"] == 20
+    assert line["validation_peak"] == pytest.approx(2.2 - 3 + 0.2 * math.log2(20))
+
+
+def test_layers_that_see_one_row_of_an_example_stay_exact(tmp_path):
+    """The head of a transformer for images, and all that a perceptron has not."""
+    draw = np.random.default_rng(0)
+    for name in ("data_batch_1", "test_batch"):  # CIFAR-10's own files: a label, then pixels
+        records = draw.integers(0, 10, (20, 3073), np.uint8)
+        records.tofile(tmp_path / f"{name}.bin")
+    options = (("data_dir", str(tmp_path)), ("width", 16), ("depth", 2), ("batch_size", 8))
+    assert list_single_rows("cifar10/vit", options) == ("head",)
+    grid = Grid("cifar10/vit", options, ("uniform-rows",), (0.5,), (0,), 2, 1)
+    cell = grid.exact()
+    assert (cell.layers, cell.left_out) == ("*", ("head",))
+    assert replace(grid, layers="*").exact().left_out == ()
+    some = replace(cell, estimator="uniform-rows", rate=0.5)
+    rows, whole = train(some), train(replace(some, left_out=()))
+    assert rows["validation"].iloc[-1] != whole["validation"].iloc[-1]
+    assert rows["ratio"].iloc[0] != whole["ratio"].iloc[0]
+    assert list_single_rows("digits-mlp", ()) == list_single_rows("stdlib-lm", LM) == ()
 
 
 def test_a_prediction_is_exact_training_on_the_effective_batch():
@@ -267,8 +315,32 @@ def test_a_prediction_is_exact_training_on_the_effective_batch():
         predict(table(as_predicted | {("exact", 1.0, 64, 0.0): [4.0, 3.0]}, [0.0]))
 
 
+def test_predictions_by_metric_and_cost_stand_beside_that_by_the_ratio():
+    """Each by its own ratio of a table of costs, over the horizon that was asked for."""
+    plain = {("exact", 1.0, b, 0.0): [4.0, 3 - 0.2 * math.log(b)] for b in (4, 8, 16, 32, 64)}
+    rows = table(plain | {("gaussian", 0.1, 64, 3.0): [4.0, 3 - 0.2 * math.log(32)]}, [0.0, 0.3])
+    lines = [
+        (step, "gaussian", 0.1, horizon, 7.0, cost)
+        for step in (1, 2)
+        for horizon, cost in ((1.0, 0.0), (10.0, 1.0), (math.inf, 7.0))
+    ]
+    columns = ["step", "estimator", "rate", "horizon", "metric_ratio", "cost_ratio"]
+    costs = pd.DataFrame(lines, columns=columns)
+    (line,) = predict(rows, costs=costs).to_dict("records")
+    batches = [line[f"effective_batch{by}"] for by in ("", "_metric", "_cost")]
+    assert batches == pytest.approx([16, 8, 32])
+    errors = [line[f"error{by}"] for by in ("", "_metric", "_cost")]
+    assert errors == pytest.approx([-0.2 * math.log(2), -0.2 * math.log(4), 0], abs=1e-12)
+    (line,) = predict(rows, costs=costs, horizon=1).to_dict("records")
+    assert line["effective_batch_cost"] == 64
+    with pytest.raises(ValueError, match="no cost over a horizon of 3 was measured; there are 1"):
+        predict(rows, costs=costs, horizon=3)
+    (line,) = predict(rows).to_dict("records")
+    assert not any(name.endswith(("_metric", "_cost")) for name in line)
+
+
 def test_steps_to_a_loss_lie_between_evaluations():
-    run = pd.DataFrame({"step": [0, 10, 20], "validation": [4.0, 2.0, 1.0]})
+    run = pd.Series([4.0, 2.0, 1.0], index=[0, 10, 20])
     assert count_steps(run, 3.0) == 5
     assert count_steps(run, 2.0) == 10
     assert count_steps(run, 5.0) == 0

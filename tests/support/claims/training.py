@@ -6,7 +6,9 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from support.claims import TASKS, claim, read, span
-from support.recorded import DATA, METHOD, Difference, Finals, final, holm, plus_one
+from support.recorded import DATA, METHOD, final, list_methods, read_finals
+
+from sketchvar.analysis.sweep.pooled import Difference, Finals, holm
 
 ROUNDED, SKETCHED = ("rounding:2", 1.0), ("countsketch", 0.1)
 Found = dict[tuple, Difference]  # task, estimator, rate -> difference to its baseline
@@ -15,15 +17,15 @@ Found = dict[tuple, Difference]  # task, estimator, rate -> difference to its ba
 @cache
 def finals(task: str) -> Finals:
     """Final validation losses."""
-    return Finals.read(task)
+    return read_finals(task)
 
 
 def compare(baseline: Callable[[str, tuple], float]) -> Found:
     """Every method of every task less exact training on its baseline's batch."""
     return {
-        (task, *method[:2]): finals(task).against_exact(method, baseline(task, method))
+        (task, *method[:2]): finals(task).differ_from_exact(method, baseline(task, method))
         for task in TASKS
-        for method in finals(task).methods()
+        for method in list_methods(finals(task))
     }
 
 
@@ -87,9 +89,8 @@ def for_as_many_examples() -> str:
     found = {}
     for task in TASKS[:3]:
         (small,) = (each for each in finals(task).table.index if each[0] == "equal-examples")
-        for method in finals(task).methods():
-            weights = plus_one(method).sub(plus_one(small), fill_value=0)
-            found[task, *method[:2]] = finals(task).contrast(weights)
+        for method in list_methods(finals(task)):
+            found[task, *method[:2]] = finals(task).differ(method, small)
     better, worse = resolved(found, -1), resolved(found, 1)
     assert {key[::2] for key in worse} == {("stdlib-lm", 0.1)}
     apart = span([found[key].mean for key in worse])
