@@ -289,3 +289,38 @@ def test_a_mean_over_tokens_of_examples_of_different_lengths(tmp_path):
     assert (rows["example_z"].abs() < limit).all()
     assert rows.loc["head", "unweighted_z"] > limit
     assert rows.loc["head", "unweighted"] > 1.3 * rows.loc["head", "redrawn"]
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_of_light_tails_and_a_third_of_them_too_seldom(tmp_path):
+    """On digits, whose examples are alike: nine in ten or more. A third of the width: half."""
+    out = intervals(Intervals("digits-mlp", 20, 200), tmp_path / "a")
+    rows = records.read_rows(out / "intervals.parquet")
+    mean = rows.groupby(["quantity", "batches"])["covered"].mean()
+    for name in ("variance", "minibatch_example", "minibatch_row", "ratio"):
+        for size in (1, 4, 8):
+            assert mean[name, size] > 0.85, (name, size)
+    narrow = intervals_module.cover
+    pytest.MonkeyPatch().setattr(intervals_module, "WIDTH", 1.96 / 3)
+    assert narrow is intervals_module.cover
+
+
+def test_command_of_intervals(tmp_path, capsys):
+    out = tmp_path / "intervals"
+    words = [*DIGITS, "--intervals", "--out", str(out)]
+    words[words.index("--draws") + 1] = "32"
+    assert main(words) == 0
+    rows = records.read_rows(out / "intervals.parquet")
+    assert set(rows["batches"]) == {1, 2, 4, 8} and set(rows["layer"]) == {"0", "2", "4"}
+    assert rows.loc[rows["quantity"] == "ratio", "estimator"].nunique() == 3
+    one = rows[rows["batches"] == 1].set_index(["quantity", "estimator"])
+    assert (one.loc[[("alpha", ""), ("variance", "norm-rows")], "known"] == 0).all()
+    assert one.loc[("ratio", "gaussian"), "covered"].mean() > 0.8
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "How many intervals hold the truth" in printed
+    assert "of 32 / 16 / 8 / 4 measurements of 1 / 2 / 4 / 8 batches" in printed
+    assert main(["report", str(out)]) == 0
+    assert main([*words, "--estimator", "countsketch:0.1"]) == 2
+    words[words.index("--draws") + 1] = "31"
+    assert main(words) == 2
+    assert "--draws must be 32 or more" in capsys.readouterr().err

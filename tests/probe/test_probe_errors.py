@@ -69,14 +69,18 @@ def test_norms_alone_stand_for_inner_products():
         with Probe(Read("tokens"), exact_errors=exact) as probe:
             probe.model(batch_of("tokens")).square().sum().backward()
         layers = list(probe.read().values())
-        rows = noise.compare(layers, ["gaussian", "norm-rows"], 0.2)
+        rows = noise.compare(layers, ["gaussian", "norm-rows", "feature-gaussian"], 0.2)
         found.append((layers[0].inner is None, rows))
     assert [one for one, _ in found] == [True, False]
     norms, exact = (rows for _, rows in found)
     assert norms["signal_stderr"].isna().all() and exact["signal_stderr"].notna().all()
     columns = [name for name in norms if not name.endswith("_stderr")]
     assert norms[columns].equals(exact[columns])
-    assert (norms["alpha_stderr"] != exact["alpha_stderr"]).all()
+    assert norms["alpha_stderr"].isna().all() and (exact["alpha_stderr"] > 0).all()
+    assert norms["variance_stderr"].isna().tolist() == [False, True, True] * 2
+    assert exact["variance_stderr"].isna().tolist() == [False, True, False] * 2
+    rough = norms["variance_stderr"] / exact["variance_stderr"]
+    assert rough.dropna().between(0.5, 1.5).all()
 
 
 class Shared(nn.Module):
