@@ -35,14 +35,14 @@ def noise_scale_through_training(table: pd.DataFrame, batch_size: int) -> Figure
             style = {"color": look([TOTAL])[TOTAL][0], "linewidth": 1.4, "elinewidth": 0.9}
             bars = clip_bars(scale, take(part, "noise_scale_stderr"))
             axes.errorbar(places, scale, bars, fmt="o-", label=TOTAL, **style)
-            bound = f"{TOTAL}, at least" if least.notna().any() else None
-            mark = {"marker": r"$\uparrow$", "markersize": 8, "linestyle": "", "zorder": 4}
-            axes.plot(places, least, color=style["color"], label=bound, **mark)
         else:
-            label = None if i else "each layer"
-            style = {"color": "0.7", "zorder": 1}
-            axes.plot(places, scale, ".-", linewidth=0.6, label=label, **style)
-            axes.plot(places, least, marker=r"$\uparrow$", markersize=5, linestyle="", **style)
+            style = {"color": "0.7", "linewidth": 0.6, "zorder": 1}
+            axes.plot(places, scale, ".-", label=None if i else "each layer", **style)
+        arrows = {"lolims": True, "fmt": "none", "color": style["color"], "capsize": 2}
+        apart = 0 if name == TOTAL else 0.4 * ((i + 1) / table["layer"].nunique() - 0.5)
+        axes.errorbar(places + apart, least, 0.4 * least, elinewidth=0.9, **arrows)
+    if take(table, "noise_scale_least").notna().any():
+        axes.plot([], [], marker="$\u2191$", color="0.5", linestyle="", label="at least", ms=8)
     axes.axhline(batch_size, label="batch size", **UNIT_LINE)
     axes.set(
         xlabel="step (updates, evenly spaced)",
