@@ -35,7 +35,8 @@ class Moments:
 
     In another ``metric`` than the Euclidean one ‖·‖² of a p × q matrix is that of the metric, so
     that Q is the sum of ‖xᵢyⱼᵀ‖² and D that of ``rows_sq``; ``x_sq`` and ``y_sq``, by which rows
-    are sampled, stay as they are. Without the pair Q and ``rows_sq`` have to be given then.
+    are sampled, stay as they are. Without the pair Q, ``rows_sq`` and G have to be
+    given then, as far as they are asked for.
     """
 
     def __init__(
@@ -49,13 +50,14 @@ class Moments:
         metric: Metric = EUCLIDEAN,
         Q: Float[Tensor, ""] | None = None,
         rows_sq: Float[Tensor, " n"] | None = None,
+        G: Float[Tensor, "p q"] | None = None,
     ) -> None:
         if x_sq.shape != y_sq.shape or x_sq.ndim != 1:
             raise ValueError(
                 f"x_sq and y_sq need one entry per row, got {tuple(x_sq.shape)} and"
                 f" {tuple(y_sq.shape)}"
             )
-        if C is None and pair is None:
+        if C is None and pair is None and G is None:
             raise ValueError(
                 "Moments needs C = ‖XᵀY‖² or the pair (X, Y) to compute it from, got neither"
             )
@@ -67,6 +69,8 @@ class Moments:
         known = {"C": C, "Q": Q, "rows_sq": rows_sq}
         # take the places of the cached properties
         vars(self).update({name: t.double() for name, t in known.items() if t is not None})
+        if G is not None:
+            self.G = wide(G)
 
     @classmethod
     def of(
@@ -106,12 +110,13 @@ class Moments:
         Q: Float[Tensor, "*some"],
         C: Float[Tensor, "*some"],
         D: Float[Tensor, "*some"],
+        metric: Metric = EUCLIDEAN,
     ) -> "Moments":
         """Build moments of any number of pairs at once, of which no more is known than this; what
         else a closed form asks for raises UnknownStatistic.
         """
         m = cls.__new__(cls)
-        m.n, m.p, m.q, m._pair, m._once, m.metric = n, p, q, None, {}, EUCLIDEAN
+        m.n, m.p, m.q, m._pair, m._once, m.metric = n, p, q, None, {}, metric
         m.Q, m.C, m.D = Q, C, D
         return m
 
@@ -139,6 +144,10 @@ class Moments:
     def has_pair(self) -> bool:
         """Whether ``pair`` can be had."""
         return self._pair is not None
+
+    def knows(self, name: str) -> bool:
+        """Whether a statistic is known, or can be computed."""
+        return self.has_pair or name in vars(self)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make()`` gives, made when it is first asked for under ``key`` and kept since."""

@@ -4,7 +4,7 @@ from .gauss_newton import GaussNewton
 from .horizon import Dynamics
 from .lanczos import spectrum
 from .layer import Layer, inner_products, pair_layer
-from .metric import Steps, steps_of
+from .metric import Steps, steps_of, weigh_progress, weigh_update
 from .objective import Objective
 from .scale import TOTAL, batch_fraction, noise_scale, over_steps
 from .select import at_rate, by_unit, choose_rate
@@ -43,4 +43,6 @@ __all__ = [
     "spectrum",
     "steps_of",
     "unchanged",
+    "weigh_progress",
+    "weigh_update",
 ]

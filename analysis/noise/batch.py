@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.analysis.noise.closed import over_draws, weighted_parts
+from sketchvar.analysis.noise.closed import by_example, over_draws, weighted_parts
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.estimators import Choice, Moments
+from sketchvar.estimators.metric import EUCLIDEAN, Metric
 
 
 class Sums(NamedTuple):
@@ -71,6 +72,50 @@ class Sums(NamedTuple):
         return cls(X * Y, C, D, row, torch.cat([example, without], 1))
 
 
+def sums_in_metric(layers: Sequence[Layer]) -> Sums:
+    """The same of layers in another metric, but for the rows' variance and for what they say
+    without an example; NaN for what is not known.
+    """
+    m, device = [layer.moments for layer in layers], layers[0].moments.C.device
+    none = torch.full((), torch.nan, dtype=torch.float64, device=device)
+    example = [none if layer.example_sq is None else example_variance(layer) for layer in layers]
+    columns = [
+        [one.Q if one.knows("Q") else none for one in m],
+        [one.C for one in m],
+        [one.D if one.knows("rows_sq") else none for one in m],
+        [none for _ in m],
+        example,
+    ]
+    return Sums(*(torch.stack([t.to(device) for t in each])[:, None] for each in columns))
+
+
+def example_variance(layer: Layer) -> Float[Tensor, ""]:
+    """The minibatch variance of one layer by itself; ⟨g_s, G⟩ is taken to be ‖g_s‖² in a mean over
+    tokens, as in ``Sums``.
+    """
+    squares, C = layer.example_sq, layer.moments.C
+    assert squares is not None
+    return by_example(squares, C, layer.resolution, layer.weights, squares)
+
+
+def variances_in_metric(
+    layers: Sequence[Layer], chosen: Sequence[Choice]
+) -> tuple[Float[Tensor, "K L 1"], Float[Tensor, "1 L 1"]]:
+    """The variance of each choice, and of the minibatch, in the metric of each layer; NaN where it
+    has none.
+    """
+    C = layers[0].moments.C
+    variance = C.new_full((len(chosen), len(layers), 1), torch.nan)
+    example = C.new_full((1, len(layers), 1), torch.nan)
+    at = [i for i, layer in enumerate(layers) if layer.metric is not None]
+    if at and chosen:
+        of = [layer.metric for layer in layers if layer.metric is not None]
+        sums = sums_in_metric(of)
+        variance[:, at] = variances(of, chosen, sums).to(C.device)
+        example[0, at] = sums.example.to(C.device)
+    return variance, example
+
+
 def count_examples(layers: Sequence[Layer]) -> int:
     """How many examples most layers have; 0 where they are too few to leave one out."""
     sizes = Counter(layer.sums.shape[1] for layer in layers if layer.sums is not None)
@@ -109,7 +154,9 @@ def variances(
             alone.setdefault((m.n, m.p, m.q), []).append(i)
     for size, places in alone.items():
         at = sums.Q[places], sums.C[places], sums.D[places]
-        of_all = variances_of_sums(chosen, size, *(t.flatten() for t in at))
+        metric = layers[places[0]].moments.metric
+        Q, C, D = (t.flatten() for t in at)
+        of_all = variances_of_sums(chosen, size, Q, C, D, metric)
         for k, choice in enumerate(chosen):
             if (each := of_all.get(choice)) is not None:
                 found[k, places] = each.view(at[0].shape)
@@ -130,12 +177,13 @@ def variances_of_sums(
     Q: Float[Tensor, " some"],
     C: Float[Tensor, " some"],
     D: Float[Tensor, " some"],
+    metric: Metric = EUCLIDEAN,
 ) -> dict[Choice, Float[Tensor, " some"]]:
     """The closed forms of choices that ask for no more than n, p, q, Q, C and D."""
     found = []
 
     def of_one(Q: Tensor, C: Tensor, D: Tensor) -> list[Tensor]:
-        m, each = Moments.of_sums(*size, Q, C, D), []
+        m, each = Moments.of_sums(*size, Q, C, D, metric), []
         for choice in chosen:
             # an oracle, or one that asks for rows, or reads its moments from the device
             with contextlib.suppress(Exception):

@@ -1,6 +1,6 @@
 """Layer: what a step told of one weight matrix, and a pair (X, Y) as such a layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,8 @@ class Layer:
     ``uses`` is how often the weight was used, in all passes; ``parts`` are the moments of each use,
     where there are several and they are known. ``sums`` holds ‖X_s‖², ‖Y_s‖² and Σ ‖xᵢ‖²‖yᵢ‖² of
     each example, from which standard errors come, and ``inner`` ⟨g_s, G⟩ where that was asked for.
-    ``weights`` w_s, of sum 1, are the examples' parts in a mean over tokens.
+    ``weights`` w_s, of sum 1, are the examples' parts in a mean over tokens. ``metric`` is the same
+    layer with its ``moments``, ``parts`` and ``example_sq`` in another metric.
     """
 
     name: str
@@ -45,6 +46,15 @@ class Layer:
     sums: Float[Tensor, "3 S"] | None = None
     inner: Float[Tensor, " S"] | None = None
     weights: Float[Tensor, " S"] | None = None
+    metric: "Layer | None" = None
+
+    def measured_in(
+        self, moments: Moments, example_sq: Tensor | None, parts: tuple[Moments, ...] = ()
+    ) -> "Layer":
+        """The same layer in another metric, where nothing more is known of its examples."""
+        return replace(
+            self, moments=moments, example_sq=example_sq, parts=parts, sums=None, inner=None
+        )
 
     @property
     def resolution(self) -> float:
@@ -57,9 +67,9 @@ class Layer:
         return RESOLUTION + rounding * narrow
 
 
-def pair_layer(x: Tensor, y: Tensor) -> Layer:
+def pair_layer(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Layer:
     """A pair as a layer: X (n × p) and Y (n × q) of n examples, or X (S × T × p) and Y (S × T × q)
-    of S examples.
+    of S examples. With ``weights`` (p × q) it has numbers in their metric too.
 
     Raises ValueError for shapes that do not fit or fewer than two examples, which have no minibatch
     variance.
@@ -81,7 +91,12 @@ def pair_layer(x: Tensor, y: Tensor) -> Layer:
     squares = m.x_sq * m.y_sq if x.ndim == 2 else example_sq(x, y)
     numbers = torch.stack([m.x_sq, m.y_sq, m.x_sq * m.y_sq, inner_products(*m.pair, m.G)])
     each = numbers.view(4, len(x), -1).sum(2)
-    return Layer("pair", m, len(x), squares, m.n, x.dtype, "pair", sums=each[:3], inner=each[3])
+    layer = Layer("pair", m, len(x), squares, m.n, x.dtype, "pair", sums=each[:3], inner=each[3])
+    if weights is None:
+        return layer
+    m = Moments.of(*rows, weights)
+    squares = m.rows_sq if x.ndim == 2 else example_sq(x, y, weights=weights)
+    return replace(layer, metric=layer.measured_in(m, squares))
 
 
 def inner_products(x: Tensor, y: Tensor, g: Tensor) -> Float[Tensor, " n"]:

@@ -2,7 +2,7 @@
 counts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 KNOWN = "Adam, AdamW, SGD and Adafactor"
 DEAD = 1000.0
+NO_STATE = (
+    "{} has no state for it before its first update, so its metric is not known: it is measured"
+    " from the step after that on"
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,42 @@ def steps_of(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter
     kind = kinds.pop()
     second = torch.cat(seconds) if kind.adaptive else None
     return Steps(torch.cat(rates), kind.momentum, kind.nesterov, second, kind.decay, kind.epsilon)
+
+
+def weigh_progress(optimizer: torch.optim.Optimizer) -> Callable[[nn.Parameter], Tensor]:
+    """Make the function parameter -> P, in its shape: what the optimizer's next step multiplies a
+    gradient by, but for the learning rate; 1/(√v̂ + ε) for Adam. The metric of the linear progress
+    of a step, and of the noise of many.
+
+    P is from the optimizer's state as it is, before the step: v̂ has not seen the gradient whose
+    noise is weighed, on which P would else depend (``Steps.after`` has the P that moves). Where
+    no gradient has ever been, v̂ = 0, P is 0: nothing is known of the step there.
+
+    The function raises ValueError for a parameter without state and one that the optimizer does
+    not train, TypeError for an optimizer that is not one of ``KNOWN``.
+    """
+
+    def weigh(p: nn.Parameter) -> Tensor:
+        group = next((g for g in optimizer.param_groups if any(p is q for q in g["params"])), None)
+        if group is None:
+            raise ValueError(f"{type(optimizer).__name__} does not train it, so it has no metric")
+        if ("betas" in group or "beta2_decay" in group) and not optimizer.state.get(p):
+            raise ValueError(NO_STATE.format(type(optimizer).__name__))
+        rate, second, kind = step_of(optimizer, p, {**group, "lr": 1.0})
+        if second is None:
+            return rate.detach()
+        root = second.detach().sqrt()
+        return torch.where(root == 0, 0.0, rate / (root + kind.epsilon))
+
+    return weigh
+
+
+def weigh_update(optimizer: torch.optim.Optimizer) -> Callable[[nn.Parameter], Tensor]:
+    """Make the function parameter -> P², P as in ``weigh_progress``: the metric of the step that is
+    taken.
+    """
+    progress = weigh_progress(optimizer)
+    return lambda p: progress(p).square()
 
 
 class Kind(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.analysis.noise.batch import Sums, variances
+from sketchvar.analysis.noise.batch import Sums, variances, variances_in_metric
 from sketchvar.analysis.noise.errors import Estimate, estimate
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.estimators import Choice, choices
@@ -21,12 +21,14 @@ from sketchvar.estimators.sketch import RowSketch
 # what files of before this version lack; ``records.read_rows`` adds it
 LATER = ["uses", "batches", "population", "kept_rows", "share", "variance_stderr"]
 LATER += ["minibatch_row_stderr", "minibatch_example_stderr", "ratio_stderr", "alpha_stderr"]
-LATER += ["signal_stderr"]
+METRIC = ["metric_variance", "metric_minibatch", "metric_ratio", "metric_ratio_stderr"]
+LATER += ["signal_stderr", *METRIC]
 COLUMNS = ["run", "step", "layer", "p", "q", "rows", "examples", "uses", "batches", "population"]
 COLUMNS += ["estimator", "rate", "kept_rows", "kept_bytes", "x_bytes", "share"]
 COLUMNS += ["variance", "variance_stderr", "minibatch_row", "minibatch_row_stderr"]
 COLUMNS += ["minibatch_example", "minibatch_example_stderr", "ratio", "ratio_stderr"]
-COLUMNS += ["alpha", "alpha_stderr", "grad_sq", "signal_stderr", "sketchable", "input_of"]
+COLUMNS += ["alpha", "alpha_stderr", "grad_sq", "signal_stderr", *METRIC]
+COLUMNS += ["sketchable", "input_of"]
 COLUMNS += Flags._fields
 
 
@@ -73,6 +75,7 @@ class Batch(NamedTuple):
     sums: Sums
     variance: Float[Tensor, "K L 1+S"]
     exact: bool  # whether inner products are known
+    in_metric: tuple[Float[Tensor, "K L 1"], Float[Tensor, "1 L 1"]]  # variance, minibatch variance
 
 
 def read_batch(
@@ -102,7 +105,8 @@ def read_batch(
         ]
     sums = Sums.of(layers)
     exact = all(layer.inner is not None for layer in layers)
-    return Batch(known, kept, sums, variances(layers, chosen, sums), exact)
+    in_metric = variances_in_metric(layers, chosen)
+    return Batch(known, kept, sums, variances(layers, chosen, sums), exact, in_metric)
 
 
 def tabulate(
@@ -120,8 +124,11 @@ def tabulate(
     this many rows. ``x_bytes`` are those of X itself, ``share`` = kept_bytes / x_bytes. Columns
     that end in ``_stderr`` are standard errors, see ``errors.estimate``, NaN where they are not
     known; ``signal_stderr`` is that of ‖E g‖² as ``noise_scale`` estimates it, known from several
-    batches or exact inner products. ``input_of`` is the first layer that read the same X, the layer
-    itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
+    batches or exact inner products. ``metric_variance``, ``metric_minibatch`` and ``metric_ratio``
+    are what ``variance``, ``minibatch_example`` and ``ratio`` are, in the metric of layers that
+    have one; the error of the last is known from several batches. ``input_of`` is the first layer
+    that read the same X, the layer itself where no other did; ``sketchable`` whether
+    ``sketch_linears`` can convert it.
     """
     read = [batch for batch in batches if batch is not None]
     if len(read) < len(batches) or not read:
@@ -148,9 +155,12 @@ def tabulate(
 
 def combine(
     batches: Sequence[Batch], names: Sequence[str], population: int | None
-) -> Float[Tensor, "K L 12"]:
-    """The numbers of these layers, from variance to signal_stderr in the order of ``COLUMNS``."""
+) -> Float[Tensor, "K L 16"]:
+    """The numbers of these layers, from variance to metric_ratio_stderr in the order of
+    ``COLUMNS``.
+    """
     variance: list[Tensor] = []
+    in_metric: list[list[Tensor]] = [[], []]
     others: list[list[Tensor]] = [[] for _ in range(5)]
     for batch in batches:
         at = [list(batch.layers).index(name) for name in names]
@@ -160,6 +170,8 @@ def combine(
         if not batch.exact:
             apart[:, 1:] = torch.nan
         variance.append(batch.variance[:, at])
+        for each, t in zip(in_metric, batch.in_metric, strict=True):
+            each.append(t[:, at])
         for each, t in zip(others, (of.row, of.example, of.C, of.Q, apart), strict=True):
             each.append(t[None, at])
     row, example, C, Q, signal = others
@@ -172,8 +184,10 @@ def combine(
         estimate(divide, C, Q),
         Estimate(estimate(torch.clone, C).value, estimate(torch.clone, signal).stderr),
     ]
+    means = [estimate(torch.clone, each).value for each in in_metric]
+    columns = [*(t for each in found for t in each), *means, *estimate(divide, *in_metric)]
     shape = found[0][0].shape
-    return torch.stack([t.expand(shape) for each in found for t in each], -1)
+    return torch.stack([t.expand(shape) for t in columns], -1)
 
 
 def average(values: Sequence[float]) -> float:

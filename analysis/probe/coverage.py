@@ -58,6 +58,7 @@ def cover(
 def notes_on(watches: Collection[Watch], step: Step, equal: Collection[str]) -> list[str]:
     """What is to be known of a weight that was measured."""
     notes = [step.tallies[watch].note for watch in watches if watch in step.tallies]
+    notes += [step.unweighed[watch] for watch in watches if watch in step.unweighed]
     notes += [EQUAL for watch in watches if watch.name in equal]
     notes += [COUPLED.format(norm=step.coupled)] if step.coupled else []
     return [*dict.fromkeys(filter(None, notes))]

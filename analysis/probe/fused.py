@@ -19,9 +19,14 @@ class Sight(Protocol):
     def passed(self) -> None:
         """A pass went by for the gradient of something else."""
 
-    def arrived(self, x: Tensor, y: Tensor, example_sq: Tensor | None) -> None:
-        """X (S × … × p), Y (S × … × q) and ‖X_sᵀY_s‖² (S), None where a second derivative will be
-        taken.
+    def root(self) -> Tensor | None:
+        """√W (p × q), where per-example products are weighed too."""
+
+    def arrived(
+        self, x: Tensor, y: Tensor, example_sq: Tensor | None, weighed_sq: Tensor | None
+    ) -> None:
+        """X (S × … × p), Y (S × … × q) and ‖X_sᵀY_s‖² (S), plain and weighed; None where a second
+        derivative will be taken.
         """
 
     def formed(self, gradient: Tensor) -> None:
@@ -60,10 +65,13 @@ class FusedLinear(torch.autograd.Function):
             ctx.sight.passed()
         else:
             if torch.is_grad_enabled():  # this pass will be differentiated itself
-                gradient, example_sq = y.flatten(0, -2).T @ x.flatten(0, -2), None
+                gradient = y.flatten(0, -2).T @ x.flatten(0, -2)
+                example_sq, weighed_sq = None, None
             else:
-                gradient, example_sq = per_example(x.flatten(1, -2), y.flatten(1, -2))
-            ctx.sight.arrived(x, y, example_sq)
+                gradient, example_sq, weighed_sq = per_example(
+                    x.flatten(1, -2), y.flatten(1, -2), ctx.sight.root()
+                )
+            ctx.sight.arrived(x, y, example_sq, weighed_sq)
             for_weight = ctx.form.weight_gradient(gradient.T, weight).to(weight.dtype)
             ctx.sight.formed(for_weight)
         return (
@@ -76,22 +84,30 @@ class FusedLinear(torch.autograd.Function):
 
 
 def per_example(
-    x: Float[Tensor, "S T p"], y: Float[Tensor, "S T q"]
-) -> tuple[Float[Tensor, "q p"], Float[Tensor, " S"]]:
+    x: Float[Tensor, "S T p"], y: Float[Tensor, "S T q"], root: Float[Tensor, "p q"] | None = None
+) -> tuple[Float[Tensor, "q p"], Float[Tensor, " S"], Float[Tensor, " S"] | None]:
     """(XᵀY)ᵀ in the dtype of X and ‖X_sᵀY_s‖² in float64, from the products of one example after
-    another.
+    another; with the ``root`` √W of weights ‖√W ∘ X_sᵀY_s‖² too.
     """
     (a, b), *rest = zip(x, y.mT, strict=True)
     total = wide(b @ a)
     product = x.new_empty(total.shape)  # one piece of memory for all of them stays in cache
     dotted = product.dtype == total.dtype and product.numel() <= LARGE
     flat = product.view(-1)
-    squares = [total_sq(total)]
+    squares, weighed = [total_sq(total)], []
+    if root is not None:
+        root = root.T.to(product.dtype).contiguous()
+        weighed.append(total_sq(total * root))
     for a, b in rest:
         torch.mm(b, a, out=product)
         squares.append(flat.dot(flat) if dotted else total_sq(product))  # a dot reads once
         total.add_(product)
-    return total.to(x.dtype), torch.stack([each.double() for each in squares])
+        if root is not None:
+            product.mul_(root)
+            weighed.append(flat.dot(flat) if dotted else total_sq(product))
+    plain = torch.stack([each.double() for each in squares])
+    in_metric = torch.stack([each.double() for each in weighed]) if weighed else None
+    return total.to(x.dtype), plain, in_metric
 
 
 def pays(examples: int, rows: int, p: int, q: int) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 from sketchvar.analysis.noise.table import choose_comparable
 from sketchvar.analysis.probe.table import claim
-from sketchvar.analysis.probe.units import Examples, layout_of
+from sketchvar.analysis.probe.units import Examples, Weights, layout_of, weights_of
+from sketchvar.analysis.probe.weighing import Weigh, as_weigh
 from sketchvar.estimators.choice import Choice, Estimators, Rates, as_list
 
 TRAINERS = ("scaler", "group", "first")  # what a trainer knows
@@ -34,6 +35,8 @@ class Options:
     writer: Any = None
     population: int | None = None
     exact_errors: bool = False
+    weights: Weights | None = None
+    metric: Any = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.by_example, bool):
@@ -50,10 +53,25 @@ class Options:
                 f"population is the number of examples that there are, got {self.population}; leave"
                 " it out where there is no end of them"
             )
+        if self.weights is not None and not self.by_example:
+            raise ValueError("weights= are of examples, and by_example=False measures rows alone")
+        if self.weights is not None and not callable(self.weights):
+            weights = weights_of(self.weights)
+            if not bool((weights >= 0).all()) or len(weights) < 2:
+                raise ValueError(
+                    "weights= has to be numbers >= 0 of two examples or more, not all 0, got"
+                    f" {self.weights}"
+                )
         if not callable(self.examples):
             layout_of(self.examples)
+        _ = self.weigh  # refuses what is none
         if as_list(self.rates) and not self.choices:
             raise ValueError("rates= needs estimators=, as in estimators=['countsketch']")
+
+    @cached_property
+    def weigh(self) -> Weigh | None:
+        """What ``metric`` means."""
+        return as_weigh(self.metric)
 
     @cached_property
     def choices(self) -> list[Choice]:

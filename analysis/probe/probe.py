@@ -24,8 +24,9 @@ from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.read import NOT_FINITE, OWN, read_step
 from sketchvar.analysis.probe.step import stamp
 from sketchvar.analysis.probe.table import Table, claim
-from sketchvar.analysis.probe.units import Examples
+from sketchvar.analysis.probe.units import Examples, Weights
 from sketchvar.analysis.probe.watch import Watch
+from sketchvar.analysis.probe.weighing import check_weigh, needed_statistics
 from sketchvar.estimators.choice import Estimators, Rates
 
 CLEARED = (
@@ -90,6 +91,15 @@ class Probe:
     ``population``: how many examples there are to draw batches from, without replacement; no end
     of them unless given. ``exact_errors``: standard errors take one product more, of ⟨g_s, G⟩,
     where norms alone make do with ‖g_s‖²; X and Y of all layers stay until ``step``.
+    ``weights``: where the loss is a mean over tokens and examples have different numbers of them,
+    those numbers, or a function of the model's arguments that gives them, as ``count_labels`` is:
+    the minibatch variance by example then takes their form (``noise.by_example``), with one product
+    more, and X and Y of all layers stay until ``step``.
+    ``metric``: the optimizer, for numbers in the metric of the linear progress of its step, P =
+    1/(√v̂ + ε) for Adam: ``metric_variance``, ``metric_minibatch`` and ``metric_ratio``. Or a
+    function of a parameter that gives weights in its shape: ``noise.weigh_update(optimizer)`` is
+    P². It is asked before the optimizer's step; what has no state yet is NaN, and ``coverage``
+    says so. Takes a product or two more for each layer.
     ``out``: a folder of this run alone; every measured step adds a Parquet file with its rows, and
     ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
     that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
@@ -119,10 +129,12 @@ class Probe:
         writer: Any = None,
         population: int | None = None,
         exact_errors: bool = False,
+        weights: Weights | None = None,
+        metric: Any = None,
     ) -> None:
         self.options = o = Options(
             by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
-            resume, writer, population, exact_errors,
+            resume, writer, population, exact_errors, weights, metric,
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.given, self.model, self.choices = model, unwrapped(model), o.choices
@@ -132,16 +144,20 @@ class Probe:
                 f"{whole[0]} needs X and Y themselves, and this model trains on"
                 " several processes; leave it out"
             )
-        held = "pairs" if pairs else "exact_errors" if exact_errors else ""
+        exact = exact_errors or weights is not None
+        asked = {"pairs": pairs, "weights": weights is not None, "exact_errors": exact_errors}
+        held = next((name for name, given in (asked | {"metric": o.weigh}).items() if given), "")
         if held and self.ranks.size > 1:
             raise ValueError(
-                f"{held}= keeps X and Y of one process, and this model trains on several; leave"
+                f"{held}= reads X and Y of one process, and this model trains on several; leave"
                 " it out"
             )
         several = self.ranks.size > 1
         self.observer = Observer(
-            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact_errors
-        )
+            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact, weights,
+            o.weigh, needed_statistics(o.choices),
+        )  # fmt: skip
+        check_weigh(o.weigh, [watch.weight for watch in self.watched.values()])
         if unknown := set(pairs) - set(self.watched):
             raise ValueError(
                 f"no trained layer called {min(unknown)!r}; known are {', '.join(self.watched)}"

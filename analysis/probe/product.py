@@ -45,9 +45,11 @@ def chunks(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def example_sq(products: Sequence[Product]) -> Float[Tensor, " S"]:
-    """‖Σ X_sᵀY_s‖² for each example s, the sum over products with the same examples: one X with all
-    of their rows.
+def example_sq(
+    products: Sequence[Product], weights: Float[Tensor, "p q"] | None = None
+) -> Float[Tensor, " S"]:
+    """‖Σ X_sᵀY_s‖² for each example s, in the metric of ``weights`` if there are any, the sum over
+    products with the same examples: one X with all of their rows.
 
     Goes through the examples in chunks that take no more memory than the products' own tensors,
     whose rows may be patches or have to be gathered.
@@ -61,12 +63,16 @@ def example_sq(products: Sequence[Product]) -> Float[Tensor, " S"]:
         x, y = (
             torch.cat(side, 1) if len(side) > 1 else side[0] for side in zip(*pairs, strict=True)
         )
-        parts.append(noise.example_sq(x, y))
+        parts.append(noise.example_sq(x, y, weights=weights))
     return torch.cat(parts)
 
 
 def normalized_example_sq(
-    product: Product, output: Tensor, weight: Float[Tensor, "p q"], eps: float
+    product: Product,
+    output: Tensor,
+    weight: Float[Tensor, "p q"],
+    eps: float,
+    root: Float[Tensor, "p q"] | None = None,
 ) -> Float[Tensor, " S"]:
     """‖g̃_s‖² for each example s of a layer whose ``output`` goes into a BatchNorm of this ``eps``.
 
@@ -78,7 +84,8 @@ def normalized_example_sq(
 
         g̃_s = h_s − Σw ⟨w, h_s⟩ / (wᵀΣw + ε)   in w's column,   Σ_s g̃_s = G.
 
-    What the statistics do to the slope of the loss at the normalised outputs is left out.
+    What the statistics do to the slope of the loss at the normalised outputs is left out. With the
+    ``root`` √W of weights it is ‖√W ∘ g̃_s‖².
     """
     count = product.unit.count(product.x)
     each = weight.numel() + sum(t.numel() for t in product.of(slice(0, min(1, count))))
@@ -96,5 +103,6 @@ def normalized_example_sq(
     for examples in steps:
         x, y = (wide(t) for t in product.of(examples))
         h = x.mT @ y - mean[:, None] * y.sum(1)[:, None]
-        parts.append(total_sq(h - spread * ((weight * h).sum(1) / variance)[:, None]))
+        g = h - spread * ((weight * h).sum(1) / variance)[:, None]
+        parts.append(total_sq(g if root is None else g * root))
     return torch.cat(parts)

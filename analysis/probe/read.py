@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,8 +10,10 @@ from torch import Tensor
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.step import Step, Tally
-from sketchvar.analysis.probe.told import SIZE, Told, joined, statistics
+from sketchvar.analysis.probe.sums import joined
+from sketchvar.analysis.probe.told import SIZE, Told, statistics
 from sketchvar.analysis.probe.watch import Watch
+from sketchvar.analysis.probe.weighing import layer_in_metric
 from sketchvar.estimators import Moments
 from sketchvar.estimators.norms import wide
 
@@ -24,6 +27,10 @@ ADDED = (
     "its .grad is not its product's gradient alone (a penalty in the loss, a hook or mask on the"
     " weight, another use of it) and was accumulated; from the next measured step on the product's"
     " own part is measured"
+)
+UNKNOWN = (
+    "its .grad is not its product's gradient alone, by which weights= go; from the next measured"
+    " step on the product's own part is measured"
 )
 TIED = "other modules share its weight: its own product's part of the gradient is measured"
 
@@ -88,6 +95,9 @@ def is_readable(
         if tally.own_sq is None or (tally.several and not tally.kept):
             tally.problem = ADDED
             return False
+        if tally.own is None and tally.uses[0].weights is not None:
+            tally.problem = UNKNOWN
+            return False
         tally.note = OWN
     return True
 
@@ -104,7 +114,7 @@ def layer_of(
     size, C = uses[0].size, told.facts[0]
     known = bool(tally.example_sq)
     inner = told.inner if len(told.inner) and (tally.own is not None or not tally.mixed) else None
-    return Layer(
+    layer = Layer(
         watch.name,
         Moments(*size, told.x_sq, told.y_sq, C, pair),
         int(examples),
@@ -117,6 +127,11 @@ def layer_of(
         () if tally.several else parts_of(tally, told, pairs, scale),
         told.sums if known else None,
         inner,
+        uses[0].weights,
+    )
+    return replace(
+        layer,
+        metric=layer_in_metric(layer, [use.weighed for use in uses], tally.weighed_sq, scale),
     )
 
 

@@ -10,6 +10,7 @@ from torch.autograd import Variable
 from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.step import Own, Step, matrix
 from sketchvar.analysis.probe.watch import Use, Watch
+from sketchvar.analysis.probe.weighing import Weighed
 from sketchvar.estimators.layers.forms import Conv2dForm
 
 
@@ -55,7 +56,19 @@ class Sight:
         self.arrived(x, y)
         return y
 
-    def arrived(self, x: Tensor | None, y: Tensor, example_sq: Tensor | None = None) -> None:
+    def root(self) -> Tensor | None:
+        """√W of the metric for this use, if there is one."""
+        with quietly(self.use.x_norm.device.type):
+            weights = self.step.weights_of(self.use) if self.step.open else None
+            return None if weights is None else weights.sqrt()
+
+    def arrived(
+        self,
+        x: Tensor | None,
+        y: Tensor,
+        example_sq: Tensor | None = None,
+        weighed_sq: Tensor | None = None,
+    ) -> None:
         """The output gradient of the use is here."""
         if not self.step.open:
             return
@@ -70,6 +83,9 @@ class Sight:
             own.uses.append(use)
             alone = self.step.tally(use.watch).alone and len(own.uses) == 1
             with quietly(y.device.type):
+                weights = self.step.weights_of(use)
+                if weights is not None:
+                    use.weighed = Weighed(weights, self.step.needed, weighed_sq)
                 use.arrive(x, y, example_sq, self.by_example, self.paired, alone)
         except Exception as error:
             self.step.fail(self.use.watch, error)
@@ -83,6 +99,8 @@ class Sight:
             with quietly(gradient.device.type):
                 own = self.step.passes[self.use.task][watch]
                 own.add(gradient, self.step.tally(watch))
+                if self.use.weighed is not None:
+                    self.use.weighed.gradient = self.use.form.matrix(gradient).clone()
                 self.use.grad_sq = total_sq(matrix(gradient)) if own.sq is None else own.sq
         except Exception as error:
             self.step.fail(watch, error)

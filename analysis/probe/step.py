@@ -10,11 +10,17 @@ from torch import Tensor
 
 from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.product import example_sq as squares
+from sketchvar.analysis.probe.sums import inner_products
 from sketchvar.analysis.probe.watch import Use, Watch
+from sketchvar.analysis.probe.weighing import Weigh, read_weights
 
 UNFORMED = "its weight gradient was not in .grad at the end of the backward pass"
 BROKEN = "an error ended its backward pass before the end"
 TWICE = "its output gradient came twice: a second derivative, or retain_graph"
+WEIGHED = (
+    "its gradient was accumulated over several backward passes, each with weights= of its own:"
+    " measure a single one"
+)
 NOT_REACHED = "no gradient reached it"
 ELSEWHERE = (
     "its gradient did not come by its own module's forward: something else reads the weight, as a"
@@ -37,9 +43,12 @@ class Tally:
     kept: bool  # whether the product's own gradients are summed
     several: bool  # whether ranks average .grad
     whole: bool  # whether gradients are compared in all of their entries
+    exact: bool = False  # whether inner products ⟨g_s, G⟩ are formed
     begun: WeakSet[Use] = field(default_factory=WeakSet)  # products that have not gone backward
     uses: list[Use] = field(default_factory=list)
     example_sq: list[Tensor] = field(default_factory=list)
+    inner: Tensor | None = None
+    weighed_sq: list[Tensor] = field(default_factory=list)  # the same in another metric
     examples: int = 0
     passes: int = 0
     before: Tensor | None = None  # what .grad held when the first pass came
@@ -47,7 +56,7 @@ class Tally:
     own: Tensor | None = None  # the product's own gradients, summed
     own_sq: Tensor | None = None
     grad_sq: Tensor | None = None  # of what was added to .grad, of this rank's shard of it
-    seen: Tensor | None = None  # the product's own gradient, at a glance
+    seen: Any = None  # the product's own gradient, at a glance
     added: Tensor | None = None  # what was added to .grad, at a glance
     problem: str | None = None
     note: str = ""
@@ -60,6 +69,7 @@ class Tally:
         now = stamp(weight)
         if self.passes and (weight is not self.weight or now != self.stamp):
             self.uses, self.example_sq, self.examples, self.passes = [], [], 0, 0
+            self.weighed_sq = []
             self.own = self.own_sq = self.grad_sq = self.seen = self.added = None
             self.cleared = True
         if not self.passes:
@@ -97,17 +107,26 @@ class Tally:
         formed = self.weight.grad is not None  # FSDP keeps it elsewhere until ranks are in step
         if formed and (self.own_sq is None or self.several):
             self.grad_sq = total_sq(matrix(self.gradient()))
+        if self.exact and self.example_sq:  # of the gradient so far, which may be cleared soon
+            whole = self.gradient() if self.own is None else self.own
+            self.inner = inner_products(self.uses, matrix(whole))
 
     def gather(self, uses: list[Use]) -> None:
         """Take the uses of a pass that has ended."""
         self.passes += 1
         self.examples += uses[0].examples
+        if self.passes > 1 and uses[0].weights is not None:
+            self.problem = WEIGHED
         known = [use.example_sq for use in uses if use.example_sq is not None]
         products = [use.product for use in uses if use.product is not None]
+        weighed = [use.weighed for use in uses if use.weighed is not None]
         if len(uses) == len(products):
             self.example_sq.append(squares(products))
+            if len(weighed) == len(uses):
+                self.weighed_sq.append(squares(products, weighed[0].metric.weights))
         elif len(uses) == 1:
             self.example_sq += known
+            self.weighed_sq += [w.example_sq for w in weighed if w.example_sq is not None]
         elif known:
             self.problem = (
                 f"used {len(uses)} times under reentrant checkpointing; use_reentrant=False can be"
@@ -185,6 +204,10 @@ class Step:
     mixed: frozenset[Watch]
     exact: bool  # whether inner products ⟨g_s, G⟩ are formed
     stamps: dict[Watch, tuple[int, int] | None]  # of .grad when the step began
+    weigh: Weigh | None = None  # the metric, beside the Euclidean one
+    needed: frozenset[str] = frozenset()  # of the closed forms in it
+    weights: dict[Watch, Tensor | None] = field(default_factory=dict)  # of the metric
+    unweighed: dict[Watch, str] = field(default_factory=dict)  # why a watch has none
     tallies: dict[Watch, Tally] = field(default_factory=dict)
     passes: dict[int, dict[Watch, Own]] = field(default_factory=dict)  # by autograd's number
     elsewhere: set[Watch] = field(default_factory=set)
@@ -205,9 +228,23 @@ class Step:
         found = self.tallies.get(watch)
         if found is None:
             kept = watch.tied or watch in self.mixed
-            found = Tally(watch, watch.weight, kept, self.several, self.whole)
+            found = Tally(watch, watch.weight, kept, self.several, self.whole, self.exact)
             self.tallies[watch] = found
         return found
+
+    def weights_of(self, use: Use) -> Tensor | None:
+        """The weights of the metric for the gradient of a use (p × q), as they are when the first
+        pass reaches it: before the optimizer's step.
+        """
+        watch = use.watch
+        if self.weigh is not None and watch not in self.weights:
+            self.weights[watch] = None
+            try:
+                found = read_weights(self.weigh, watch.weight, watch.part, use.form)
+                self.weights[watch] = found
+            except Exception as error:
+                self.unweighed[watch] = "no metric: " + " ".join(str(error).split())
+        return self.weights.get(watch)
 
     def finish(self, task: int, watches: Iterable[Watch]) -> None:
         """A backward pass has ended: the weight gradients are formed."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sketchvar.analysis.probe.product import Product, normalized_example_sq
 from sketchvar.analysis.probe.product import example_sq as squares
 from sketchvar.analysis.probe.units import Dimension, Unit
+from sketchvar.analysis.probe.weighing import Weighed
 from sketchvar.estimators.layers.forms import Conv2dForm, Form
 
 
@@ -62,7 +63,9 @@ class Use:
     grad_sq: Tensor | None = None  # of its own part of the weight's gradient
     product: Product | None = None  # X and Y themselves, where other uses may share the examples
     pair: tuple[Tensor, Tensor] | None = None
+    weights: Tensor | None = None  # of its examples
     normalized: tuple[Any, float] | None = None  # the node of the output and ε, before a BatchNorm
+    weighed: Weighed | None = None  # in another metric
     differentiated: bool = False  # its gradient is in a graph, of which another may be taken
 
     def in_sequence(self, x: Tensor) -> bool:
@@ -102,6 +105,8 @@ class Use:
         x = x.detach().to(y.dtype)
         if paired:
             self.pair = self.form.rows(x), self.form.gradient_rows(y)
+        if self.weighed is not None:
+            self.weigh(self.weighed, Product(self.form, self.unit, x, y), by_example, alone)
         if by_example and not alone:
             self.product = Product(self.form, self.unit, x, y)
         elif by_example and self.normalized is not None:
@@ -116,3 +121,17 @@ class Use:
         elif by_example:
             self.example_sq = squares([Product(self.form, self.unit, x, y)])
         self.normalized = None
+
+    def weigh(self, weighed: Weighed, product: Product, by_example: bool, alone: bool) -> None:
+        """Take what is needed in another metric."""
+        assert self.y_norm is not None
+        by_row = by_example and self.normalized is None and self.examples == len(self.y_norm)
+        weighed.take(self.form.rows(product.x), self.form.gradient_rows(product.y), by_row)
+        if not (by_example and alone) or weighed.example_sq is not None:
+            return
+        if self.normalized is None:
+            weighed.example_sq = squares([product], weighed.metric.weights)
+        else:
+            node, eps = self.normalized
+            of = node.saved_tensors[0], self.weight.detach().flatten(1).T, eps
+            weighed.example_sq = normalized_example_sq(product, *of, weighed.metric.root)

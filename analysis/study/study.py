@@ -123,10 +123,11 @@ def run(
         try:
             if due and study.batches > 1:
                 seen = measure_fresh(study, training, step, pairs)
-            with (
-                Probe(model, pairs=pairs) if due and study.batches == 1 else nullcontext() as probe
-            ):
-                loss = training.gradient(step, training.batch(step))
+            batch = training.batch(step)
+            alone = due and study.batches == 1
+            weights = task.weights(batch)
+            with Probe(model, pairs=pairs, weights=weights) if alone else nullcontext() as probe:
+                loss = training.gradient(step, batch)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error}; the {len(rows)} rows measured before it are in {folder.rows}"
@@ -185,7 +186,7 @@ def measure_fresh(study: Study, training: Training, step: int, pairs: Sequence[s
             batch = move(task.batch(step, seed), device)
             training.optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(fold(seed, "step", step))
-            with Probe(model, pairs=pairs) as probe:
+            with Probe(model, pairs=pairs, weights=task.weights(batch)) as probe:
                 backward(forward(task, model, batch, device), f"step {step}, on a fresh batch")
             seen = see(probe, study, task.dtype)
             batches += seen.batches

@@ -45,6 +45,10 @@ class Form(ABC):
     def weight_gradient(self, g: Tensor, weight: Tensor) -> Tensor:
         """G (p × q) in the shape of the weight."""
 
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The weight, or whatever has its shape, as G is laid out (p × q)."""
+        return weight.flatten(1).T
+
     @abstractmethod
     def size(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
         """(n, p) of X, without forming it."""
@@ -115,6 +119,9 @@ class Conv1DForm(Form):
 
     def weight_gradient(self, g: Tensor, weight: Tensor) -> Tensor:
         return g
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight
 
     def size(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
         return x.numel() // max(weight.shape[0], 1), weight.shape[0]

@@ -1,0 +1,143 @@
+"""Weighing: what a probe measures of a layer in another metric than the Euclidean one."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sketchvar.analysis.noise import weigh_progress
+from sketchvar.analysis.noise.layer import Layer
+from sketchvar.estimators import Choice, Moments
+from sketchvar.estimators.layers.forms import Form
+from sketchvar.estimators.metric import Diagonal
+from sketchvar.estimators.norms import row_sq, wide
+
+Weigh = Callable[[nn.Parameter], Tensor]  # parameter -> weights of its gradient, in its shape
+
+
+def as_weigh(metric: Any) -> Weigh | None:
+    """What a probe's ``metric`` means: an optimizer stands for ``noise.weigh_progress`` of it.
+
+    Raises TypeError for what is neither an optimizer nor a function.
+    """
+    if isinstance(metric, torch.optim.Optimizer):
+        return weigh_progress(metric)
+    if metric is not None and not callable(metric):
+        raise TypeError(
+            "metric= is the optimizer, or a function of a parameter that gives weights in its"
+            f" shape, as noise.weigh_update(optimizer) makes one; got {metric!r}"
+        )
+    return metric
+
+
+def check_weigh(weigh: Weigh | None, parameters: Sequence[nn.Parameter]) -> None:
+    """Raise TypeError where an optimizer's steps are not known; what else is wrong may not be so
+    once it has a state.
+    """
+    for p in parameters:
+        with contextlib.suppress(ValueError):
+            if weigh is not None:
+                weigh(p)
+
+
+def needed_statistics(choices: Sequence[Choice]) -> frozenset[str]:
+    """Which of Q and ``rows_sq`` the closed forms ask for in a metric; both where nobody says what
+    will be asked.
+    """
+    if not choices:
+        return frozenset(("Q", "rows_sq"))
+    found: set[str] = set()
+    for choice in choices:
+        if not choice.needs_pair:  # the pair has them
+            m = Moments.of(torch.eye(4, 3), torch.ones(4, 2), torch.ones(3, 2))
+            choice.told(m.y_sq).variance(m)
+            found |= {"Q", "rows_sq"} & vars(m).keys()
+    return frozenset(found)
+
+
+def read_weights(weigh: Weigh, parameter: Any, part: slice | None, form: Form) -> Tensor:
+    """The weights W of a layer's metric, p × q. Raises ValueError unless they have the shape of the
+    parameter, and what ``weigh`` raises.
+    """
+    found = weigh(parameter).detach()
+    if found.shape != parameter.shape:
+        raise ValueError(
+            f"metric= gave weights of shape {tuple(found.shape)} for a parameter of shape"
+            f" {tuple(parameter.shape)}"
+        )
+    return form.matrix(found if part is None else found[part])
+
+
+class Weighed:
+    """What one use of a weight tells in the metric of ``weights`` W (p × q), as far as it is
+    ``needed``.
+    """
+
+    def __init__(
+        self,
+        weights: Float[Tensor, "p q"],
+        needed: frozenset[str],
+        example_sq: Float[Tensor, " S"] | None,
+    ) -> None:
+        self.metric, self.needed, self.example_sq = Diagonal(weights), needed, example_sq
+        self.gradient: Float[Tensor, "p q"] | None = None
+        self.rows_sq: Float[Tensor, " n"] | None = None
+        self.sides: tuple[Tensor, Tensor] | None = None  # squared norms of columns of X and Y
+
+    def take(self, x: Float[Tensor, "n p"], y: Float[Tensor, "n q"], by_row: bool) -> None:
+        """Take what closed forms need of X and Y; ``by_row`` where each row is an example."""
+        x, y = wide(x), wide(y)
+        if "Q" in self.needed:
+            self.sides = row_sq(x.T), row_sq(y.T)
+        if "rows_sq" in self.needed or by_row:
+            self.rows_sq = (self.metric.x_side(x, x) * self.metric.y_side(y, y)).sum(1)
+            self.example_sq = self.rows_sq.double() if by_row else self.example_sq
+
+    def moments(self, plain: Moments, scale: Tensor | float) -> Moments | None:
+        """Those of this use in its metric, of which ``plain`` are the Euclidean ones."""
+        return merge([self], plain, scale)
+
+
+def merge(uses: Sequence[Weighed], plain: Moments, scale: Tensor | float) -> Moments | None:
+    """The moments of all uses together in the metric, of which ``plain`` are the Euclidean ones;
+    None where a gradient is not known.
+    """
+    gradients = [use.gradient for use in uses if use.gradient is not None]
+    if len(gradients) < len(uses):
+        return None
+    metric, whole = uses[0].metric, scale**2
+    sides = [use.sides for use in uses if use.sides is not None]
+    rows = [use.rows_sq for use in uses if use.rows_sq is not None]
+    Q = None
+    if len(sides) == len(uses):
+        a, b = (sum(each[1:], each[0]) for each in zip(*sides, strict=True))
+        Q = a @ metric.weights.double() @ b / whole
+    return Moments(
+        plain.p,
+        plain.q,
+        plain.x_sq,
+        plain.y_sq,
+        pair=plain.pair if plain.has_pair else None,
+        metric=metric,
+        Q=Q,
+        rows_sq=torch.cat(rows).double() / whole if len(rows) == len(uses) else None,
+        G=sum(gradients[1:], gradients[0]) / scale,
+    )
+
+
+def layer_in_metric(
+    layer: Layer, uses: Sequence[Weighed | None], example_sq: Sequence[Tensor], scale: Any
+) -> Layer | None:
+    """A layer in the metric that its uses were weighed in; None where one was not."""
+    weighed = [use for use in uses if use is not None]
+    if len(weighed) < len(uses) or not uses:
+        return None
+    whole = merge(weighed, layer.moments, scale)
+    parts = [use.moments(plain, scale) for use, plain in zip(weighed, layer.parts, strict=False)]
+    if whole is None or (layer.parts and None in parts):
+        return None
+    squares = torch.cat(list(example_sq)).double() / scale**2 if example_sq else None
+    return layer.measured_in(whole, squares, tuple(m for m in parts if m is not None))
