@@ -134,12 +134,11 @@ def run(
         try:
             if due and study.batches > 1:
                 seen = measure_fresh(study, training, step, pairs)
-            with (
-                Probe(model, pairs=pairs, metric=study.weigh(optimizer))
-                if due and study.batches == 1
-                else nullcontext() as probe
-            ):
-                loss = training.gradient(step, training.batch(step))
+            batch = training.batch(step)
+            alone = due and study.batches == 1
+            asked = {"weights": task.weights(batch), "metric": study.weigh(optimizer)}
+            with Probe(model, pairs=pairs, **asked) if alone else nullcontext() as probe:
+                loss = training.gradient(step, batch)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error}; the {len(rows)} rows measured before it are in {folder.rows}"
@@ -198,7 +197,8 @@ def measure_fresh(study: Study, training: Training, step: int, pairs: Sequence[s
             batch = move(task.batch(step, seed), device)
             training.optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(fold(seed, "step", step))
-            with Probe(model, pairs=pairs, metric=study.weigh(training.optimizer)) as probe:
+            asked = {"weights": task.weights(batch), "metric": study.weigh(training.optimizer)}
+            with Probe(model, pairs=pairs, **asked) as probe:
                 backward(forward(task, model, batch, device), f"step {step}, on a fresh batch")
             seen = see(probe, study, task.dtype)
             batches += seen.batches
