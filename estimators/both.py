@@ -44,7 +44,9 @@ class BothRounded(Estimator):
         """Biased where a side is; rounding needs the pair and the basis."""
         x, y = self.of_x.traits, self.of_y.traits
         return x._replace(
-            biased=x.biased or y.biased, order_matters=x.order_matters or y.order_matters
+            biased=x.biased or y.biased,
+            order_matters=x.order_matters or y.order_matters,
+            slow_form=True,
         )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:

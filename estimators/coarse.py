@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sketchvar.estimators.estimator import SEED_BYTES, check_rate, kept_count
 from sketchvar.estimators.kernels.rounding import round_and_pack, unpack_and_scale
-from sketchvar.estimators.norms import row_sq, wide
+from sketchvar.estimators.norms import norm, row_sq, wide
 from sketchvar.estimators.quantize import BITS, StochasticRounding
 from sketchvar.estimators.seeds import Generator
 
@@ -72,7 +72,7 @@ class HotColumns(Coarse):
     """
 
     def keep(self, x: Float[Tensor, "n p"]) -> tuple[Tensor, ...]:
-        columns = row_sq(x.T).topk(kept_count(self.rate, x.shape[1])).indices
+        columns = norm(x, dim=0).topk(kept_count(self.rate, x.shape[1])).indices
         return x[:, columns], columns.to(torch.int32)
 
     def rebuild(

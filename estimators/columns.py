@@ -17,7 +17,7 @@ from sketchvar.estimators.estimator import (
 )
 from sketchvar.estimators.feature import feature_moments
 from sketchvar.estimators.moments import Moments
-from sketchvar.estimators.norms import row_sq
+from sketchvar.estimators.norms import norm
 from sketchvar.estimators.seeds import generator
 
 
@@ -44,7 +44,7 @@ class NormColumns(Estimator):
 
     def inclusion(self, x: Float[Tensor, "n p"]) -> Float[Tensor, " p"]:
         """π of every column, in float64."""
-        return BernoulliRows(self.rate).inclusion(row_sq(x.T).sqrt())
+        return BernoulliRows(self.rate).inclusion(norm(x, dim=0).double())
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         pi = self.inclusion(x)

@@ -34,7 +34,7 @@ class SampledEntries(Estimator):
     """
 
     rate: float
-    traits = Traits(varying_size=True, needs_pair=True, basis_matters=True)
+    traits = Traits(varying_size=True, needs_pair=True, basis_matters=True, slow_form=True)
 
     def __post_init__(self) -> None:
         check_rate(self, self.rate)

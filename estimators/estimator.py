@@ -48,6 +48,8 @@ class Traits(NamedTuple):
     varying_size: bool = False
     # the closed form needs X and Y themselves, not only row norms and C
     needs_pair: bool = False
+    # its closed form takes longer than a product XᵀY, whatever else is computed from the Moments
+    slow_form: bool = False
     # ``variance`` raises NotImplementedError: use ``empirical``
     no_closed_form: bool = False
     # leaves rows or features out without a look: what is not finite there does not show

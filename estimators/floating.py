@@ -78,6 +78,7 @@ class GridRounding(Estimator):
         return Traits(
             biased=self.nearest,
             needs_pair=True,
+            slow_form=True,
             basis_matters=True,
             order_matters=self.axis == "tokens",
         )

@@ -58,7 +58,11 @@ class Residual(Estimator):
         """Those of ``inner``; the rest needs the pair, and is in the basis of the features."""
         own = Traits(biased=True) if self.inner is None else self.rest.traits
         return own._replace(
-            needs_pair=True, basis_matters=True, order_matters=True, skips_unseen=False
+            needs_pair=True,
+            basis_matters=True,
+            order_matters=True,
+            skips_unseen=False,
+            slow_form=True,
         )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:

@@ -42,7 +42,7 @@ def noise_scale(rows: pd.DataFrame, decay: float = 0.9) -> pd.DataFrame:
         )
     table = read_both(rows.drop_duplicates(["layer", "step"]))
     total = table.groupby("step")[BOTH].sum(min_count=1)
-    unknown = table.groupby("step")[BOTH].agg(lambda each: each.isna().any())
+    unknown = table[BOTH].isna().groupby(table["step"]).any()
     errors = [name for name in BOTH if name.endswith("_stderr")]
     total[errors] = total[errors].mask(unknown[errors])
     table = pd.concat([table, total.reset_index().assign(layer=TOTAL)], ignore_index=True)
@@ -52,13 +52,15 @@ def noise_scale(rows: pd.DataFrame, decay: float = 0.9) -> pd.DataFrame:
         for _, part in table.groupby("layer"):
             table.loc[part.index, pair] = smooth(part[pair].to_numpy(), decay)
     noise, signal = table["noise"], table["signal"].where(table["signal"] > 0)
-    part = ((table["noise_stderr"] / noise) ** 2 + (table["signal_stderr"] / signal) ** 2) ** 0.5
+    relative = (
+        (table["noise_stderr"] / noise) ** 2 + (table["signal_stderr"] / signal) ** 2
+    ) ** 0.5
     above = 2 * table["signal_stderr"]
     least = noise / (table["signal"].clip(lower=0) + above)
     scale = noise / signal
     return table.assign(
         noise_scale=scale,
-        noise_scale_stderr=scale * part,
+        noise_scale_stderr=scale * relative,
         noise_scale_least=least.where(table["signal"] <= above),
     )
 

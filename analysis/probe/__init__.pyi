@@ -1,8 +1,9 @@
 from .probe import Layer, Probe
-from .units import not_padding
+from .units import count_labels, not_padding
 
 __all__ = [
     "Layer",
     "Probe",
+    "count_labels",
     "not_padding",
 ]

@@ -1,5 +1,6 @@
 """ProbeCallback: the probe in a Lightning Trainer."""
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,20 +15,24 @@ class ProbeCallback(Callback):
     trains.
 
     Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
-    knows, and raises at once what ``Probe`` would; a function given as ``examples`` is called with
-    the batch. ``probe`` is the Probe from the beginning of training on: ``callback.probe.rows()``,
-    ``callback.probe.coverage()``.
+    knows, and raises at once what ``Probe`` would; functions given as ``examples`` and ``weights``
+    are called with the batch. ``probe`` is the Probe from the beginning of training on:
+    ``callback.probe.rows()``, ``callback.probe.coverage()``.
     """
 
     def __init__(self, **options: Any) -> None:
         check(options)
-        examples = options.get("examples")
-        if callable(examples):
-            options["examples"] = lambda *args, **kwargs: examples(self.batch)
+        for name in ("examples", "weights"):
+            if callable(given := options.get(name)):
+                options[name] = self.of_batch(given)
         self.options = options
         self.probe: Probe | None = None
         self.batch: Any = None
         self.updates = 0
+
+    def of_batch(self, given: Callable[[Any], Any]) -> Callable[..., Any]:
+        """A function of the batch, for any arguments of the model."""
+        return lambda *args, **kwargs: given(self.batch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.updates = trainer.global_step

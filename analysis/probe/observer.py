@@ -16,7 +16,15 @@ from sketchvar.analysis.probe.intercept import OBSERVED, intercept, release
 from sketchvar.analysis.probe.kinds import Kind, kind_of
 from sketchvar.analysis.probe.sight import Sight, expect_end, no_autocast, save
 from sketchvar.analysis.probe.step import Step, stamp
-from sketchvar.analysis.probe.units import Dimension, Examples, Unit, call_by_name, layout_of
+from sketchvar.analysis.probe.units import (
+    Dimension,
+    Examples,
+    Unit,
+    Weights,
+    call_by_name,
+    layout_of,
+    weights_of,
+)
 from sketchvar.analysis.probe.watch import Use, Watch
 from sketchvar.analysis.probe.weighing import Weigh
 from sketchvar.estimators.layers.convert import obstacle
@@ -24,7 +32,7 @@ from sketchvar.estimators.layers.forms import Conv2dForm, Form
 from sketchvar.estimators.layers.product import is_plain, is_transformed
 
 PARTLY = (
-    "examples= is a function of the model's arguments, but only parts of the model were called;"
+    "{}= is a function of the model's arguments, but only parts of the model were called;"
     " call the model, or give a tensor"
 )
 
@@ -56,14 +64,19 @@ class Observer:
         every_pair: bool = False,
         several: bool = False,
         exact: bool = False,
+        weights: Weights | None = None,
         weigh: Weigh | None = None,
         needed: frozenset[str] = frozenset(),
     ) -> None:
         check_free(model)
         self.model, self.by_example, self.pairs, self.scaler = model, by_example, pairs, scaler
         self.every_pair, self.several, self.examples = every_pair, several, examples
-        self.exact, self.weigh, self.needed = exact, weigh, needed
-        self.layout = PARTLY if callable(examples) else layout_of(examples)
+        self.exact, self.given = exact, weights
+        self.weights: Tensor | str | None = None
+        if weights is not None:
+            self.weights = PARTLY.format("weights") if callable(weights) else weights_of(weights)
+        self.layout = PARTLY.format("examples") if callable(examples) else layout_of(examples)
+        self.weigh, self.needed = weigh, needed
         self.modules: list[nn.Module] = []
         self.kinds: dict[nn.Module, Kind] = {}
         self.norms: dict[nn.Module, str] = {}
@@ -119,7 +132,7 @@ class Observer:
     def attach(self) -> None:
         """Come between the modules and their forward. Raises ValueError where another probe has."""
         check_free(self.model)
-        if callable(self.examples):
+        if callable(self.examples) or callable(self.given):
             call = Call(self)
             self.hook = self.model.register_forward_pre_hook(call, with_kwargs=True)
         self.begin()
@@ -146,13 +159,28 @@ class Observer:
         release(self)
 
     def called(self, model: nn.Module, args: Any, kwargs: Any) -> None:
-        """The model is called with these arguments, on which ``examples`` may depend."""
-        if callable(self.examples) and torch.is_grad_enabled():
-            try:
-                self.layout = layout_of(call_by_name(self.examples, model, args, kwargs))
-            except Exception as error:
-                words = " ".join(str(error).split())
-                self.layout = f"examples= could not be read: {type(error).__name__}: {words}"
+        """The model is called with these arguments, on which ``examples`` and ``weights`` may
+        depend.
+        """
+        if not torch.is_grad_enabled():
+            return
+        if callable(self.examples):
+            self.layout = self.ask("examples", self.examples, layout_of, model, args, kwargs)
+        if callable(self.given):
+            self.weights = self.ask("weights", self.given, weights_of, model, args, kwargs)
+
+    def ask(
+        self, name: str, given: Any, read: Any, model: nn.Module, args: Any, kwargs: Any
+    ) -> Any:
+        """What a function gives for these arguments of the model, or why it cannot be read; None
+        where it gives none.
+        """
+        try:
+            found = call_by_name(given, model, args, kwargs)
+            return None if found is None and name == "weights" else read(found)
+        except Exception as error:
+            words = " ".join(str(error).split())
+            return f"{name}= could not be read: {type(error).__name__}: {words}"
 
     def current(self) -> Step:
         """The step that is measured, a new one if the last is over."""
@@ -276,12 +304,19 @@ class Observer:
         unit = self.unit_of(form, x, flipped)
         if isinstance(unit, str):
             return unit
+        count, weights = unit.count(x), self.weights
+        if isinstance(weights, str):
+            return weights
+        if weights is not None and len(weights) != count:
+            return f"weights= gives {len(weights)} numbers, but it has {count} examples"
         p = form.size(x, weight)[1]
         task = torch._C._current_graph_task_id()
         norms = self.reading(step, watch.name, form, x)
-        sizes = unit.count(x), (p, weight.numel() // max(p, 1))
+        sizes = count, (p, weight.numel() // max(p, 1))
         leading = x.shape[:1] if isinstance(form, Conv2dForm) else x.shape[:-1]
-        return Use(watch, form, unit, task, *sizes, leading, weight, norms.x_norm, norms.first)
+        use = Use(watch, form, unit, task, *sizes, leading, weight, norms.x_norm, norms.first)
+        use.weights = None if weights is None else weights.to(x.device)
+        return use
 
     def unit_of(self, form: Form, x: Tensor, flipped: bool) -> Unit | str:
         """How the rows of this input divide into examples, or why that is not known."""

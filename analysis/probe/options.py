@@ -9,7 +9,7 @@ from typing import Any
 
 from sketchvar.analysis.noise.table import choose_comparable
 from sketchvar.analysis.probe.table import claim
-from sketchvar.analysis.probe.units import Examples, layout_of
+from sketchvar.analysis.probe.units import Examples, Weights, layout_of, weights_of
 from sketchvar.analysis.probe.weighing import Weigh, as_weigh
 from sketchvar.estimators.choice import Choice, Estimators, Rates, as_list
 
@@ -35,6 +35,7 @@ class Options:
     writer: Any = None
     population: int | None = None
     exact_errors: bool = False
+    weights: Weights | None = None
     metric: Any = None
 
     def __post_init__(self) -> None:
@@ -52,6 +53,15 @@ class Options:
                 f"population is the number of examples that there are, got {self.population}; leave"
                 " it out where there is no end of them"
             )
+        if self.weights is not None and not self.by_example:
+            raise ValueError("weights= are of examples, and by_example=False measures rows alone")
+        if self.weights is not None and not callable(self.weights):
+            weights = weights_of(self.weights)
+            if not bool((weights >= 0).all()) or len(weights) < 2:
+                raise ValueError(
+                    "weights= has to be numbers >= 0 of two examples or more, not all 0, got"
+                    f" {self.weights}"
+                )
         if not callable(self.examples):
             layout_of(self.examples)
         _ = self.weigh  # refuses what is none

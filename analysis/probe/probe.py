@@ -24,7 +24,7 @@ from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.read import NOT_FINITE, OWN, read_step
 from sketchvar.analysis.probe.step import stamp
 from sketchvar.analysis.probe.table import Table, claim
-from sketchvar.analysis.probe.units import Examples
+from sketchvar.analysis.probe.units import Examples, Weights
 from sketchvar.analysis.probe.watch import Watch
 from sketchvar.analysis.probe.weighing import check_weigh, needed_statistics
 from sketchvar.estimators.choice import Estimators, Rates
@@ -91,6 +91,10 @@ class Probe:
     ``population``: how many examples there are to draw batches from, without replacement; no end
     of them unless given. ``exact_errors``: standard errors take one product more, of ⟨g_s, G⟩,
     where norms alone make do with ‖g_s‖²; X and Y of all layers stay until ``step``.
+    ``weights``: where the loss is a mean over tokens and examples have different numbers of them,
+    those numbers, or a function of the model's arguments that gives them, as ``count_labels`` is:
+    the minibatch variance by example then takes their form (``noise.by_example``), with one product
+    more, and X and Y of all layers stay until ``step``.
     ``metric``: the optimizer, for numbers in the metric of the linear progress of its step, P =
     1/(√v̂ + ε) for Adam: ``metric_variance``, ``metric_minibatch`` and ``metric_ratio``. Or a
     function of a parameter that gives weights in its shape: ``noise.weigh_update(optimizer)`` is
@@ -125,11 +129,12 @@ class Probe:
         writer: Any = None,
         population: int | None = None,
         exact_errors: bool = False,
+        weights: Weights | None = None,
         metric: Any = None,
     ) -> None:
         self.options = o = Options(
             by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
-            resume, writer, population, exact_errors, metric,
+            resume, writer, population, exact_errors, weights, metric,
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.given, self.model, self.choices = model, unwrapped(model), o.choices
@@ -139,8 +144,9 @@ class Probe:
                 f"{whole[0]} needs X and Y themselves, and this model trains on"
                 " several processes; leave it out"
             )
-        asked = {"pairs": pairs, "exact_errors": exact_errors, "metric": o.weigh}
-        held = next((name for name, given in asked.items() if given), "")
+        exact = exact_errors or weights is not None
+        asked = {"pairs": pairs, "weights": weights is not None, "exact_errors": exact_errors}
+        held = next((name for name, given in (asked | {"metric": o.weigh}).items() if given), "")
         if held and self.ranks.size > 1:
             raise ValueError(
                 f"{held}= reads X and Y of one process, and this model trains on several; leave"
@@ -148,7 +154,7 @@ class Probe:
             )
         several = self.ranks.size > 1
         self.observer = Observer(
-            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact_errors,
+            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact, weights,
             o.weigh, needed_statistics(o.choices),
         )  # fmt: skip
         check_weigh(o.weigh, [watch.weight for watch in self.watched.values()])
@@ -304,6 +310,7 @@ class Probe:
         ``kept_bytes`` of one compressed copy, ``share`` of ``x_bytes``; ``variance`` of the
         estimator, ``minibatch_row`` and ``minibatch_example`` of the minibatch, ``ratio`` =
         variance / minibatch_example, ``alpha``, ``grad_sq`` = ‖G‖² before clipping and unscaled;
+        ``metric_variance``, ``metric_minibatch``, ``metric_ratio``, the same in ``metric``;
         standard errors, ``…_stderr``; ``sketchable``: ``sketch_linears`` can convert the layer;
         ``input_of``: the first layer that read the same X; ``oracle``, ``biased``, ``takes_rate``
         of the estimator.

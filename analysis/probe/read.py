@@ -10,7 +10,8 @@ from torch import Tensor
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.step import Step, Tally
-from sketchvar.analysis.probe.told import SIZE, Told, joined, statistics
+from sketchvar.analysis.probe.sums import joined
+from sketchvar.analysis.probe.told import SIZE, Told, statistics
 from sketchvar.analysis.probe.watch import Watch
 from sketchvar.analysis.probe.weighing import layer_in_metric
 from sketchvar.estimators import Moments
@@ -26,6 +27,10 @@ ADDED = (
     "its .grad is not its product's gradient alone (a penalty in the loss, a hook or mask on the"
     " weight, another use of it) and was accumulated; from the next measured step on the product's"
     " own part is measured"
+)
+UNKNOWN = (
+    "its .grad is not its product's gradient alone, by which weights= go; from the next measured"
+    " step on the product's own part is measured"
 )
 TIED = "other modules share its weight: its own product's part of the gradient is measured"
 
@@ -90,6 +95,9 @@ def is_readable(
         if tally.own_sq is None or (tally.several and not tally.kept):
             tally.problem = ADDED
             return False
+        if tally.own is None and tally.uses[0].weights is not None:
+            tally.problem = UNKNOWN
+            return False
         tally.note = OWN
     return True
 
@@ -119,6 +127,7 @@ def layer_of(
         () if tally.several else parts_of(tally, told, pairs, scale),
         told.sums if known else None,
         inner,
+        uses[0].weights,
     )
     return replace(
         layer,

@@ -10,12 +10,17 @@ from torch import Tensor
 
 from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.product import example_sq as squares
+from sketchvar.analysis.probe.sums import inner_products
 from sketchvar.analysis.probe.watch import Use, Watch
 from sketchvar.analysis.probe.weighing import Weigh, read_weights
 
 UNFORMED = "its weight gradient was not in .grad at the end of the backward pass"
 BROKEN = "an error ended its backward pass before the end"
 TWICE = "its output gradient came twice: a second derivative, or retain_graph"
+WEIGHED = (
+    "its gradient was accumulated over several backward passes, each with weights= of its own:"
+    " measure a single one"
+)
 NOT_REACHED = "no gradient reached it"
 ELSEWHERE = (
     "its gradient did not come by its own module's forward: something else reads the weight, as a"
@@ -38,9 +43,11 @@ class Tally:
     kept: bool  # whether the product's own gradients are summed
     several: bool  # whether ranks average .grad
     whole: bool  # whether gradients are compared in all of their entries
+    exact: bool = False  # whether inner products ⟨g_s, G⟩ are formed
     begun: WeakSet[Use] = field(default_factory=WeakSet)  # products that have not gone backward
     uses: list[Use] = field(default_factory=list)
     example_sq: list[Tensor] = field(default_factory=list)
+    inner: Tensor | None = None
     weighed_sq: list[Tensor] = field(default_factory=list)  # the same in another metric
     examples: int = 0
     passes: int = 0
@@ -49,7 +56,7 @@ class Tally:
     own: Tensor | None = None  # the product's own gradients, summed
     own_sq: Tensor | None = None
     grad_sq: Tensor | None = None  # of what was added to .grad, of this rank's shard of it
-    seen: Tensor | None = None  # the product's own gradient, at a glance
+    seen: Any = None  # the product's own gradient, at a glance
     added: Tensor | None = None  # what was added to .grad, at a glance
     problem: str | None = None
     note: str = ""
@@ -100,11 +107,16 @@ class Tally:
         formed = self.weight.grad is not None  # FSDP keeps it elsewhere until ranks are in step
         if formed and (self.own_sq is None or self.several):
             self.grad_sq = total_sq(matrix(self.gradient()))
+        if self.exact and self.example_sq:  # of the gradient so far, which may be cleared soon
+            whole = self.gradient() if self.own is None else self.own
+            self.inner = inner_products(self.uses, matrix(whole))
 
     def gather(self, uses: list[Use]) -> None:
         """Take the uses of a pass that has ended."""
         self.passes += 1
         self.examples += uses[0].examples
+        if self.passes > 1 and uses[0].weights is not None:
+            self.problem = WEIGHED
         known = [use.example_sq for use in uses if use.example_sq is not None]
         products = [use.product for use in uses if use.product is not None]
         weighed = [use.weighed for use in uses if use.weighed is not None]
@@ -216,7 +228,7 @@ class Step:
         found = self.tallies.get(watch)
         if found is None:
             kept = watch.tied or watch in self.mixed
-            found = Tally(watch, watch.weight, kept, self.several, self.whole)
+            found = Tally(watch, watch.weight, kept, self.several, self.whole, self.exact)
             self.tallies[watch] = found
         return found
 

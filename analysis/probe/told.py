@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.analysis import noise
 from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.ranks import Ranks
-from sketchvar.analysis.probe.step import Step, Tally, local, matrix
+from sketchvar.analysis.probe.step import Step, local, matrix
+from sketchvar.analysis.probe.sums import joined, sum_by_example
 from sketchvar.analysis.probe.watch import Watch
-from sketchvar.estimators.layers.forms import Conv1DForm
 
 
 class Told(NamedTuple):
@@ -82,39 +80,11 @@ def statistics(step: Step, watch: Watch, ranks: Ranks) -> Told:
     squares, sums, inner = none, none, none
     if tally.example_sq:
         squares = joined(tally.example_sq).double()
-        sums = sum_by_example(tally, torch.stack([x_sq, y_sq, x_sq * y_sq], -1)).flatten()
-        if step.exact:
-            inner = sum_by_example(tally, inner_products(tally)[:, None])[0]
+        sums = sum_by_example(tally.uses, torch.stack([x_sq, y_sq, x_sq * y_sq], -1)).flatten()
+        if tally.inner is not None:
+            inner = tally.inner
     seen, added = tally.seen, tally.added
     if seen is None or added is None:
         seen = added = none
     facts = torch.cat([C.view(1), rows])
     return Told(x_sq, y_sq, squares, sums, inner, facts, seen, added)
-
-
-def sum_by_example(tally: Tally, rows: Float[Tensor, "n d"]) -> Float[Tensor, "d S"]:
-    """Numbers of rows, of all uses one after another, summed over those of each example; the uses
-    of one backward pass have the same examples.
-    """
-    passes: dict[int, Tensor] = {}
-    for use, part in zip(
-        tally.uses, rows.split([len(use.x_norm) for use in tally.uses]), strict=True
-    ):
-        passes[use.task] = use.sum_by_example(part) + passes.get(use.task, 0)
-    return joined(list(passes.values()), 1)
-
-
-def inner_products(tally: Tally) -> Float[Tensor, " n"]:
-    """⟨xᵢyᵢᵀ, G⟩ of each row."""
-    g = matrix(tally.gradient() if tally.own is None else tally.own)
-    each = []
-    for use in tally.uses:
-        assert use.pair is not None
-        of = g if isinstance(use.form, Conv1DForm) else g.T
-        each.append(noise.inner_products(*use.pair, of.to(use.pair[0].dtype)))
-    return joined(each)
-
-
-def joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """One after another; no copy of a single one."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors), dim)

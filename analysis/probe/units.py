@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+IGNORED = -100  # a label that cross entropy leaves out
+Weights = Tensor | np.ndarray | Callable[..., Any]
 Examples = int | Tensor | np.ndarray | Callable[..., Any]
 
 GIVE = (
@@ -239,3 +241,31 @@ def not_padding(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any)
     data, however the model is given it.
     """
     return 0 if attention_mask is None or attention_mask.ndim != 2 else attention_mask.bool()
+
+
+def weights_of(given: Any) -> Tensor:
+    """One number for each example, its part of the batch, as a probe's ``weights`` gives them:
+    divided by their sum, in float64. Raises ValueError for what is none.
+    """
+    counts = torch.as_tensor(given)
+    if counts.ndim != 1 or counts.is_complex() or counts.dtype == torch.bool:
+        raise ValueError(
+            f"weights= gave {counts.dtype} of shape {tuple(counts.shape)}, not one number for each"
+            " example, as the tokens that its loss counts"
+        )
+    return counts.double() / counts.sum()
+
+
+def count_labels(
+    *args: Any, labels: Tensor | None = None, shifted: bool = False, **kwargs: Any
+) -> Tensor | None:
+    """For a probe's ``weights``: the labels of each example that its loss counts, those that are
+    not −100, as a Hugging Face model is given them. None, for equal weights, where it is given
+    none.
+
+    A causal model drops the first label of each example, to predict the others from those before:
+    ``functools.partial(count_labels, shifted=True)``.
+    """
+    if labels is None or labels.ndim != 2:
+        return None
+    return (labels[:, int(shifted) :] != IGNORED).sum(1)

@@ -63,6 +63,7 @@ class Use:
     grad_sq: Tensor | None = None  # of its own part of the weight's gradient
     product: Product | None = None  # X and Y themselves, where other uses may share the examples
     pair: tuple[Tensor, Tensor] | None = None
+    weights: Tensor | None = None  # of its examples
     normalized: tuple[Any, float] | None = None  # the node of the output and ε, before a BatchNorm
     weighed: Weighed | None = None  # in another metric
     differentiated: bool = False  # its gradient is in a graph, of which another may be taken

@@ -52,4 +52,6 @@ def describe(choice: Choice) -> str:
         notes.append("biased")
     if choice.no_closed_form:
         notes.append("no closed form")
+    if choice.estimator.traits.slow_form:
+        notes.append("slow closed form")
     return ", ".join(notes)

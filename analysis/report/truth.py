@@ -13,6 +13,9 @@ from sketchvar.analysis.truth.rows import bound
 
 LEVEL = 0.01  # joint: how often true forms may be called wrong
 WORDS = {
+    "equal weights": (
+        "the form by example if each counted alike in a loss that is a mean over tokens"
+    ),
     "redrawn": "the sample variance of the weight gradient over minibatches really drawn",
     "by example, by row": "the closed form of the minibatch variance in that unit, over it",
     "z": "their difference over its standard error; ! where it is beyond what chance allows",
@@ -59,6 +62,12 @@ def tabulate_truth(rows: pd.DataFrame, level: float) -> Table:
         show_number("row_ratio", "by row", "{:.2f}".format),
         show_score("row_z", limit),
     )
+    if "unweighted" in rows:
+        found = found.assign(unweighted_ratio=rows["unweighted"] / rows["redrawn"])
+        columns += (
+            show_number("unweighted_ratio", "equal weights", "{:.2f}".format),
+            show_score("unweighted_z", limit),
+        )
     caption = (
         f"Within its error of the truth (|z| ≤ {limit:.2f}): by example {example}, by row {row} of"
         f" {rows['redrawn'].notna().sum()} layers. A true form is so in all at once with"

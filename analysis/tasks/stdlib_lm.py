@@ -23,6 +23,7 @@ from sketchvar.estimators.seeds import fold, generator
 
 HELD_OUT = 10  # one file in so many is for validation
 BYTES = 256
+IGNORED = -100  # a target that cross entropy leaves out
 # of a source file, none left out
 PIECES = re.compile(rb" ?[A-Za-z_]+|[0-9]|\n *| +|[^A-Za-z_0-9 \n]+")
 
@@ -32,7 +33,9 @@ class StdlibLM(Task):
     """Next-token prediction; an example is a window of ``length`` tokens at a random place of the
     training files.
 
-    Tokens are bytes and, beside them, the ``vocabulary`` − 256 most frequent words.
+    Where ``shortest`` is given, windows are cut at lengths from there to ``length``, all as likely:
+    the loss is a mean over the tokens of all examples. Tokens are bytes and, beside them, the
+    ``vocabulary`` − 256 most frequent words.
     """
 
     steps: int = 300
@@ -44,6 +47,16 @@ class StdlibLM(Task):
     heads: Annotated[int, "of attention; they divide the width"] = 6
     length: Annotated[int, "tokens of an example"] = 64
     vocabulary: Annotated[int, "kinds of tokens: 256 bytes, and words beyond"] = BYTES
+    shortest: Annotated[
+        int, "fewest tokens of an example that count, of `length` at most; 0: all do"
+    ] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.shortest <= self.length:
+            raise ValueError(
+                f"shortest must be 0 to length={self.length} tokens, got {self.shortest}"
+            )
 
     @property
     def population(self) -> None:
@@ -53,9 +66,16 @@ class StdlibLM(Task):
         return Transformer(self.width, self.depth, self.heads, self.length, self.vocabulary)
 
     def batch(self, step: int, seed: int) -> Batch:
-        return windows(
-            tokens(self.vocabulary)[0], self.batch_size, self.length, fold(seed, "batch", step)
-        )
+        at = fold(seed, "batch", step)
+        inputs, targets = windows(tokens(self.vocabulary)[0], self.batch_size, self.length, at)
+        if self.shortest:
+            g = generator(fold(at, "length"))
+            sizes = torch.randint(self.shortest, self.length + 1, (len(targets), 1), generator=g)
+            targets = targets.masked_fill(torch.arange(self.length) >= sizes, IGNORED)
+        return inputs, targets
+
+    def weights(self, batch: Batch) -> Tensor | None:
+        return (batch[1] != IGNORED).sum(1) if self.shortest else None
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = batch

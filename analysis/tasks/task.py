@@ -92,6 +92,12 @@ class Task(ABC):
     def provenance(self) -> dict[str, object]:
         """What the data is, so that a reader can tell whether two runs saw the same."""
 
+    def weights(self, batch: Batch) -> Tensor | None:
+        """How many tokens of each example the loss is a mean over; None where it is one over
+        examples, or over equally many tokens of each.
+        """
+        return None
+
     def check(self) -> None:
         """Read the data, so that what is missing shows before any work.
 

@@ -20,6 +20,7 @@ from sketchvar.estimators import Estimator, Measured, sketch_linears, spell
 
 COLUMNS = ["layer", "examples", "draws", "redrawn", "redrawn_stderr"]
 COLUMNS += ["row", "row_stderr", "row_z", "example", "example_stderr", "example_z"]
+UNWEIGHTED = ["unweighted", "unweighted_stderr", "unweighted_z"]
 SKETCHED = ["layer", "estimator", "draws", "variance", "measured", "stderr", "z"]
 
 
@@ -31,6 +32,7 @@ def truth(
     population: int | None = None,
     progress: Callable[[pd.DataFrame], object] | None = None,
     seen: "Seen | None" = None,
+    weights: Callable[[Any], Tensor | None] = lambda batch: None,
 ) -> pd.DataFrame:
     """A line per layer that a probe can measure: the redrawn variance, both closed forms, and how
     far they are off.
@@ -40,10 +42,13 @@ def truth(
     ``row_z`` and ``example_z`` are differences over their standard errors. Batches without
     replacement from ``population`` examples give both forms the factor 1 − S/N. A weight that
     modules or layers share is not one layer's to redraw: NaN. ``progress`` is shown the table.
-    ``seen`` is what an interrupted call has seen, and ``loader`` gives the rest.
+    ``seen`` is what an interrupted call has seen, and ``loader`` gives the rest. ``weights`` says
+    of a batch how many tokens of each example the loss is a mean over, where they differ: the form
+    by example is then that of ``noise.by_example`` with weights, and that without has columns of
+    its own, ``UNWEIGHTED``.
 
     The form by example is exact where the loss is a mean or sum over examples that do not see each
-    other: not under batch norm, nor for a mean over tokens whose number differs between batches.
+    other: not under batch norm; with weights it holds to first order.
     Dropout adds noise that 1 − S/N does not diminish.
 
     Raises ValueError for batches of one example and whatever ``redraw`` and ``Probe`` refuse,
@@ -56,7 +61,7 @@ def truth(
     def every_other() -> Iterator[Any]:
         for batch in batches:
             where = f"draw {seen.spread.count}; no variance can be measured there"
-            with noise.unchanged(model), Probe(model) as probe:
+            with noise.unchanged(model), Probe(model, weights=weights(batch)) as probe:
                 noise.backward(loss(model, batch), where)
             for name, layer in probe.read().items():
                 seen.forms[name].append(closed_forms(layer, population))
@@ -80,15 +85,13 @@ class Seen:
     spread.
     """
 
-    forms: dict[str, list[tuple[float, float, float]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    forms: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
     spread: noise.Spread = field(default_factory=noise.Spread)
 
 
-def closed_forms(layer: Layer, population: int | None) -> tuple[float, float, float]:
-    """(examples, variance by row, by example) of one layer in one minibatch. Raises ValueError for
-    a single example.
+def closed_forms(layer: Layer, population: int | None) -> tuple[float, ...]:
+    """(examples, variance by row, by example, and where examples have weights, by example without
+    them) of one layer in one minibatch. Raises ValueError for a single example.
     """
     if layer.examples < 2 or layer.example_sq is None:
         raise ValueError(
@@ -96,8 +99,12 @@ def closed_forms(layer: Layer, population: int | None) -> tuple[float, float, fl
             " more"
         )
     left = 1 - layer.examples / population if population else 1.0
-    row, example = noise.by_row(layer.moments), noise.by_example(layer.example_sq, layer.moments.C)
-    return layer.examples, float(row) * left, float(example) * left
+    squares, C = layer.example_sq, layer.moments.C
+    forms = [noise.by_row(layer.moments), noise.by_example(squares, C)]
+    if layer.weights is not None:
+        weighed = noise.by_example(squares, C, weights=layer.weights, inner=layer.inner)
+        forms.insert(1, weighed)
+    return layer.examples, *(float(form) * left for form in forms)
 
 
 def average(each: Tensor) -> Measured:
@@ -116,10 +123,10 @@ def unshared(model: nn.Module) -> dict[str, str]:
     }
 
 
-def table(
-    forms: dict[str, list[tuple[float, float, float]]], known: dict[str, Measured]
-) -> pd.DataFrame:
-    """A line of ``COLUMNS`` per layer; NaN where nothing was redrawn."""
+def table(forms: dict[str, list[tuple[float, ...]]], known: dict[str, Measured]) -> pd.DataFrame:
+    """A line of ``COLUMNS``, and ``UNWEIGHTED`` if any, per layer; NaN where nothing was
+    redrawn.
+    """
     nothing = Measured(torch.tensor(torch.nan), torch.tensor(torch.nan), 0)
     lines = []
     for name, each in forms.items():
@@ -132,7 +139,8 @@ def table(
             apart = (form.value - drawn.value) / torch.hypot(form.stderr, drawn.stderr)
             line += [float(form.value), float(form.stderr), float(apart)]
         lines.append(line)
-    return pd.DataFrame(lines, columns=COLUMNS)
+    width = max(map(len, lines), default=len(COLUMNS))
+    return pd.DataFrame(lines, columns=[*COLUMNS, *UNWEIGHTED][:width])
 
 
 def bound(level: float, z: pd.Series, draws: int) -> float:

@@ -275,3 +275,17 @@ def test_bad_loss_in_the_middle(tmp_path):
     with pytest.raises(FloatingPointError, match="the loss is nan at draw"):
         truth(model, lambda model, x: model(x).square().mean(), batches, 6)
     assert model.weight.grad is None
+
+
+def test_a_mean_over_tokens_of_examples_of_different_lengths(tmp_path):
+    """Early in training, where the signal is strong, the form with weights holds in every layer
+    and the form without does not.
+    """
+    small = ("width=16", "depth=1", "heads=2", "length=96", "batch_size=8", "shortest=1")
+    words = ["truth", "--task", "stdlib-lm", "--steps", "0", "--draws", "120", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "a"), "--set", *small]) == 0
+    rows = records.read_rows(tmp_path / "a" / "truth.parquet").set_index("layer")
+    limit = bound(LEVEL, rows["example_z"], 120)
+    assert (rows["example_z"].abs() < limit).all()
+    assert rows.loc["head", "unweighted_z"] > limit
+    assert rows.loc["head", "unweighted"] > 1.3 * rows.loc["head", "redrawn"]
