@@ -512,12 +512,17 @@ def test_layers_that_see_one_row_of_an_example_are_left_out_unless_asked_for(row
 
 def test_in_a_metric(rows):
     metric = OBJECTIVES["metric"]
-    told = rows.assign(metric_ratio=rows["ratio"] ** 0.5, metric_ratio_stderr=0.1)
+    weight = rows["layer"].map({n: 4.0**i for i, n in enumerate(rows["layer"].unique())})
+    told = rows.assign(metric_minibatch=weight, metric_ratio=0.5 + rows["rate"])
+    told["metric_ratio_stderr"] = 0.1
     measured = measure_layers(told, F32, (), metric)
+    part = measured["layer"].map(dict(zip(rows["layer"], weight, strict=True))) / (4**7 - 1) * 3
     same = measured["estimator"] != "exact"
-    plain = measure_layers(rows, F32)
-    assert measured["each"][same].tolist() == pytest.approx((plain["each"] ** 0.5)[same].tolist())
-    assert set(measured["each_stderr"][same]) == {0.1}
+    assert (measured["each"] / part)[same].tolist() == pytest.approx(0.5 + measured["rate"][same])
+    assert (measured["each_stderr"] / part)[same].tolist() == pytest.approx([0.1] * same.sum())
+    table = list_candidates(measured, metric)  # Σ variance / Σ minibatch variance at each step
+    half = table[(table["estimator"] == "uniform-rows") & (table["rate"] == 0.5)]
+    assert sum_layers(half).ratio == pytest.approx(1.0)
     for missing in (rows, rows.assign(metric_ratio=float("nan"))):
         with pytest.raises(ValueError, match="these rows have no metric_ratio; measure it"):
             measure_layers(missing, F32, (), metric)
