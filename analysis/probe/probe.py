@@ -310,6 +310,7 @@ class Probe:
         ``kept_bytes`` of one compressed copy, ``share`` of ``x_bytes``; ``variance`` of the
         estimator, ``minibatch_row`` and ``minibatch_example`` of the minibatch, ``ratio`` =
         variance / minibatch_example, ``alpha``, ``grad_sq`` = ‖G‖² before clipping and unscaled;
+        ``metric_variance``, ``metric_minibatch``, ``metric_ratio``, the same in ``metric``;
         standard errors, ``…_stderr``; ``sketchable``: ``sketch_linears`` can convert the layer;
         ``input_of``: the first layer that read the same X; ``oracle``, ``biased``, ``takes_rate``
         of the estimator.
