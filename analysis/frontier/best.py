@@ -2,6 +2,8 @@
 budget of bytes. Rows in, rows out.
 """
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -84,3 +86,10 @@ def merge_lines(rows: pd.DataFrame, within: float = 0.05) -> pd.DataFrame:
         else:
             kept.append(([name], kind, part))
     return pd.concat([part.assign(line=", ".join(names)) for names, _, part in kept])
+
+
+def find_line(name: str) -> str:
+    """Find the line of a picture that an estimator is on: its name, but without the bits where they
+    are what varies along it.
+    """
+    return re.sub(r"^((centered\()?rounding[a-z-]*):\d", r"\1", name)

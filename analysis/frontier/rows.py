@@ -2,7 +2,6 @@
 or a whole run.
 """
 
-import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -10,6 +9,7 @@ import pandas as pd
 import torch
 
 from sketchvar.analysis import noise
+from sketchvar.analysis.frontier.best import find_line
 from sketchvar.analysis.probe import Layer
 from sketchvar.estimators import (
     CATALOG,
@@ -174,10 +174,3 @@ def find_family(e: Estimator) -> str:
         case UniformRows() | SampledRows():
             return "sampled rows"
     return "row sketches"
-
-
-def find_line(name: str) -> str:
-    """Find the line of a picture that an estimator is on: its name, but without the bits where they
-    are what varies along it.
-    """
-    return re.sub(r"^((centered\()?rounding[a-z-]*):\d", r"\1", name)
