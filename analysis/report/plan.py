@@ -59,7 +59,7 @@ def read_plan(file: Path) -> Contents:
 
 def list_sentences(plan: Mapping[str, Any]) -> tuple[str, ...]:
     """What has to be said of a plan beside its tables."""
-    said = []
+    said = list_exceptions(plan) if plan.get("formats") else []
     if not plan.get("shares_inputs", True):
         said.append(NO_SHARING)
     if out := plan.get("left_out"):
@@ -75,6 +75,18 @@ def list_sentences(plan: Mapping[str, Any]) -> tuple[str, ...]:
     if "by_step" in plan:
         said.append(compare_parts(plan))
     return tuple(said)
+
+
+def list_exceptions(plan: Mapping[str, Any]) -> list[str]:
+    """Which layers may be FP4, and what that rests on."""
+    layers: Mapping[str, str] = plan["layers"]
+    away = [name for name, spelling in layers.items() if "fp4" not in spelling]
+    which = f"; not: {', '.join(away)}" if away else ""
+    return [
+        f"{len(layers) - len(away)} of {len(layers)} layers may be FP4{which}.",
+        "The formats are emulated: their values in the arithmetic of the run, bytes as packed; only"
+        " the noise of the weight gradient counts.",
+    ]
 
 
 def compare_parts(plan: Mapping[str, Any]) -> str:
