@@ -19,6 +19,7 @@ from sketchvar.analysis.cost.figures import (
     cost_through_training,
     effective_batches_and_predictions,
 )
+from sketchvar.analysis.cost.frontier_figures import cost_frontier
 from sketchvar.analysis.frontier.figure import frontier
 from sketchvar.analysis.plan.figure import ratio_by_memory
 from sketchvar.analysis.study.figures import (
@@ -41,6 +42,7 @@ __all__ = [
     "cost_and_variance",
     "cost_by_horizon",
     "cost_by_layer",
+    "cost_frontier",
     "cost_through_training",
     "effective_batches_and_predictions",
     "final_losses",

@@ -130,6 +130,7 @@ class OfStudy(ToFolder, OnDevice, OfTask):
     steps: int | None = options.steps()
     measure_at: tuple[int, ...] | None = options.measure_at()
     batches: int = options.batches()
+    metric: str | None = options.metric()
     estimators: tuple[str, ...] = options.estimators()
     rates: tuple[float, ...] = options.rates()
     seed: int = options.seed()
@@ -155,6 +156,7 @@ class OfStudy(ToFolder, OnDevice, OfTask):
                 seed=self.seed,
                 options=changes,
                 batches=self.batches,
+                metric=self.metric,
             )
 
 

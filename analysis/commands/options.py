@@ -142,6 +142,17 @@ def batches() -> Any:
     )
 
 
+def metric() -> Any:
+    return option(
+        "--metric",
+        choices=["progress", "update"],
+        help=(
+            "measure variances in the metric of the optimizer's step too: progress, 1/(sqrt(v) +"
+            " eps) for Adam, or its square, update"
+        ),
+    )
+
+
 def estimators(default: tuple[str, ...] = KINDS, usual: str = "") -> Any:
     return option(
         "--estimators",

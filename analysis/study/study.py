@@ -10,11 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
 from sketchvar.analysis.loop import Training, forward, layers_at, start
-from sketchvar.analysis.noise import backward
+from sketchvar.analysis.noise import backward, weigh_progress, weigh_update
 from sketchvar.analysis.noise.table import (
     COLUMNS,
     Batch,
@@ -24,12 +25,15 @@ from sketchvar.analysis.noise.table import (
 )
 from sketchvar.analysis.probe import Layer, Probe
 from sketchvar.analysis.probe.frozen import frozen
+from sketchvar.analysis.probe.weighing import Weigh
 from sketchvar.analysis.tasks import Options, find_task, move
 from sketchvar.estimators import Choice, empirical
+from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.seeds import fold
 
 __all__ = ["Study", "layers_at", "run"]
+METRICS = {"progress": weigh_progress, "update": weigh_update}
 DRAWS = 32  # repeated draws behind each point that is set beside a closed form
 
 
@@ -39,7 +43,8 @@ class Study:
     0 ≤ s ≤ steps.
 
     Numbers are averages over ``batches`` at each measured step: fresh ones, that are not trained
-    on, or, of one, the step's own. The training does not depend on them.
+    on, or, of one, the step's own. The training does not depend on them. ``metric`` is one of
+    ``METRICS``: variances are measured in that of the optimizer's step too, as it is before it.
     ``options`` are fields of the task that differ from its defaults, as in (("pretrained",
     "minilm"),).
     Raises ValueError for names that are not known and numbers that make no sense.
@@ -55,6 +60,7 @@ class Study:
     seed: int = 0
     options: Options = ()
     batches: int = 1
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         find_task(self.task, self.options)
@@ -65,6 +71,8 @@ class Study:
             raise ValueError(f"steps must be 0 or more, got {self.steps}")
         if self.batches < 1:
             raise ValueError(f"--batches must be 1 or more, got {self.batches}")
+        if self.metric is not None:
+            check_known("metric", self.metric, METRICS)
         points = " ".join(map(str, self.measure_at)) or "none"
         if not self.measure_at or list(self.measure_at) != sorted(set(self.measure_at)):
             raise ValueError(
@@ -79,6 +87,16 @@ class Study:
     def choices(self) -> list[Choice]:
         """Every estimator at every rate."""
         return choose_comparable(self.estimators, self.rates)
+
+    def weigh(self, optimizer: torch.optim.Optimizer) -> Weigh | None:
+        """The metric of this optimizer's steps, for a probe."""
+        return None if self.metric is None else METRICS[self.metric](optimizer)
+
+    def options_of(
+        self, weights: Tensor | None, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """What a probe is asked for beside X and Y: the errors are exact, as it measures seldom."""
+        return {"weights": weights, "metric": self.weigh(optimizer), "exact_errors": True}
 
     @property
     def name(self) -> str:
@@ -125,8 +143,8 @@ def run(
                 seen = measure_fresh(study, training, step, pairs)
             batch = training.batch(step)
             alone = due and study.batches == 1
-            weights = task.weights(batch)
-            with Probe(model, pairs=pairs, weights=weights) if alone else nullcontext() as probe:
+            asked = study.options_of(task.weights(batch), optimizer)
+            with Probe(model, pairs=pairs, **asked) if alone else nullcontext() as probe:
                 loss = training.gradient(step, batch)
         except FloatingPointError as error:
             raise FloatingPointError(
@@ -186,7 +204,8 @@ def measure_fresh(study: Study, training: Training, step: int, pairs: Sequence[s
             batch = move(task.batch(step, seed), device)
             training.optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(fold(seed, "step", step))
-            with Probe(model, pairs=pairs, weights=task.weights(batch)) as probe:
+            asked = study.options_of(task.weights(batch), training.optimizer)
+            with Probe(model, pairs=pairs, **asked) as probe:
                 backward(forward(task, model, batch, device), f"step {step}, on a fresh batch")
             seen = see(probe, study, task.dtype)
             batches += seen.batches

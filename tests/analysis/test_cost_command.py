@@ -41,6 +41,31 @@ def test_cost_writes_tables_and_figures(costs):
     assert find_kind(costs).name == "costs of noise"
 
 
+def test_the_whole_catalog_has_a_frontier(tmp_path, capsys):
+    words = ["--estimators", "catalog", "--rates", "0.4", "--draws", "1", "--horizons", "1", "2"]
+    words += ["--nodes", "2", "--jobs", "1", "--out", str(tmp_path)]
+    assert main(["cost", *TASK, *words]) == 0
+    printed = capsys.readouterr().out
+    assert "Least cost of noise" in printed and "baseline" in printed
+    assert {"cost_frontier.png", "cost_frontier.pdf"} < {file.name for file in tmp_path.iterdir()}
+    rows = records.read_rows(tmp_path / "cost.parquet")
+    assert {"rounding:1", "countsketch", "nvfp4", "feature-haar"} < set(rows["estimator"])
+    assert not rows["oracle"].any() and rows["biased"].any()
+    assert set(rows["family"]) == {"sampled rows", "row sketches", "features", "rounding"}
+    coherent = records.read_rows(tmp_path / "coherence.parquet")
+    assert set(coherent["noise"]) == {"minibatch", "minibatch, linear weights", "uniform-rows"}
+
+
+def test_curvatures_of_the_same_draws(tmp_path, capsys):
+    words = ["--measure-at", "4", "--horizons", "1", "--agree", "kicks", "hessian"]
+    assert main(["cost", *TASK, *FEW, *words, "--out", str(tmp_path)]) == 0
+    assert "One-step cost by several curvatures" in capsys.readouterr().out
+    rows = records.read_rows(tmp_path / "agreement.parquet")
+    assert set(rows["curvature"]) == {"kicks", "hessian"} and (rows["draws"] == 4).all()
+    assert set(rows["noise"]) > {"minibatch", "countsketch", "rounding:2"}
+    assert rows[["over_first", "cost_ratio", "first"]].notna().all(None)
+
+
 def test_cost_prints_what_its_rows_say(costs, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["figures", str(costs)]) == 0

@@ -74,6 +74,7 @@ PICTURES = {
     "cost_and_variance": lambda: (costs(),),
     "cost_by_horizon": lambda: (costs(),),
     "cost_by_layer": lambda: (pd.concat([costs().assign(layer=n) for n in ("a", "b")]),),
+    "cost_frontier": lambda: (costs().assign(family="rounding", biased=False, oracle=False),),
     "cost_through_training": lambda: (costs(),),
     "effective_batches_and_predictions": lambda: (effective(),),
     "final_losses": lambda: (read_rows(DATA / "train/stdlib-lm/summary.parquet"),),

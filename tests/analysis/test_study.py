@@ -17,7 +17,7 @@ import torch
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.noise.select import at_rate, by_unit
-from sketchvar.analysis.noise.table import COLUMNS
+from sketchvar.analysis.noise.table import COLUMNS, METRIC
 from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.tasks import TASKS
 from sketchvar.estimators import CountSketch
@@ -106,12 +106,31 @@ def test_fresh_batches_are_averaged_and_the_training_is_the_same(finished, tmp_p
     assert (rows["population"] == 1500).all()
     noisy = rows["estimator"] != "exact"
     assert (rows.loc[noisy, "variance"] != one.loc[noisy, "variance"]).all()
-    errors = [name for name in rows if name.endswith("_stderr") and "metric" not in name]
+    errors = [name for name in rows if name.endswith("_stderr") and name not in METRIC]
     assert (rows.loc[noisy, errors] > 0).all().all()
     for name in ("rows", "coverage", "losses"):
         assert (out / f"{name}.parquet").exists()
     with pytest.raises(ValueError, match="--batches must be 1 or more, got 0"):
         replace(SMALL, batches=0)
+
+
+def test_in_the_metric_of_the_step(finished, tmp_path):
+    """Unknown before the first update; then it is measured, and nothing else changes."""
+    study = replace(SMALL, metric="progress")
+    rows, losses, _ = tables(run(study, tmp_path / "a"))
+    plain, same, _ = tables(finished)
+    pd.testing.assert_frame_equal(losses, same)
+    others = [name for name in COLUMNS if name not in ("run", *METRIC)]
+    pd.testing.assert_frame_equal(rows[others], plain[others], rtol=1e-5)
+    assert rows.loc[rows["step"] == 0, METRIC].isna().all(axis=None)
+    later = rows[(rows["step"] > 0) & (rows["estimator"] != "exact")]
+    assert (later[METRIC[:3]] > 0).all(axis=None) and later[METRIC[3]].isna().all()
+    assert (later["metric_ratio"] / later["ratio"] - 1).abs().max() > 0.05
+    update = replace(study, metric="update", batches=2, measure_at=(6,))
+    several, _, _ = tables(run(update, tmp_path / "b"))
+    assert (several.loc[several["estimator"] != "exact", METRIC] > 0).all(axis=None)
+    with pytest.raises(ValueError, match=r"unknown metric 'updates'; did you mean 'update'\?"):
+        replace(SMALL, metric="updates")
 
 
 def test_provenance(finished):
