@@ -40,9 +40,7 @@ def tabulate_coverage(rows: pd.DataFrame) -> Table:
     """The part of intervals that hold the truth, over layers, by quantity and number of batches."""
     keys = ["quantity", "estimator"]
     rows = rows.assign(part=rows["told"] / rows["true"])
-    covered = rows.pivot_table(
-        index=keys, columns="batches", values="covered", sort=False, dropna=False
-    )
+    covered = rows.pivot_table(index=keys, columns="batches", values="covered", sort=False)
     least = rows["batches"].min()
     part = rows[rows["batches"] == least].groupby(keys, sort=False)["part"].median()
     found = covered.rename(columns=str).assign(part=part, needed=find_needed(covered))

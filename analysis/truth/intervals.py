@@ -54,7 +54,7 @@ class Intervals:
     estimators: tuple[str, ...] = ("gaussian", "uniform-rows", "norm-rows")
     rate: float = 0.1
     batches: tuple[int, ...] = (1, 2, 4, 8)
-    exact_errors: bool = False
+    exact_errors: bool = True
     device: str = "cpu"
     seed: int = 0
     options: Options = ()
