@@ -10,6 +10,7 @@ benches. Nothing of torch is loaded.
 """
 
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
+from sketchvar.analysis.cost.across_figures import coherence_across, cost_across
 from sketchvar.analysis.cost.figures import (
     coherence_of_noise,
     cost_and_bytes,
@@ -19,6 +20,7 @@ from sketchvar.analysis.cost.figures import (
     cost_through_training,
     effective_batches_and_predictions,
 )
+from sketchvar.analysis.cost.frontier_figures import cost_frontier
 from sketchvar.analysis.frontier.figure import frontier
 from sketchvar.analysis.plan.figure import ratio_by_memory
 from sketchvar.analysis.study.figures import (
@@ -36,11 +38,14 @@ __all__ = [
     "alpha_through_training",
     "closed_form_and_draws",
     "closed_forms_and_truth",
+    "coherence_across",
     "coherence_of_noise",
+    "cost_across",
     "cost_and_bytes",
     "cost_and_variance",
     "cost_by_horizon",
     "cost_by_layer",
+    "cost_frontier",
     "cost_through_training",
     "effective_batches_and_predictions",
     "final_losses",

@@ -32,6 +32,16 @@ SINGLE: dict[str, Callable[..., Estimator]] = {
     "grouped-rows": GroupedRows,
     # coarse parts with an unbiased estimator of what is left
     **{f"{name}-countsketch": partial(CATALOG[name], inner=CountSketch) for name in COARSE},
+    "mxfp4-both": partial(
+        BothRounded,
+        of_x=GridRounding("e2m1", 32, "power", axis="tokens"),
+        of_y=GridRounding("e2m1", 32, "power", axis="tokens"),
+    ),
+    "fp8-both": partial(
+        BothRounded,
+        of_x=GridRounding("e4m3", axis="tokens"),
+        of_y=GridRounding("e4m3", axis="tokens"),
+    ),
     # the published recipe: X to the nearest, Y at random, tokens mixed 16 at a time
     "nvfp4-recipe": partial(
         BothRounded,

@@ -19,7 +19,7 @@ QUESTIONS = {"study", "frontier", "plan", "truth", "cost", "sweep", "bench", "ve
 }  # fmt: skip
 GATHER = {"plot", "report", "gpu", "paper"}  # stand above the rooms
 COMMANDS = {"commands", "__main__"}
-SPEND = {"plan": {"frontier"}}  # a budget
+SPEND = {"plan": {"frontier"}, "cost": {"frontier"}}  # a budget
 
 
 def name_of(file):

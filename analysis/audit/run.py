@@ -34,24 +34,24 @@ class Auditing:
             raise ValueError(f"audit needs one row or more, got rows={self.rows}")
 
 
-def run(asked: Auditing, out: Path | None = None) -> pd.DataFrame:
-    """The rows of an audit, which go to audit.parquet of a folder too, with run.json. Raises
-    ValueError for a layer that cannot be loaded or audited, and a folder that cannot be used.
+def run(asked: Auditing, out: Path) -> pd.DataFrame:
+    """The rows of an audit, written to audit.parquet of a folder, with run.json. What was finished
+    there before is left as it is. Raises ValueError for a layer that cannot be loaded or audited,
+    and a folder that cannot be used.
     """
-    if out is None:
-        return measure(asked)
+
+    made = load(asked.layer)  # before there is a folder
 
     def tables() -> Iterator[pd.DataFrame]:
-        yield measure(asked)
+        yield measure(asked, *made)
 
     origin = records.provenance(torch.device("cpu"))
     record(out, "audit", asdict(asked), origin, "audit.parquet", tables())
     return records.read_rows(out / "audit.parquet")
 
 
-def measure(asked: Auditing) -> pd.DataFrame:
+def measure(asked: Auditing, layer: nn.Module, *pair: Any) -> pd.DataFrame:
     """The rows of an audit; what was left out has one too, with its reason."""
-    layer, *pair = load(asked.layer)
     x, y, *reference = pair or make_pair(layer, asked)
     found = audit(layer, x, y, asked.draws, asked.seed, *reference)
     rest = [{"part": name, "left_out": why} for name, why in found.left_out.items()]

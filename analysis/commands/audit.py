@@ -1,17 +1,17 @@
 """sketchvar audit: is a layer that stands in for nn.Linear biased, and how noisy is it?"""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.asked import WordError, blame_words
+from sketchvar.analysis.commands.asked import ToFolder, WordError, blame_words
 from sketchvar.analysis.commands.command import Command
-from sketchvar.analysis.commands.option import Shown, option
+from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
+from sketchvar.analysis.commands.show import show
 
 
 @dataclass(frozen=True)
-class Asked(Shown):
+class Asked(ToFolder):
     """The options of ``audit``."""
 
     layer: str = option(
@@ -27,7 +27,6 @@ class Asked(Shown):
     draws: int = options.draws(64, "calls of the layer, all held until the end")
     seed: int = options.seed("of the draws, and of x and y")
     level: float = options.level(1e-3, "chance that anything is called biased where nothing is")
-    out: Path | None = options.out("nothing is written")
 
 
 def main(asked: Asked, screen: Screen) -> None:
@@ -39,13 +38,8 @@ def main(asked: Asked, screen: Screen) -> None:
         raise WordError(f"--level is a probability, got {asked.level:g}; write 0.001")
     with blame_words():
         auditing = Auditing(asked.layer, asked.rows, asked.draws, asked.seed)
-    contents = describe(run(auditing, asked.out), asked.level)
-    for table in contents.tables:
-        screen.show_table(table)
-    for line in contents.sentences:
-        screen.say(line)
-    if asked.out is not None:
-        screen.list_files("", [asked.out / "audit.parquet"])
+    out = asked.choose_folder("audit", asked.layer)
+    show(describe(run(auditing, out), asked.level), out, screen, out / "audit.parquet")
 
 
 COMMAND = Command(

@@ -28,7 +28,9 @@ class OfPoints(ToFolder, OnDevice, OfTask):
     measure_at: tuple[int, ...] | None = options.measure_at(
         "stand still after so many updates, 1 to N (default: a third of them)"
     )
-    estimators: tuple[str, ...] = options.estimators(COSTED)
+    estimators: tuple[str, ...] = options.estimators(
+        COSTED, "; catalog: all that a layer can use, the frontier of cost against bytes"
+    )
     rates: tuple[float, ...] = options.rates(0.1)
     jobs: int | None = options.processes("draws, and forks, at a time")
     seed: int = options.seed()
@@ -71,6 +73,13 @@ class Asked(OfPoints):
         default="gauss-newton",
         choices=["gauss-newton", "kicks", "hessian"],
         help="how the curvature of one step is measured",
+    )
+    agree: tuple[str, ...] = option(
+        "--agree",
+        nargs="+",
+        default=(),
+        choices=["gauss-newton", "kicks", "hessian"],
+        help="measure one step by these curvatures too, of the same draws: do they agree?",
     )
     curved: int = option(
         "--curvature-batches",
@@ -115,7 +124,7 @@ def main(asked: Asked, screen: Screen) -> None:
             device=device,
             seed=asked.seed,
             options=changes,
-            estimators=asked.estimators,
+            estimators=spell_out(asked.estimators),
             rates=asked.rates,
             horizons=asked.horizons,
             draws=asked.draws,
@@ -124,6 +133,8 @@ def main(asked: Asked, screen: Screen) -> None:
             coherent=asked.coherent,
             layers=asked.layers,
             curved=asked.curved,
+            coherence="catalog" not in asked.estimators,
+            agree=asked.agree,
         )
     out, last = asked.choose_folder("cost", asked.task), study.measure_at[-1]
     what = f"Training {asked.task} for {last} updates on {device}; costs go to {out}/cost.parquet"
@@ -133,6 +144,17 @@ def main(asked: Asked, screen: Screen) -> None:
     show_folder(out, screen)
 
 
+def spell_out(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, with all that a layer can use in place of "catalog"."""
+    from sketchvar.analysis.frontier.rows import ESTIMATORS
+    from sketchvar.estimators.choice import choose
+
+    if "catalog" not in names:
+        return names
+    usable = [name for name in ESTIMATORS if not choose(name, 1.0).oracle]
+    return (*usable, *(name for name in names if name != "catalog" and name not in usable))
+
+
 COMMAND = Command(
     "cost",
     "measure what an estimator's noise takes from training, beside the minibatch's own",
@@ -140,7 +162,9 @@ COMMAND = Command(
         "Train a task, and at chosen steps draw the noise of minibatches and of every estimator,"
         " and measure what each takes from the decrease of the loss: over one step and over longer"
         " horizons, by the curvature and the optimizer's own steps. Writes cost.parquet,"
-        " cost-layers.parquet (with --by-layer), coherence.parquet, run.json and figures."
+        " cost-layers.parquet (with --by-layer), agreement.parquet (with --agree),"
+        " coherence.parquet, run.json and figures. The whole catalog, in some ten minutes: cost"
+        " --estimators catalog --rates 0.5 0.25 0.1 0.05 --horizons 10 --draws 4."
     ),
     Asked,
     main,

@@ -31,8 +31,8 @@ class Option:
 def option(
     *flags: str, default: Any = None, section: str = "", group: str = "", **words: Any
 ) -> Any:
-    """A field of a command's options; ``words`` go to argparse. Of a ``group`` one can be given,
-    or one has to be where it ends in "!".
+    """A field of a command's options; ``words`` go to argparse. Of a ``group`` one can be
+    given.
     """
     return field(default=default, metadata={"option": Option(flags, section, group, words)})
 
@@ -46,10 +46,9 @@ def declare(parser: argparse.ArgumentParser, asked: type, defaults: Mapping[str,
             places[one.section] = parser.add_argument_group(one.section)
         place = places[one.section]
         if one.group:
-            name, required = one.group.removesuffix("!"), one.group.endswith("!")
-            if name not in places:
-                places[name] = place.add_mutually_exclusive_group(required=required)
-            place = places[name]
+            if one.group not in places:
+                places[one.group] = place.add_mutually_exclusive_group()
+            place = places[one.group]
         words = dict(one.words)
         if one.flags:
             usual = defaults.get(each.name, each.default)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sketchvar.analysis.commands import options
+from sketchvar.analysis.commands.asked import WordError
 from sketchvar.analysis.commands.command import Command
 from sketchvar.analysis.commands.option import Shown, option
 from sketchvar.analysis.commands.screen import Screen
@@ -20,16 +21,25 @@ class Asked(Shown):
     memory: float | None = option(
         "--memory",
         type=float,
-        group="budget!",
+        group="budget",
         metavar="F",
         help="keep at most this fraction of the layers' inputs",
     )
     noise: float | None = option(
         "--noise",
         type=float,
-        group="budget!",
+        group="budget",
         metavar="R",
         help="a total of the objective of at most this",
+    )
+    formats: bool = option(
+        "--formats",
+        default=False,
+        action="store_true",
+        help=(
+            "choose among NVFP4, MXFP4, FP8 and BF16 alone: which layers may be FP4 (default"
+            " budget: the bytes of the published recipe, the last 15 %% of blocks in BF16)"
+        ),
     )
     objective: str = option(
         "--objective",
@@ -83,11 +93,14 @@ def main(asked: Asked, screen: Screen) -> None:
     from sketchvar.analysis.report.plan import read_plan
 
     out = asked.out or asked.run / "plan.json"
-    budget = Budget(asked.memory, asked.noise)
+    given = asked.memory, asked.noise
+    if given == (None, None) and not asked.formats:
+        raise WordError("one of the arguments --memory --noise is required, but for --formats")
+    budget = None if given == (None, None) else Budget(*given)
     make_plan(
         asked.run, budget, out, asked.from_step, asked.exact, asked.precision,
         objective=asked.objective, horizon=asked.horizon, layers=asked.layers,
-        hold_out=asked.hold_out,
+        hold_out=asked.hold_out, formats=asked.formats,
     )  # fmt: skip
     show(read_plan(out), out.parent, screen, out)
 

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sketchvar.analysis.cost.table import ENOUGH, by_layer, coherence, price, ratios
+from sketchvar.analysis.cost.table import ENOUGH, agreement, by_layer, coherence, price, ratios
+from sketchvar.analysis.frontier.rows import find_family
 from sketchvar.analysis.noise.cost import Draws, draw_noise, endless
 from sketchvar.analysis.noise.curvature import Curvature, Hessian, Kicks
 from sketchvar.analysis.noise.draw import Ruler, Sketched
@@ -45,7 +46,8 @@ VECTORS = 14  # numbers held per trainable weight, at most, beside a training st
 class Costs:
     """``table``: the three ratios of every estimator at every horizon; ``layers``: of every linear
     layer, over one step, where that was asked for; ``coherence``: how much of each noise's cost is
-    there because tensors of weights err together. ``draws`` is what they are made of.
+    there because tensors of weights err together; ``agreement``: of one-step costs by other
+    curvatures, where those were asked for. ``draws`` is what they are made of.
     """
 
     draws: Draws
@@ -66,6 +68,10 @@ class Costs:
     @property
     def coherence(self) -> pd.DataFrame:
         return coherence(self.draws.totals)
+
+    @property
+    def agreement(self) -> pd.DataFrame:
+        return agreement(self.draws.totals, self.draws.ways)
 
     def over(
         self, horizons: Sequence[float], schedule: Sequence[float] | None = None
@@ -106,6 +112,8 @@ def cost(
     exclude: Patterns = None,
     progress: Callable[[int, int], object] | None = None,
     signal: bool = True,
+    coherence: bool = True,
+    agree: Sequence[str] = (),
     jobs: int = 1,
 ) -> Costs:
     """What noise takes from the decrease of ``loss(model, batch)``, of each estimator over that of
@@ -136,8 +144,10 @@ def cost(
     ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
     ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
 
-    Without ``signal`` what ``beside`` predicts forks by is left out, a tenth of the time. ``jobs``
-    draws are made at a time, by processes; ``loss`` is sent to them.
+    ``agree`` names curvatures by which the same draws are measured over one step too: ``agreement``
+    says whether they agree. Without ``coherence`` only the minibatch's is measured, and that of
+    ``one_seed``. Without ``signal`` what ``beside`` predicts forks by is left out, a tenth of the
+    time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them.
 
     The model, its gradients and torch's generators are left as they are: all is done on a copy.
     Memory: up to ``VECTORS`` numbers per trainable weight, beside three training steps, in every
@@ -145,7 +155,8 @@ def cost(
     Raises ValueError for what cannot be measured, FloatingPointError for values that are not
     finite.
     """
-    check_known("curvature", curvature, CURVATURES)
+    for name in (curvature, *agree):
+        check_known("curvature", name, CURVATURES)
     horizons = tuple(map(float, horizon if isinstance(horizon, Sequence) else [1, horizon]))
     for each in horizons:
         check_horizon(each)
@@ -167,6 +178,7 @@ def cost(
         batch = next(source)
         kept_layers = kept_by_layer(objective, batch, asked)
         kept = kept_bytes(kept_layers)
+        kept = kept.assign(family=kept["estimator"].map(families(asked)))
         way = CURVATURES[curvature](objective)
         far = [each for each in horizons if each != 1]
         ruler = Ruler(
@@ -179,7 +191,7 @@ def cost(
         spectra = max(min(ENOUGH, draws), draws // 2) if far else 0
         found = draw_noise(
             ruler, source, asked, draws, seed, spectra, layers, curved, include, exclude, progress,
-            signal, jobs,
+            signal, coherence, {name: CURVATURES[name](objective) for name in agree}, jobs,
         )  # fmt: skip
     dynamics = Dynamics(steps.momentum, steps.nesterov, tuple(schedule))
     return Costs(found, dynamics, tuple(sorted({1.0, *horizons})), kept, kept_layers)
@@ -254,6 +266,11 @@ def kept_by_layer(objective: Objective, batch: Any, asked: Sequence[Sketched]) -
             size = (p, n, layer.examples, kept, whole, layer.input_of, layer.sketchable)
             lines.append((layer.name, choice.name, choice.rate, *size))
     return pd.DataFrame(lines, columns=[*KEYS, *SIZES])
+
+
+def families(asked: Sequence[Sketched]) -> dict[str, str]:
+    """What each estimator does to X, one of ``frontier.FAMILIES``."""
+    return {each.choice.name: find_family(each.choice.told()) for each in asked}
 
 
 def kept_bytes(layers: pd.DataFrame) -> pd.DataFrame:

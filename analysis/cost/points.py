@@ -146,6 +146,7 @@ def write_costs(out: Path, step: int, costs: Costs, about: dict[str, str]) -> No
         "spectra": costs.draws.spectra,
         "progress": costs.draws.progress,
         "cost-layers": costs.layers,
+        "agreement": costs.agreement,
         "cost": costs.table,
         "coherence": costs.coherence,
     }
@@ -166,9 +167,10 @@ def read_costs(
         parts.append(rows[rows["step"] == step].reset_index(drop=True))
     totals, spectra, progress, table = parts
     steps = steps_of(training.optimizer, training.model.parameters())
-    kept = table[["estimator", "rate", "kept_bytes", "share"]].drop_duplicates()
+    columns = ["estimator", "rate", "kept_bytes", "share", "family"]
+    kept = table[[name for name in columns if name in table]].drop_duplicates()
     return Costs(
-        Draws(totals, spectra, pd.DataFrame(), progress),
+        Draws(totals, spectra, pd.DataFrame(), progress, pd.DataFrame()),
         Dynamics(steps.momentum, steps.nesterov, schedule),
         tuple(sorted(set(table["horizon"]))),
         kept,

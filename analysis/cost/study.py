@@ -36,7 +36,9 @@ class CostStudy(Points):
     stands for the steps that are left.
 
     ``coherent`` are those that are also drawn with one seed for all layers; ``layers`` measures
-    every layer by itself too; ``curved`` batches have the curvature of every draw.
+    every layer by itself too; ``curved`` batches have the curvature of every draw. ``agree``: other
+    curvatures to measure one step by. Without ``coherence`` only the minibatch's is measured, and
+    that of ``coherent``.
     """
 
     work: ClassVar[str] = "cost"
@@ -49,10 +51,13 @@ class CostStudy(Points):
     coherent: tuple[str, ...] = ()
     layers: bool = False
     curved: int = 1
+    coherence: bool = True
+    agree: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_known("curvature", self.curvature, CURVATURES)
+        for name in (self.curvature, *self.agree):
+            check_known("curvature", name, CURVATURES)
         choices(self.estimators + self.coherent, self.rates)
         for horizon in self.horizons:
             check_horizon(horizon or 1)
@@ -129,5 +134,7 @@ def measure_at(
         seed=fold(study.seed, "cost", step),
         progress=progress,
         signal=False,
+        coherence=study.coherence,
+        agree=study.agree,
         jobs=jobs,
     )

@@ -115,6 +115,32 @@ def coherence(totals: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def agreement(totals: pd.DataFrame, ways: pd.DataFrame) -> pd.DataFrame:
+    """Whether one-step costs by several curvatures agree: a row per noise and other ``curvature``.
+
+    ``over_first`` is its cost over that by the first one, of the same draws, which are paired;
+    ``cost_ratio`` by it and ``first`` by the first are to the minibatch's, of those draws too.
+    """
+    own = totals[totals["draw"].isin(ways["draw"].unique()) & (totals["seeds"] == "own")]
+    first = {key: each for key, each in own.groupby(["noise", "rate"], sort=False)}
+    minibatch = first.get((MINIBATCH, 1.0))
+    lines = []
+    for name, part in ways.groupby("curvature", sort=False):
+        below = part[part["noise"] == MINIBATCH]["form"]
+        for key, each in part.groupby(["noise", "rate"], sort=False):
+            mine, line = first[key]["form"], dict(zip(("noise", "rate"), key, strict=True))
+            line["curvature"] = name
+            pairs = {
+                "over_first": (each["form"], mine),
+                "cost_ratio": (each["form"], below),
+                "first": (mine, minibatch["form"]),
+            }
+            for what, (above, under) in pairs.items():
+                line[what], line[f"{what}_stderr"] = quotient(above, under, paired=True)
+            lines.append(line | {"draws": len(each)})
+    return pd.DataFrame(lines)
+
+
 def over(each: pd.DataFrame, minibatch: pd.DataFrame) -> dict[str, float]:
     """The three ratios of one noise's draws to the minibatch's, with errors: paired where both have
     the same draws, which share batches; where the minibatch has more they count as independent,

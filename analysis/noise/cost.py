@@ -1,7 +1,7 @@
 """What the noise of one update costs: of minibatches and of estimators, draw by draw."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import joblib
@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from sketchvar.analysis.noise.curvature import Curvature
 from sketchvar.analysis.noise.draw import (
     MINIBATCH,
     NOT_ONE,
@@ -24,6 +25,7 @@ from sketchvar.estimators.layers.convert import Patterns
 OFTEN = 4  # draws of the minibatch for each of an estimator: its cost varies three times as much
 DRAWN = ["noise", "rate", "seeds", "draw", "variance", "metric", "form", "apart"]
 SPECTRA = ["noise", "rate", "seeds", "draw", "node", "weight"]
+WAYS = ["noise", "rate", "seeds", "draw", "curvature", "form"]
 LAYERS = ["noise", "rate", "seeds", "draw", "layer", "variance", "metric", "form"]
 
 
@@ -31,13 +33,14 @@ class Draws(NamedTuple):
     """``totals``: of every draw, its variance ‖δ‖², metric δᵀDδ, uᵀHu (``form``) and that of
     tensors that err each for itself (``apart``). ``spectra``: how it spreads over curvatures, where
     that was asked for. ``layers``: of every linear layer by itself. ``progress``: how the steps
-    shorten by it, as ``measure_progress`` has it.
+    shorten by it, as ``measure_progress`` has it. ``ways``: uᵀHu by other curvatures.
     """
 
     totals: pd.DataFrame
     spectra: pd.DataFrame
     layers: pd.DataFrame
     progress: pd.DataFrame
+    ways: pd.DataFrame
 
 
 def draw_noise(
@@ -53,6 +56,8 @@ def draw_noise(
     exclude: Patterns = None,
     progress: Callable[[int, int], object] | None = None,
     signal: bool = True,
+    coherence: bool = True,
+    ways: Mapping[str, Curvature] | None = None,
     jobs: int = 1,
 ) -> Draws:
     """``draws`` draws of every choice, and ``OFTEN`` times as many of the minibatch.
@@ -61,32 +66,37 @@ def draw_noise(
     Ĝ − G on a, in the weights of linear layers alone, and the curvature is that of ``curved`` more.
     So draws are independent, curvature and all. The steps are those after (g_a² + g_b²)/2 is seen,
     to which the side of the noise does not matter. ``LINEAR`` is the minibatch's noise in those
-    weights. ``apart`` and ``layers`` are of the first ``draws``, spectra of the first ``spectra``
-    (all of those unless given), and not of noise that no horizon is asked of: ``LINEAR``, and what
-    shares one seed. With ``signal`` also ``progress``, and spectra of ``MEAN``, the mean of all g_a
-    and g_b.
+    weights. ``apart``, ``layers`` and ``ways`` are of the first ``draws``, ``apart`` without
+    ``coherence`` of the minibatch and of what shares one seed alone; spectra of the first
+    ``spectra`` (all of those unless given), and not of noise that no horizon is asked of:
+    ``LINEAR``, and what shares one seed. With ``signal`` also ``progress``, and spectra of
+    ``MEAN``, the mean of all g_a and g_b.
 
     ``jobs`` draws are made at a time, on the joblib backend that is active.
     """
     spectra = draws if spectra is None else spectra
     linear = linear_places(ruler.objective, choices, include, exclude)
-    drawing = Drawing(ruler, tuple(choices), linear, draws, spectra, seed, layers, signal)
+    drawing = Drawing(
+        ruler, tuple(choices), linear, draws, spectra, seed, layers, signal, coherence, ways or {}
+    )
     kept: list[list[Any]] = []
 
     def given() -> Iterator[tuple[Any, ...]]:
         for draw in range(OFTEN * draws):
-            first, second, *others = itertools.islice(batches, 2 + curved)
+            first, second, *curving = itertools.islice(batches, 2 + curved)
             if draw < spectra and signal:
-                kept.append(others)
-            yield draw, first, second, others
+                kept.append(curving)
+            yield draw, first, second, curving
 
     totals: list[tuple[Any, ...]] = []
     spread: list[tuple[Any, ...]] = []
     parts: list[tuple[Any, ...]] = []
+    others: list[tuple[Any, ...]] = []
     mean = squares = torch.zeros_like(ruler.steps.sizes)
     power: dict[Key, Tensor] = {}
     for draw, one in enumerate(run_jobs(jobs, drawing.draw, given())):
         totals, spread, parts = totals + one.totals, spread + one.spectra, parts + one.layers
+        others += one.ways
         if one.signal is not None:
             mean = mean + one.signal.mean / (OFTEN * draws)
             squares = squares + one.signal.squares / (OFTEN * draws)
@@ -97,7 +107,7 @@ def draw_noise(
             progress(draw + 1, OFTEN * draws)
     shorter: list[tuple[Any, ...]] = []
     if signal:
-        tasks = ((draw, mean, squares, others) for draw, others in enumerate(kept))
+        tasks = ((draw, mean, squares, curving) for draw, curving in enumerate(kept))
         for found in run_jobs(jobs, drawing.spread_mean, tasks):
             spread += found
         minibatch = power[MINIBATCH, 1.0, "own"]
@@ -109,6 +119,7 @@ def draw_noise(
         pd.DataFrame(spread, columns=SPECTRA),
         pd.DataFrame(parts, columns=LAYERS),
         pd.DataFrame(shorter, columns=PROGRESS),
+        pd.DataFrame(others, columns=WAYS),
     )
 
 

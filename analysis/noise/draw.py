@@ -101,6 +101,7 @@ class OneDraw(NamedTuple):
     totals: list[tuple[Any, ...]]
     spectra: list[tuple[Any, ...]]
     layers: list[tuple[Any, ...]]
+    ways: list[tuple[Any, ...]]
     signal: Signal | None
 
 
@@ -116,6 +117,8 @@ class Drawing:
     seed: int
     layers: bool
     signal: bool
+    every: bool  # whether ``apart`` is of every estimator, and not of the minibatch alone
+    ways: Mapping[str, Curvature]  # others to measure single forms by
 
     def draw(self, draw: int, first: Any, second: Any, others: list[Any]) -> OneDraw:
         """One of the minibatch, and of every choice where it is among the first."""
@@ -124,7 +127,7 @@ class Drawing:
         g = ruler.objective.gradient(first, fold(at, 0))
         h = ruler.objective.gradient(second, fold(at, 1))
         known = (g.square() + h.square()) / 2
-        totals, spread, parts, power = [], [], [], {}
+        totals, spread, parts, power, ways = [], [], [], {}, []
         choices = self.choices if full else None
         for key, noise in noises(ruler.objective, g, h, first, choices, self.linear, at):
             here = replace(ruler, steps=ruler.steps.after(known, noise))
@@ -133,15 +136,20 @@ class Drawing:
             if draw < self.spectra and key[0] != LINEAR and key[2] == "own":
                 spread += [(*key, draw, *pair) for pair in here.spectrum(noise, others, of)]
             form = here.form(noise, others, of)
-            apart = here.apart(noise, others, of) if full else math.nan
+            wanted = full and (self.every or key[0] in NOT_ONE or key[2] == "one")
+            apart = here.apart(noise, others, of) if wanted else math.nan
             variance = float(noise.double().square().sum())
             totals.append((*key, draw, variance, here.metric(noise), form, apart))
+            for name, way in self.ways.items() if full and key[2] == "own" else ():
+                ways.append(
+                    (*key, draw, name, replace(here, curvature=way).form(noise, others, of))
+                )
             for name, place in self.linear.items() if full and self.layers else ():
                 mine = only(noise, [place])
                 variance, form = float(mine.double().square().sum()), here.form(mine, others, of)
                 parts.append((*key, draw, name, variance, here.metric(mine), form))
         signal = Signal((g + h) / 2, known, power) if self.signal else None
-        return OneDraw(totals, spread, parts, signal)
+        return OneDraw(totals, spread, parts, ways, signal)
 
     def spread_mean(
         self, draw: int, mean: Tensor, squares: Tensor, others: list[Any]

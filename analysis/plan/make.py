@@ -16,11 +16,12 @@ from sketchvar.analysis.plan.baselines import find_best_single, list_singles
 from sketchvar.analysis.plan.costs import read_costs
 from sketchvar.analysis.plan.curves import trace_curves
 from sketchvar.analysis.plan.evidence import Evidence
+from sketchvar.analysis.plan.formats import RECIPE, follow_recipe, keep_formats
 from sketchvar.analysis.plan.measured import list_single_rows, measure_layers
 from sketchvar.analysis.plan.objective import find_objective
 from sketchvar.analysis.plan.plan import save_plan
 from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
-from sketchvar.analysis.plan.totals import COPY
+from sketchvar.analysis.plan.totals import COPY, sum_layers
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Budget:
 
 def make_plan(
     run: Path,
-    budget: Budget,
+    budget: Budget | None,
     out: Path,
     from_step: int = 0,
     exact: tuple[str, ...] = (),
@@ -63,6 +64,7 @@ def make_plan(
     horizon: float | None = None,
     layers: str | None = None,
     hold_out: Collection[int] | None = None,
+    formats: bool = False,
 ) -> dict[str, Any]:
     """Choose an estimator and a rate for every layer of a run, from its rows at ``from_step`` on,
     and write the plan to ``out``; returns what is written.
@@ -72,7 +74,9 @@ def make_plan(
     plan is chosen on some steps and scored on the others, ``hold_out``: every second one unless
     given. ``layers`` is a pattern of those that are planned: all but those that see one row of each
     example where others see several, unless given. ``exact``: patterns of layers that stay exact.
-    ``precision`` is that in which X is kept: the run's own unless given.
+    ``precision`` is that in which X is kept: the run's own unless given. ``formats`` chooses among
+    FP4, FP8 and BF16 alone, beside the published recipe, whose bytes are the budget where none is
+    given; X is kept in bfloat16 then.
 
     Beside ``layers`` (what ``load_plan`` reads) the file holds ``choices``, a row per layer,
     ``by_step``, the plan's score at every step, ``beside``, the totals of this plan and of one
@@ -81,6 +85,7 @@ def make_plan(
     """
     aim = find_objective(objective)
     rows = read_costs(run, horizon) if aim.name == "cost" else rows_of(run)
+    precision = "bfloat16" if formats and precision is None else precision
     dtype = kept_dtype(run, rows) if precision is None else getattr(torch, precision)
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}; make it, or choose another --out")
@@ -91,8 +96,11 @@ def make_plan(
             f"no step from {from_step} on was measured; the last one is {last}; change --from-step"
         )
     measured = measure_layers(rows, dtype, exact, aim, layers)
+    measured = keep_formats(measured) if formats else measured
     evidence = Evidence.split(measured, dtype, aim, hold_out)
     table, uniform = evidence.table, evidence.uniform
+    recipe = follow_recipe(table) if formats else None
+    budget = budget or Budget(None if recipe is None else sum_layers(recipe).fraction)
     chosen = budget.choose(table, aim.largest)
     limit = budget.within()
     best = find_best_single(list_singles(table, aim.largest), **limit)
@@ -102,6 +110,8 @@ def make_plan(
     if best:
         name = f"best single: {best.estimator}, rate {best.rate:g}"
         lines.append({"choice": name, **evidence.total(best.chosen)})
+    if recipe is not None:
+        lines.append({"choice": RECIPE, **evidence.total(recipe)})
     if baseline:
         name = f"uniform rows, rate {baseline.rate:g}"
         lines.append({"choice": name, **evidence.total_uniform(baseline)})
@@ -112,6 +122,7 @@ def make_plan(
         "objective": aim.name,
         "horizon": float(rows["horizon"].iloc[0]) if "horizon" in rows else None,
         "budget": {"memory": budget.memory, "noise": budget.noise},
+        "formats": formats,
         "shares_inputs": "input_of" in rows and bool(rows["input_of"].notna().all()),
         "left_out": list_single_rows(rows) if layers is None else [],
         "totals": total,

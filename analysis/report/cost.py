@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sketchvar.analysis import records
+from sketchvar.analysis.report import cost_frontier
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
     NONE,
@@ -12,9 +13,11 @@ from sketchvar.analysis.report.table import (
     Row,
     Table,
     list_rows,
+    name_method,
+    show_error,
     show_number,
     show_text,
-    write_digits,
+    write_horizon,
     write_percent,
     write_short,
 )
@@ -48,7 +51,11 @@ def read_costs(folder: Path, rate: float | None = None) -> Contents:
     from sketchvar.analysis.cost import figures
 
     rows = records.read_rows(folder / "cost.parquet")
-    tables, pictures = [tabulate_costs(rows)], list_pictures(rows)
+    many = cost_frontier.has_many(rows)
+    tables = [cost_frontier.tabulate(rows) if many else tabulate_costs(rows)]
+    pictures = (cost_frontier.picture(rows),) if many else list_pictures(rows)
+    if (folder / "agreement.parquet").exists():
+        tables.append(tabulate_agreement(records.read_rows(folder / "agreement.parquet")))
     if (folder / "coherence.parquet").exists():
         noises = records.read_rows(folder / "coherence.parquet")
         tables.append(tabulate_coherence(noises))
@@ -74,6 +81,7 @@ def read_costs(folder: Path, rate: float | None = None) -> Contents:
         tables=tuple(tables),
         pictures=pictures,
         sentences=(say_few(rows),) if int(rows["draws"].max()) < 4 else (),
+        details=(tabulate_costs(rows),) if many else (),
         words=WORDS,
         provenance=about,
     )
@@ -156,6 +164,21 @@ def tabulate_coherence(rows: pd.DataFrame) -> Table:
     title = "How much of the cost is there because tensors of weights err together"
     caption = "Over the minibatch's, the first row on other draws than those that it is over."
     return Table("coherence", title, columns, list_rows(rows), caption)
+
+
+def tabulate_agreement(rows: pd.DataFrame) -> Table:
+    """One-step costs by several curvatures, at the last measured step."""
+    rows = rows[rows["step"] == rows["step"].max()]
+    columns = (
+        Column("noise", lambda row: name_method({**row, "estimator": row["noise"]}), text=True),
+        show_text("curvature"),
+        show_error("over_first", "its cost / the first's"),
+        show_error("cost_ratio", "cost ratio"),
+        show_error("first", "by the first"),
+    )
+    title = "One-step cost by several curvatures, of the same draws"
+    caption = "The first column is paired by draw: 1 within two of its errors is agreement."
+    return Table("agreement", title, columns, list_rows(rows), caption)
 
 
 def read_forks(folder: Path, rate: float | None = None) -> Contents:
@@ -260,28 +283,3 @@ def say_verdict(verdict: pd.DataFrame) -> str:
 def say_few(rows: pd.DataFrame) -> str:
     """Why there are no error bars."""
     return f"{int(rows['draws'].max())} draws: too few for a standard error; give 4 or more."
-
-
-def show_error(field: str, title: str) -> Column:
-    """A column of means with one standard error."""
-
-    def show(row: Row) -> str:
-        mean, error = row[field], row.get(f"{field}_stderr")
-        if mean != mean:
-            return NONE
-        known = error is not None and error == error
-        return f"{write_digits(mean)} ± {error:.1g}" if known else write_digits(mean)
-
-    return Column(title, show)
-
-
-def name_method(row: Row) -> str:
-    """An estimator with its rate, where it takes one."""
-    return f"{row['estimator']} {row['rate']:g}" if row["rate"] < 1 else str(row["estimator"])
-
-
-def write_horizon(horizon: float) -> str:
-    """A number of steps."""
-    if horizon == float("inf"):
-        return "∞"
-    return f"{horizon:g} step" + ("s" if horizon > 1 else "")

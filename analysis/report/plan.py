@@ -1,6 +1,5 @@
 """What a plan says: an estimator and a rate for every layer, beside one choice for all."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +59,7 @@ def read_plan(file: Path) -> Contents:
 
 def list_sentences(plan: Mapping[str, Any]) -> tuple[str, ...]:
     """What has to be said of a plan beside its tables."""
-    said = []
+    said = list_exceptions(plan) if plan.get("formats") else []
     if not plan.get("shares_inputs", True):
         said.append(NO_SHARING)
     if out := plan.get("left_out"):
@@ -78,6 +77,18 @@ def list_sentences(plan: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(said)
 
 
+def list_exceptions(plan: Mapping[str, Any]) -> list[str]:
+    """Which layers may be FP4, and what that rests on."""
+    layers: Mapping[str, str] = plan["layers"]
+    away = [name for name, spelling in layers.items() if "fp4" not in spelling]
+    which = f"; not: {', '.join(away)}" if away else ""
+    return [
+        f"{len(layers) - len(away)} of {len(layers)} layers may be FP4{which}.",
+        "The formats are emulated: their values in the arithmetic of the run, bytes as packed; only"
+        " the noise of the weight gradient counts.",
+    ]
+
+
 def compare_parts(plan: Mapping[str, Any]) -> str:
     """How the plan does on steps that it has not seen."""
     total, out = plan["totals"], plan["held_out"]
@@ -89,12 +100,11 @@ def compare_parts(plan: Mapping[str, Any]) -> str:
     both = (
         f"Chosen on {list_steps(plan['steps'])}: {inside}; held out, {list_steps(out)}: {outside}"
     )
-    errors = total["ratio_stderr"], total["held_out_stderr"]
-    if None in errors:
+    if total["more_half"] is None:
         return f"{both}; errors are unknown: measure at more steps, or by more batches."
-    near = abs(total["ratio"] - total["held_out"]) <= 2 * math.hypot(*errors)
-    verdict = "within" if near else "NOT within"
-    return f"{both}: {verdict} two standard errors of their difference."
+    apart = f"{write_digits(total['more'])} ± {write_digits(total['more_half'])}".replace("-", "−")
+    verdict = "within" if abs(total["more"]) <= total["more_half"] else "NOT within"
+    return f"{both}, {verdict} their errors: more by {apart} (95 %, Welch's t over the steps)."
 
 
 def list_steps(steps: Sequence[int]) -> str:

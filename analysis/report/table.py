@@ -103,6 +103,31 @@ def show_interval(field: str, title: str) -> Column:
     return Column(title, show)
 
 
+def show_error(field: str, title: str) -> Column:
+    """A column of means with one standard error."""
+
+    def show(row: Row) -> str:
+        mean, error = row[field], row.get(f"{field}_stderr")
+        if mean != mean:
+            return NONE
+        known = error is not None and error == error
+        return f"{write_digits(mean)} ± {error:.1g}" if known else write_digits(mean)
+
+    return Column(title, show)
+
+
+def name_method(row: Row) -> str:
+    """An estimator with its rate, where it takes one."""
+    return f"{row['estimator']} {row['rate']:g}" if row["rate"] < 1 else str(row["estimator"])
+
+
+def write_horizon(horizon: float) -> str:
+    """A number of steps."""
+    if horizon == float("inf"):
+        return "∞"
+    return f"{horizon:g} step" + ("s" if horizon > 1 else "")
+
+
 def write_digits(value: float) -> str:
     """Three digits, and no exponent for what is large or a little small."""
     if abs(value) >= 99.95 or value == 0:

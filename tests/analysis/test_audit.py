@@ -258,6 +258,7 @@ def here(tmp_path, monkeypatch):
 
 def test_the_command(here, capsys):
     assert command(["audit", "layers_of_mine:rounded", "--rows", "32", "--draws", "4"]) == 0
+    assert list(here.glob("runs/audit-layers_of_mine-rounded-*/audit.parquet"))
     printed = capsys.readouterr().out
     assert "BIASED: output, weight gradient." in " ".join(printed.split())
     assert "x and y are normal numbers" in printed
@@ -279,4 +280,5 @@ def test_the_command_says_what_is_wrong(here, capsys):
     }.items():
         assert command(["audit", place]) == 2
         assert why in capsys.readouterr().err
+    assert len(list(here.glob("runs/*"))) == 1  # of the one that could be loaded
     assert isinstance(load("torch.nn:Identity")[0], nn.Identity)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sketchvar.analysis.cost import cost
+from sketchvar.analysis.cost import CURVATURES, cost
 from sketchvar.analysis.cost.table import price
 from sketchvar.analysis.noise.cost import draw_noise, endless
 from sketchvar.analysis.noise.curvature import Hessian
@@ -222,7 +222,7 @@ def test_the_public_function():
     assert list(table) == (
         ["estimator", "rate", "kept_bytes", "share", "horizon"]
         + [f"{n}_ratio{e}" for n in ("variance", "metric", "cost") for e in ("", "_stderr")]
-        + ["draws", "negative", "unstable"]
+        + ["draws", "negative", "unstable", "family"]
     )
     assert len(table) == 9 and set(table["horizon"]) == {1, 10, math.inf}
     exact = table[table["estimator"] == "exact"]
@@ -263,6 +263,26 @@ def test_the_three_curvatures_agree():
     assert found["kicks"][0] == pytest.approx(found["hessian"][0], rel=0.05)
     gap = abs(found["gauss-newton"][0] - found["hessian"][0])
     assert gap < 3 * math.hypot(found["gauss-newton"][1], found["hessian"][1])
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.3])
+def test_other_curvatures_are_of_the_same_draws(factor, monkeypatch):
+    """Of a linear model under squared loss all are one; and the control, where one is not."""
+
+    class Steeper(Hessian):
+        def form(self, *args):
+            return factor * super().form(*args)
+
+    monkeypatch.setitem(CURVATURES, "hessian", Steeper)
+    torch.manual_seed(0)
+    model, batches = nn.Linear(P, Q).double(), [data(seed, 8) for seed in range(12)]
+    given = {"horizon": 1, "draws": 4, "curvature": "gauss-newton", "agree": ["hessian"]}
+    found = cost(model, squared, batches, "uniform-rows:0.5", **given)
+    table = found.agreement.set_index("noise")
+    assert table.loc["minibatch", "over_first"] == pytest.approx(factor)
+    assert table.loc["uniform-rows", "over_first"] == pytest.approx(factor)
+    assert table["over_first_stderr"].max() < 1e-9
+    assert table["cost_ratio"].to_numpy() == pytest.approx(table["first"].to_numpy())
 
 
 def test_what_is_clipped_or_scaled():

@@ -132,7 +132,7 @@ def test_the_joined_prediction_is_what_a_quadratic_does():
     ]
     columns = ["noise", "rate", "seeds", "draw", "node", "weight"]
     nothing = pd.DataFrame()
-    draws = Draws(nothing, pd.DataFrame(lines, columns=columns), nothing, nothing)
+    draws = Draws(nothing, pd.DataFrame(lines, columns=columns), nothing, nothing, nothing)
     found = joined(draws, Dynamics(0.9), 10).iloc[0]
     assert found["by_both_stderr"] == pytest.approx(0, abs=1e-9)  # all draws are the same
     signal = powers["mean of the gradients"] - powers["minibatch"] / (2 * OFTEN * 4)

@@ -280,7 +280,7 @@ def test_the_recorded_plan_says_what_its_layers_have_at_the_last_step(tmp_path, 
     words = ["plan", str(tmp_path), "--memory", "0.05", "--precision", "float32"]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "within two standard errors" in " ".join(printed.split())
+    assert ", within their errors: more by" in " ".join(printed.split())
     plan = records.read_json(tmp_path / "plan.json")
     last = plan["by_step"][-1]
     assert (last["step"], last["held_out"]) == (300, True)
@@ -288,3 +288,52 @@ def test_the_recorded_plan_says_what_its_layers_have_at_the_last_step(tmp_path, 
     each = [at[c["layer"], c["estimator"], c["rate"]] for c in plan["choices"]]
     assert (last["median"], last["largest"]) == pytest.approx((np.median(each), max(each)))
     assert last["ratio"] == pytest.approx(np.mean(each))
+
+
+FORMATS = ("nvfp4-both", "mxfp4-both", "fp8-both")
+
+
+@pytest.fixture(scope="module")
+def formats(tmp_path_factory):
+    """A plain run of two blocks, measured in formats."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "stdlib-lm", replace(TINY, depth=2, width=32))
+        return run(
+            Study("stdlib-lm", 2, (0, 1, 2), FORMATS, (0.5,)),
+            tmp_path_factory.mktemp("formats") / "run",
+        )
+
+
+def test_which_layers_may_be_fp4(formats, tmp_path, capsys):
+    """At the recipe's bytes, with less noise on the steps that were chosen on; each layer's format
+    is one that the model trains with.
+    """
+    out = tmp_path / "formats.json"
+    assert main(["plan", str(formats), "--formats", "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "layers may be FP4" in printed and "The formats are emulated" in printed
+    about = records.read_json(out)
+    beside = {line["choice"]: line for line in about["beside"]}
+    (recipe,) = (
+        line for name, line in beside.items() if name.startswith("the last 15 % of blocks")
+    )
+    assert (
+        about["totals"]["fraction"]
+        <= recipe["fraction"] * (1 + 1e-9)
+        == pytest.approx(about["budget"]["memory"])
+    )
+    assert about["totals"]["ratio"] <= recipe["ratio"]
+    names = {spelling.partition(":")[0] for spelling in about["layers"].values()}
+    assert names <= {*FORMATS, "exact"} and names & set(FORMATS)
+    model = replace(TINY, depth=2, width=32).model()
+    assert sketch_linears(model, load_plan(out)).converted
+    batch = TINY.batch(0, 0)
+    TINY.loss(model, batch).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert main(["plan", str(formats), "--formats", "--memory", "0.27", "--out", str(out)]) == 0
+    assert records.read_json(out)["totals"]["fraction"] <= 0.27
+
+
+def test_formats_have_to_be_measured(folder, capsys):
+    assert main(["plan", str(folder), "--formats"]) == 2
+    assert "these rows have no NVFP4; measure formats" in capsys.readouterr().err
