@@ -15,9 +15,10 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
     """Average over all layers and steps in ``rows``, one row per estimator and budget: the median
     ratio and its quartiles.
 
-    ``kept_bytes`` is the sum over layers, averaged over steps, ``fraction`` that over X's, and
-    ``stderr`` the median of the standard errors of the ratio. What does not fit the budget in every
-    layer is left out.
+    ``kept_bytes`` is the sum over layers, averaged over steps, ``fraction`` that over X's,
+    ``stderr`` the median of the standard errors of the ratio that come from draws, ``ratio_stderr``
+    that of all of its error, where rows know it: layers and steps err together. What does not fit
+    the budget in every layer is left out.
     """
     keys = ["family", "line", "estimator", "budget", "oracle", "biased"]
     steps = rows["step"].nunique() if "step" in rows else 1
@@ -25,7 +26,9 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
         rows["kept_bytes"] / rows["fraction"],
         rows["stderr"] / rows["minibatch_example"],
     )
-    by = rows.assign(x_bytes=x_bytes, stderr=stderr).groupby(keys, sort=False, dropna=False)
+    error = rows.get("ratio_stderr", np.nan)
+    rows = rows.assign(x_bytes=x_bytes, stderr=stderr, ratio_stderr=error)
+    by = rows.groupby(keys, sort=False, dropna=False)
     table = by.agg(
         kept_bytes=("kept_bytes", lambda v: v.sum() / steps),
         x_bytes=("x_bytes", lambda v: v.sum() / steps),
@@ -33,6 +36,7 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
         low=("ratio", lambda v: v.quantile(0.25)),
         high=("ratio", lambda v: v.quantile(0.75)),
         stderr=("stderr", "median"),
+        ratio_stderr=("ratio_stderr", "median"),
         count=("ratio", "size"),
     ).reset_index()
     table = table[table["count"] == table["count"].max()]

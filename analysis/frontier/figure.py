@@ -25,7 +25,8 @@ TITLES = {
 @in_paper_style
 def frontier(rows: pd.DataFrame) -> Figure:
     """Rows of ``frontier`` or its ``average``; every panel repeats uniform rows and the least ratio
-    of all families.
+    of all families. Bars are one standard error, where rows know it: estimators share the error of
+    the minibatch variance, and differ by less than the bars say.
     """
     figure, grid = plt.subplots(
         2, 2, figsize=(PAGE, 7), sharex=True, sharey=True, layout="constrained"
@@ -89,14 +90,10 @@ def lines(axes: Axes, rows: pd.DataFrame) -> None:
             else ""
         )
         dashes = ":" if oracle else "-." if biased else "-"
-        axes.plot(
-            part["fraction"],
-            part["ratio"],
-            marker=marker,
-            linestyle=dashes,
-            color=colour,
-            label=fill(name, 40) + note,
-            linewidth=1,
-            markersize=3,
-            markeredgewidth=0,
-        )
+        error = part.get("ratio_stderr", pd.Series(float("nan"), part.index)).astype(float)
+        bars = [error.clip(upper=0.95 * part["ratio"]), error]  # the axis is logarithmic
+        style = {"marker": marker, "linestyle": dashes, "color": colour, "linewidth": 1}
+        style |= {"markersize": 3, "markeredgewidth": 0}
+        axes.plot(part["fraction"], part["ratio"], label=fill(name, 40) + note, **style)
+        thin = {"fmt": "none", "ecolor": colour, "elinewidth": 0.5}
+        axes.errorbar(part["fraction"], part["ratio"], bars, **thin)

@@ -10,6 +10,8 @@ import torch
 
 from sketchvar.analysis import noise
 from sketchvar.analysis.frontier.best import find_line
+from sketchvar.analysis.noise.batch import Sums
+from sketchvar.analysis.noise.errors import estimate
 from sketchvar.analysis.probe import Layer
 from sketchvar.estimators import (
     CATALOG,
@@ -55,6 +57,7 @@ COLUMNS += [
     "minibatch_row",
     "minibatch_example",
     "ratio",
+    "ratio_stderr",
 ]
 COLUMNS += Flags._fields
 MORE = [f"rounding-rotated:{bits}" for bits in (1, 4, 8)] + [
@@ -82,8 +85,10 @@ def frontier(
 
     At each fraction (``budget``) an estimator has the largest rate whose kept bytes, in ``dtype``
     and with all indices, scales and the seed, fit it; the row is missing where none does. ``ratio``
-    is variance over the minibatch variance by example. Where there is no closed form the variance
-    is that of ``draws`` draws, with ``stderr``; with ``draws=0`` such estimators are left out.
+    is variance over the minibatch variance by example; its ``ratio_stderr`` has the error of the
+    latter, by the jackknife over examples, which all estimators share. Where there is no closed
+    form the variance is that of ``draws`` draws, with ``stderr``; with ``draws=0`` such estimators
+    are left out.
     ``bias_sq`` is the part of a biased estimator's variance that is bias. ``line`` is the estimator
     with its bits left open. Needs a layer probed with its pair.
     """
@@ -91,6 +96,7 @@ def frontier(
     row, example = noise.by_row(m), torch.full_like(m.C, torch.nan)
     if layer.example_sq is not None:
         example = noise.by_example(layer.example_sq, m.C)
+    error = estimate(torch.clone, [Sums.of([layer]).example[0]]).stderr / example
     lines = []
     for choice, fits in read(estimators):
         for budget in fractions if fits else (float("nan"),):
@@ -112,7 +118,10 @@ def frontier(
             numbers = torch.stack(
                 [
                     t.double().cpu()
-                    for t in (variance, stderr, bias_sq, row, example, variance / example)
+                    for t in (
+                        *(variance, stderr, bias_sq, row, example, variance / example),
+                        torch.hypot(variance * error, stderr.to(error)) / example,
+                    )
                 ]
             )
             size = [kept, kept / (m.n * m.p * dtype.itemsize)]

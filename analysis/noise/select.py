@@ -28,13 +28,13 @@ def choose_rate(rows: pd.DataFrame, rate: float | None = None) -> float:
 
 def by_unit(rows: pd.DataFrame) -> pd.DataFrame:
     """Repeat the rows with ``ratio`` against the minibatch variance of each ``unit``: example, then
-    row.
+    row, of which ``ratio_stderr`` is not known.
     """
-    parts = [
-        rows.assign(unit=unit, ratio=rows["variance"] / rows[f"minibatch_{unit}"])
-        for unit in ("example", "row")
-    ]
-    return pd.concat(parts, ignore_index=True)
+    example = rows.assign(unit="example", ratio=rows["variance"] / rows["minibatch_example"])
+    row = rows.assign(unit="row", ratio=rows["variance"] / rows["minibatch_row"])
+    if "ratio_stderr" in rows:
+        row["ratio_stderr"] = float("nan")
+    return pd.concat([example, row], ignore_index=True)
 
 
 def takes_rate(rows: pd.DataFrame) -> pd.Series:

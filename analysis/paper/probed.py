@@ -23,12 +23,16 @@ def summarize_kept(rows: pd.DataFrame) -> pd.DataFrame:
 
 def select_blocks(rows: pd.DataFrame, rate: float) -> pd.DataFrame:
     """Select the rows of one rate at the last measured step in layers that are in a ``block``, with
-    the ``median`` ratio of the block.
+    the ``median`` ratio of the block, and as its ``error`` the median of the layers' standard
+    errors.
     """
     shown = at_rate(rows[rows["step"] == rows["step"].max()], rate)
     shown = shown.assign(block=shown["layer"].map(find_block)).dropna(subset="block")
-    median = shown.groupby(["estimator", "block"])["ratio"].transform("median")
-    return shown.assign(median=median)
+    error = shown["ratio_stderr"].astype(float) if "ratio_stderr" in shown else float("nan")
+    by = shown.assign(error=error).groupby(["estimator", "block"])
+    return shown.assign(
+        median=by["ratio"].transform("median"), error=by["error"].transform("median")
+    )
 
 
 def find_block(layer: str) -> float:

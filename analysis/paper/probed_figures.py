@@ -56,7 +56,8 @@ def by_kept(rows: pd.DataFrame) -> Figure:
 @in_paper_style
 def by_depth(rows: pd.DataFrame, rate: float) -> Figure:
     """Ratio by block at the last measured step, a point for every layer and a line through the
-    block medians.
+    block medians, with the median of the layers' standard errors as bars, where rows know them:
+    layers see the same examples.
     """
     shown = select_blocks(rows, rate)
     figure, axes = plt.subplots(figsize=(COLUMN * 1.3, 2.8), layout="constrained")
@@ -64,8 +65,9 @@ def by_depth(rows: pd.DataFrame, rate: float) -> Figure:
         part = shown[shown["estimator"] == name]
         axes.plot(part["block"], part["ratio"], marker, color=colour, markersize=2.5, alpha=0.4)
         middle = part.drop_duplicates("block").sort_values("block")
-        blocks, median = middle["block"], middle["median"]
-        axes.plot(blocks, median, f"{marker}-", color=colour, label=name, linewidth=1)
+        bars = [middle["error"].clip(upper=0.95 * middle["median"]), middle["error"]]
+        style = {"color": colour, "label": name, "linewidth": 1, "elinewidth": 0.8}
+        axes.errorbar(middle["block"], middle["median"], bars, fmt=f"{marker}-", **style)
     axes.axhline(1, **UNIT_LINE)
     axes.set(yscale="log", xlabel="block, from the input", ylabel=f"{RATIO}, rate {rate:g}")
     axes.set_xticks(sorted(set(shown["block"])))
@@ -76,7 +78,9 @@ def by_depth(rows: pd.DataFrame, rate: float) -> Figure:
 
 @in_paper_style
 def alpha(rows: pd.DataFrame) -> Figure:
-    """α of every layer, first to last, in one panel per task; a line for each measured step."""
+    """α of every layer, first to last, in one panel per task; a line for each measured step, with
+    bars of one standard error where rows know it.
+    """
     tasks = list(dict.fromkeys(rows["task"]))
     size = (PAGE, 0.9 + 1.9 * len(tasks))
     figure, panels = plt.subplots(
@@ -84,15 +88,13 @@ def alpha(rows: pd.DataFrame) -> Figure:
     )
     for axes, task in zip(panels[:, 0], tasks, strict=True):
         once = rows[rows["task"] == task].drop_duplicates(["layer", "step"])
-        layers, steps = list(dict.fromkeys(once["layer"])), sorted(set(once["step"]))
+        steps = sorted(set(once["step"]))
         for step, colour in zip(steps, sns.color_palette("viridis", len(steps)), strict=True):
-            axes.plot(
-                range(len(layers)),
-                once[once["step"] == step]["alpha"],
-                ".-",
-                color=colour,
-                label=f"step {step}",
-            )
+            part = once[once["step"] == step]
+            error = part.get("alpha_stderr", pd.Series(float("nan"), part.index)).astype(float)
+            bars = [error.clip(upper=0.95 * part["alpha"]), error]
+            style = {"color": colour, "label": f"step {step}", "elinewidth": 0.7}
+            axes.errorbar(range(len(part)), part["alpha"], bars, fmt=".-", **style)
         axes.set(
             yscale="log", title=task, ylabel="α = ‖G‖² / (‖X‖²‖Y‖²)", xlabel="layer, from the input"
         )

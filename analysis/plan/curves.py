@@ -36,4 +36,4 @@ def trace_curves(evidence: Evidence, count: int = 8) -> pd.DataFrame:
         if uniform is not None:
             lines.append((CURVES[2], evidence.total_uniform(uniform.at(budget))))
     rows = pd.DataFrame([{"method": name, **total} for name, total in lines])
-    return rows.drop(columns="kept_bytes").drop_duplicates()
+    return rows.drop(columns=["kept_bytes", "more", "more_half"]).drop_duplicates()

@@ -60,7 +60,8 @@ class Evidence:
 
     def total(self, plan: pd.DataFrame) -> dict[str, Any]:
         """What a plan (rows of ``table``, one per layer) comes to: bytes, and the total with its
-        standard error on the steps that were chosen on and on those held out.
+        standard error on the steps that were chosen on and on those held out, and how much ``more``
+        it is there, with half the width of its 95 % interval.
         """
         of = sum_layers(plan, self.objective.largest)
         parts = (score_steps(plan, part, self.objective) for part in self.parts)
@@ -88,6 +89,7 @@ class Evidence:
     def write(self, of: Totals, inside: pd.DataFrame, outside: pd.DataFrame) -> dict[str, Any]:
         """Totals and scores as a row."""
         chosen, held_out = sum_up(inside, self.objective), sum_up(outside, self.objective)
+        more, half = chosen.differ(held_out)
         return {
             "kept_bytes": of.kept_bytes,
             "fraction": of.fraction,
@@ -95,6 +97,8 @@ class Evidence:
             "ratio_stderr": chosen.stderr,
             "held_out": held_out.ratio,
             "held_out_stderr": held_out.stderr,
+            "more": more,
+            "more_half": half,
         }
 
     def by_step(self, plan: pd.DataFrame) -> list[dict[str, Any]]:

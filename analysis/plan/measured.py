@@ -88,13 +88,18 @@ def rate_layers(rows: pd.DataFrame, objective: Objective) -> pd.DataFrame:
         value = rows["variance"] / rows["minibatch_example"]
     elif column not in rows or not np.isfinite(rows[column]).any():
         raise ValueError(
-            f"these rows have no {column}; measure it: run --metric for --objective metric, cost"
-            " --by-layer for --objective cost"
+            f"these rows have no {column}; measure it: run --metric ... for --objective metric,"
+            " cost --by-layer for --objective cost"
         )
     else:
         rows = rows[np.isfinite(rows[column])]
         value = rows[column]
     error = rows.get(f"{column}_stderr", pd.Series(np.nan, rows.index))
+    if "metric" in column:  # in one metric layers add up: each is a part of the whole model's
+        once = rows.drop_duplicates(["step", "layer"])
+        whole = rows["step"].map(once.groupby("step")["metric_minibatch"].sum())
+        part = rows["metric_minibatch"] / whole
+        value, error = part * value, part * error
     return rows.assign(each=value, each_stderr=error)
 
 

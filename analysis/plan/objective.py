@@ -32,7 +32,7 @@ OBJECTIVES = {
     for each in (
         Objective("sum", "ratio", f"{RATIO}, mean over layers"),
         Objective("largest", "ratio", f"{RATIO}, largest over layers and steps", largest=True),
-        Objective("metric", "metric_ratio", f"{RATIO} in the metric, mean over layers"),
+        Objective("metric", "metric_ratio", f"{RATIO} in the metric, whole model", parts=True),
         Objective("cost", "cost_ratio", "cost / the minibatch's, whole model", parts=True),
     )
 }

@@ -1,10 +1,11 @@
 """The score of a plan on measured steps: its total at each, and over all, with errors."""
 
-from math import nan
+from math import inf, nan
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from sketchvar.analysis.plan.candidates import weigh_layers
 from sketchvar.analysis.plan.objective import Objective
@@ -12,10 +13,22 @@ from sketchvar.analysis.plan.totals import CHOICE
 
 
 class Score(NamedTuple):
-    """A total over steps, and its standard error: NaN where that is not known."""
+    """A total over so many steps, and its standard error: NaN where that is not known."""
 
     ratio: float
     stderr: float
+    steps: int = 1
+
+    def differ(self, other: "Score", level: float = 0.95) -> tuple[float, float]:
+        """How much more the other is, with half the width of the interval of that: by Student's t
+        with the degrees of freedom of Welch, as errors come from few steps; of single steps, whose
+        errors were measured in them, by the normal distribution.
+        """
+        squares = {self: self.stderr**2, other: other.stderr**2}
+        doubt = sum(v**2 / (each.steps - 1) for each, v in squares.items() if each.steps > 1)
+        total = sum(squares.values())
+        df = total**2 / doubt if doubt else inf
+        return other.ratio - self.ratio, float(student.ppf((1 + level) / 2, df) * total**0.5)
 
 
 def score_steps(plan: pd.DataFrame, measured: pd.DataFrame, objective: Objective) -> pd.DataFrame:
@@ -48,9 +61,10 @@ def sum_up(steps: pd.DataFrame, objective: Objective) -> Score:
     for no step.
     """
     if steps.empty:
-        return Score(nan, nan)
+        return Score(nan, nan, 0)
     if objective.largest:
         row = steps.loc[steps["ratio"].idxmax()]
         return Score(float(row["ratio"]), float(row["stderr"]))
     own = steps["stderr"].astype(float).pow(2).sum(skipna=False) ** 0.5 / len(steps)
-    return Score(float(steps["ratio"].mean()), float(np.fmax(steps["ratio"].sem(), own)))
+    stderr = np.fmax(steps["ratio"].sem(), own)
+    return Score(float(steps["ratio"].mean()), float(stderr), len(steps))

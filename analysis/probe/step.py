@@ -107,9 +107,16 @@ class Tally:
         formed = self.weight.grad is not None  # FSDP keeps it elsewhere until ranks are in step
         if formed and (self.own_sq is None or self.several):
             self.grad_sq = total_sq(matrix(self.gradient()))
-        if self.exact and self.example_sq:  # of the gradient so far, which may be cleared soon
-            whole = self.gradient() if self.own is None else self.own
-            self.inner = inner_products(self.uses, matrix(whole))
+        if self.exact and self.example_sq:
+            self.inner = self.inner_of_pass()
+
+    def inner_of_pass(self) -> Tensor | None:
+        """⟨g_s, G⟩ of each example; None where G was made by several passes."""
+        if self.passes > 1:
+            return None
+        if len(self.uses) == 1:
+            return self.uses[0].inner
+        return None if self.own is None else inner_products(self.uses, self.own)
 
     def gather(self, uses: list[Use]) -> None:
         """Take the uses of a pass that has ended."""

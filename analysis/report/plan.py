@@ -1,6 +1,5 @@
 """What a plan says: an estimator and a rate for every layer, beside one choice for all."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,12 +104,11 @@ def compare_parts(plan: Mapping[str, Any]) -> str:
     both = (
         f"Chosen on {list_steps(plan['steps'])}: {inside}; held out, {list_steps(out)}: {outside}"
     )
-    errors = total["ratio_stderr"], total["held_out_stderr"]
-    if None in errors:
+    if total["more_half"] is None:
         return f"{both}; errors are unknown: measure at more steps, or by more batches."
-    near = abs(total["ratio"] - total["held_out"]) <= 2 * math.hypot(*errors)
-    verdict = "within" if near else "NOT within"
-    return f"{both}: {verdict} two standard errors of their difference."
+    apart = f"{write_digits(total['more'])} ± {write_digits(total['more_half'])}".replace("-", "−")
+    verdict = "within" if abs(total["more"]) <= total["more_half"] else "NOT within"
+    return f"{both}, {verdict} their errors: more by {apart} (95 %, Welch's t over the steps)."
 
 
 def list_steps(steps: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import ttest_ind
 
 from sketchvar.analysis.noise.table import compare
 from sketchvar.analysis.plan.baselines import Uniform, find_best_single, list_singles
@@ -18,7 +19,7 @@ from sketchvar.analysis.plan.measured import measure_layers
 from sketchvar.analysis.plan.objective import OBJECTIVES, SUM
 from sketchvar.analysis.plan.plan import load_plan, save_plan
 from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
-from sketchvar.analysis.plan.score import score_steps, sum_up
+from sketchvar.analysis.plan.score import Score, score_steps, sum_up
 from sketchvar.analysis.plan.totals import sum_layers
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks.stdlib_lm import Transformer
@@ -420,13 +421,13 @@ def test_a_score_by_hand():
         assert (row.median, row.largest) == (sorted([0, *two])[1], max(two))
         assert row.layer == "ab"[int(np.argmax(two))]
     total = sum_up(steps, SUM)
-    assert total == pytest.approx((steps["ratio"].mean(), steps["ratio"].std() / 5**0.5))
+    assert total == pytest.approx((steps["ratio"].mean(), steps["ratio"].std() / 5**0.5, 5))
     alike = sum_up(steps.assign(ratio=0.7), SUM)  # by chance: then their own errors are more
-    assert alike == pytest.approx((0.7, 0.2 / 3 / 5**0.5))
-    assert sum_up(steps[:1], SUM) == pytest.approx((steps["ratio"][0], 0.2 / 3))
-    assert np.isnan(sum_up(steps[:0], SUM)).all()
+    assert alike == pytest.approx((0.7, 0.2 / 3 / 5**0.5, 5))
+    assert sum_up(steps[:1], SUM) == pytest.approx((steps["ratio"][0], 0.2 / 3, 1))
+    assert np.isnan(sum_up(steps[:0], SUM)[:2]).all()
     worst = sum_up(score_steps(plan, measured, OBJECTIVES["largest"]), OBJECTIVES["largest"])
-    assert worst == pytest.approx((steps["largest"].max(), 0.1))
+    assert worst == pytest.approx((steps["largest"].max(), 0.1, 1))
     unknown = score_steps(plan, measured.assign(each_stderr=np.nan), SUM)
     assert np.isnan(sum_up(unknown[:1], SUM).stderr) and sum_up(unknown, SUM) == total
 
@@ -465,20 +466,32 @@ def test_what_is_chosen_knows_nothing_of_the_steps_held_out():
     assert one["held_out"] != two["held_out"]
 
 
-def test_the_error_over_steps_covers_the_difference_of_two_halves():
-    """Of 200 redrawn runs of ten steps alike, it is within 2.3 standard errors (t of some eight
-    degrees of freedom) in 95 %; must fail: half of the error, and steps that are 6 times as noisy.
+def test_the_difference_of_chosen_and_held_out_is_that_of_welch():
+    steps = score_steps(choice(0.5, 0.25, 0.5), scored(2, range(9)), SUM).assign(stderr=np.nan)
+    first, second = steps["ratio"][::2], steps["ratio"][1::2]
+    more, half = sum_up(steps[::2], SUM).differ(sum_up(steps[1::2], SUM))
+    right = ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
+    assert (more - half, more + half) == pytest.approx(tuple(right))
+    one, other = Score(1.0, 0.3), Score(2.0, 0.4)  # of a step each, with errors of their own
+    assert one.differ(other) == pytest.approx((1.0, 1.96 * 0.5), rel=1e-3)
+    assert np.isnan(one.differ(Score(2.0, np.nan))[1])
+
+
+def test_the_interval_covers_the_difference_of_few_steps():
+    """Of 200 redrawn runs of six steps alike, within it in 95 %; must fail: 1.5 standard
+    errors, and steps that are 30 times as noisy.
     """
     within, narrow, apart = 0, 0, 0
     for seed in range(200):
-        steps = score_steps(choice(0.5, 0.25, 0.5), scored(seed, range(10)), SUM)
-        worse = steps.assign(ratio=steps["ratio"] * np.where(steps["step"] % 2, 6, 1))
+        steps = score_steps(choice(0.5, 0.25, 0.5), scored(seed, range(6)), SUM)
+        steps = steps.assign(stderr=np.nan, ratio=np.log(steps["ratio"]))
+        worse = steps.assign(ratio=steps["ratio"] + np.where(steps["step"] % 2, np.log(30), 0))
         for table in (steps, worse):
             first, second = (sum_up(table[i::2], SUM) for i in (0, 1))
-            z = abs(first.ratio - second.ratio) / np.hypot(first.stderr, second.stderr)
-            within += z <= 2.3 and table is steps
-            narrow += z <= 1.15 and table is steps
-            apart += z > 2.3 and table is worse
+            more, half = first.differ(second)
+            within += abs(more) <= half and table is steps
+            narrow += abs(more) <= 1.5 * np.hypot(first.stderr, second.stderr) and table is steps
+            apart += more > half and table is worse
     least = 0.95 * 200 - 4 * (200 * 0.95 * 0.05) ** 0.5
     assert narrow < least < within
     assert apart > 0.8 * 200
@@ -499,12 +512,17 @@ def test_layers_that_see_one_row_of_an_example_are_left_out_unless_asked_for(row
 
 def test_in_a_metric(rows):
     metric = OBJECTIVES["metric"]
-    told = rows.assign(metric_ratio=rows["ratio"] ** 0.5, metric_ratio_stderr=0.1)
+    weight = rows["layer"].map({n: 4.0**i for i, n in enumerate(rows["layer"].unique())})
+    told = rows.assign(metric_minibatch=weight, metric_ratio=0.5 + rows["rate"])
+    told["metric_ratio_stderr"] = 0.1
     measured = measure_layers(told, F32, (), metric)
+    part = measured["layer"].map(dict(zip(rows["layer"], weight, strict=True))) / (4**7 - 1) * 3
     same = measured["estimator"] != "exact"
-    plain = measure_layers(rows, F32)
-    assert measured["each"][same].tolist() == pytest.approx((plain["each"] ** 0.5)[same].tolist())
-    assert set(measured["each_stderr"][same]) == {0.1}
+    assert (measured["each"] / part)[same].tolist() == pytest.approx(0.5 + measured["rate"][same])
+    assert (measured["each_stderr"] / part)[same].tolist() == pytest.approx([0.1] * same.sum())
+    table = list_candidates(measured, metric)  # Σ variance / Σ minibatch variance at each step
+    half = table[(table["estimator"] == "uniform-rows") & (table["rate"] == 0.5)]
+    assert sum_layers(half).ratio == pytest.approx(1.0)
     for missing in (rows, rows.assign(metric_ratio=float("nan"))):
         with pytest.raises(ValueError, match="these rows have no metric_ratio; measure it"):
             measure_layers(missing, F32, (), metric)

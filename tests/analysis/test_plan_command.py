@@ -280,7 +280,7 @@ def test_the_recorded_plan_says_what_its_layers_have_at_the_last_step(tmp_path, 
     words = ["plan", str(tmp_path), "--memory", "0.05", "--precision", "float32"]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "within two standard errors" in " ".join(printed.split())
+    assert ", within their errors: more by" in " ".join(printed.split())
     plan = records.read_json(tmp_path / "plan.json")
     last = plan["by_step"][-1]
     assert (last["step"], last["held_out"]) == (300, True)
