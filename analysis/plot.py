@@ -10,6 +10,7 @@ benches. Nothing of torch is loaded.
 """
 
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
+from sketchvar.analysis.cost.across_figures import coherence_across, cost_across
 from sketchvar.analysis.cost.figures import (
     coherence_of_noise,
     cost_and_bytes,
@@ -37,7 +38,9 @@ __all__ = [
     "alpha_through_training",
     "closed_form_and_draws",
     "closed_forms_and_truth",
+    "coherence_across",
     "coherence_of_noise",
+    "cost_across",
     "cost_and_bytes",
     "cost_and_variance",
     "cost_by_horizon",

@@ -7,20 +7,25 @@ from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.command import Command
 from sketchvar.analysis.commands.option import Shown
 from sketchvar.analysis.commands.screen import Screen
-from sketchvar.analysis.commands.show import show_folder
+from sketchvar.analysis.commands.show import show, show_folder
 
 
 @dataclass(frozen=True)
 class Asked(Shown):
     """The options of ``figures``."""
 
-    run: Path = options.run()
+    runs: tuple[Path, ...] = options.runs()
     rate: float | None = options.rate()
 
 
 def main(asked: Asked, screen: Screen) -> None:
-    """Show the folder."""
-    show_folder(asked.run, screen, asked.rate)
+    """Show the folder, or several beside each other."""
+    if len(asked.runs) == 1:
+        show_folder(asked.runs[0], screen, asked.rate)
+        return
+    from sketchvar.analysis.report.cost_across import read_beside
+
+    show(read_beside(asked.runs), asked.runs[0], screen)
 
 
 COMMAND = Command(
@@ -28,7 +33,9 @@ COMMAND = Command(
     "print the tables and draw the figures of a folder again, finished or not",
     (
         "Print the tables of a folder that any command or a Probe wrote, and draw its figures (PNG"
-        " and PDF, into the folder)."
+        " and PDF, into the folder). Several folders of costs are shown beside each other, as of"
+        " models of 2, 4 and 8 blocks: does coherence grow with depth? Their figures go into the"
+        " first."
     ),
     Asked,
     main,

@@ -281,3 +281,12 @@ def run() -> Any:
     return option(
         metavar="RUN", type=Path, help="a folder that sketchvar or a Probe wrote, as runs/NAME"
     )
+
+
+def runs() -> Any:
+    return option(
+        metavar="RUN",
+        type=Path,
+        nargs="+",
+        help="a folder that sketchvar or a Probe wrote, as runs/NAME; of costs, several",
+    )

@@ -138,8 +138,8 @@ def cost(
     longer horizons by Gauss–Newton products where kicks are asked for and it can be had.
     It is that of ``curved`` batches, others than those of the noise: one is right for one step; few
     examples have steeper directions than many, and put more of the noise in flat ones, so try 4 for
-    long horizons. ``nodes`` is the number of those products: what the longest
-    horizon needs (``nodes_for``), unless given; spectra are of half of the draws.
+    long horizons. ``nodes`` is the number of those products: what the longest horizon needs
+    (``nodes_for``), unless given; spectra are of a quarter of the draws, 4 at least.
     ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
     ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
     ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
@@ -188,7 +188,7 @@ def cost(
             steps,
             nodes or nodes_for(max((each for each in far if math.isfinite(each)), default=1)),
         )
-        spectra = max(min(ENOUGH, draws), draws // 2) if far else 0
+        spectra = max(min(ENOUGH, draws), draws // 4) if far else 0
         found = draw_noise(
             ruler, source, asked, draws, seed, spectra, layers, curved, include, exclude, progress,
             signal, coherence, {name: CURVATURES[name](objective) for name in agree}, jobs,

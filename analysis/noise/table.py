@@ -16,6 +16,8 @@ from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.choice import Estimators, Flags, Rates
 from sketchvar.estimators.combine import innermost
 from sketchvar.estimators.estimator import Estimator, KeepsRows
+from sketchvar.estimators.feature import FeatureProjection
+from sketchvar.estimators.residual import Shrunk
 from sketchvar.estimators.sketch import RowSketch
 
 # what files of before this version lack; ``records.read_rows`` adds it
@@ -105,8 +107,12 @@ def read_batch(
         ]
     sums = Sums.of(layers)
     exact = all(layer.inner is not None for layer in layers)
+    variance = variances(layers, chosen, sums)
+    if not exact:  # how ‖G‖² varies is not known, and they vary with it
+        along = [isinstance(innermost(one.estimator), FeatureProjection | Shrunk) for one in chosen]
+        variance[along, :, 1:] = torch.nan
     in_metric = variances_in_metric(layers, chosen)
-    return Batch(known, kept, sums, variances(layers, chosen, sums), exact, in_metric)
+    return Batch(known, kept, sums, variance, exact, in_metric)
 
 
 def tabulate(
@@ -123,12 +129,12 @@ def tabulate(
     them). ``kept_rows`` (NaN where no rows are kept, but features or bits) are what a rate makes of
     this many rows. ``x_bytes`` are those of X itself, ``share`` = kept_bytes / x_bytes. Columns
     that end in ``_stderr`` are standard errors, see ``errors.estimate``, NaN where they are not
-    known; ``signal_stderr`` is that of ‖E g‖² as ``noise_scale`` estimates it, known from several
-    batches or exact inner products. ``metric_variance``, ``metric_minibatch`` and ``metric_ratio``
-    are what ``variance``, ``minibatch_example`` and ``ratio`` are, in the metric of layers that
-    have one; the error of the last is known from several batches. ``input_of`` is the first layer
-    that read the same X, the layer itself where no other did; ``sketchable`` whether
-    ``sketch_linears`` can convert it.
+    known; ``signal_stderr`` is that of ‖E g‖² as ``noise_scale`` estimates it. That, and the errors
+    of ``alpha`` and of feature projections, take several batches or exact inner products.
+    ``metric_variance``, ``metric_minibatch`` and ``metric_ratio`` are what ``variance``,
+    ``minibatch_example`` and ``ratio`` are, in the metric of layers that have one; the error of the
+    last is known from several batches. ``input_of`` is the first layer that read the same X, the
+    layer itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
     """
     read = [batch for batch in batches if batch is not None]
     if len(read) < len(batches) or not read:
@@ -167,22 +173,24 @@ def combine(
         of, examples = batch.sums, batch.layers[names[0]][0][3]
         left = 1 - examples / population if population else 1.0
         apart = of.C - left * of.example
+        C = of.C
         if not batch.exact:
             apart[:, 1:] = torch.nan
+            C = torch.cat([C[:, :1], torch.full_like(C[:, 1:], torch.nan)], 1)
         variance.append(batch.variance[:, at])
         for each, t in zip(in_metric, batch.in_metric, strict=True):
             each.append(t[:, at])
-        for each, t in zip(others, (of.row, of.example, of.C, of.Q, apart), strict=True):
+        for each, t in zip(others, (of.row, of.example, C, of.Q, apart), strict=True):
             each.append(t[None, at])
-    row, example, C, Q, signal = others
+    row, example, grad_sq, Q, signal = others
     divide = torch.div
     found: list[tuple[Tensor, Tensor]] = [
         estimate(torch.clone, variance),
         estimate(torch.clone, row),
         estimate(torch.clone, example),
         estimate(divide, variance, example),
-        estimate(divide, C, Q),
-        Estimate(estimate(torch.clone, C).value, estimate(torch.clone, signal).stderr),
+        estimate(divide, grad_sq, Q),
+        Estimate(estimate(torch.clone, grad_sq).value, estimate(torch.clone, signal).stderr),
     ]
     means = [estimate(torch.clone, each).value for each in in_metric]
     columns = [*(t for each in found for t in each), *means, *estimate(divide, *in_metric)]

@@ -347,7 +347,7 @@ class Observer:
 
     def is_paired(self, watch: Watch) -> bool:
         """Whether X and Y of this layer are kept."""
-        return self.every_pair or self.exact or watch.name in self.pairs
+        return self.every_pair or watch.name in self.pairs
 
     def forget_pairs(self) -> None:
         """Let go of each X and Y that was not asked for by name."""

@@ -90,11 +90,13 @@ class Probe:
     all layers stay until ``step``.
     ``population``: how many examples there are to draw batches from, without replacement; no end
     of them unless given. ``exact_errors``: standard errors take one product more, of ⟨g_s, G⟩,
-    where norms alone make do with ‖g_s‖²; X and Y of all layers stay until ``step``.
+    where norms alone make do with ‖g_s‖², which is too little for α, the signal and
+    feature projections, and for the ratio of layers where a row is an example; for gradients of one
+    backward pass.
     ``weights``: where the loss is a mean over tokens and examples have different numbers of them,
     those numbers, or a function of the model's arguments that gives them, as ``count_labels`` is:
     the minibatch variance by example then takes their form (``noise.by_example``), with one product
-    more, and X and Y of all layers stay until ``step``.
+    more.
     ``metric``: the optimizer, for numbers in the metric of the linear progress of its step, P =
     1/(√v̂ + ε) for Adam: ``metric_variance``, ``metric_minibatch`` and ``metric_ratio``. Or a
     function of a parameter that gives weights in its shape: ``noise.weigh_update(optimizer)`` is

@@ -28,10 +28,6 @@ ADDED = (
     " weight, another use of it) and was accumulated; from the next measured step on the product's"
     " own part is measured"
 )
-UNKNOWN = (
-    "its .grad is not its product's gradient alone, by which weights= go; from the next measured"
-    " step on the product's own part is measured"
-)
 TIED = "other modules share its weight: its own product's part of the gradient is measured"
 
 
@@ -95,9 +91,6 @@ def is_readable(
         if tally.own_sq is None or (tally.several and not tally.kept):
             tally.problem = ADDED
             return False
-        if tally.own is None and tally.uses[0].weights is not None:
-            tally.problem = UNKNOWN
-            return False
         tally.note = OWN
     return True
 
@@ -113,7 +106,6 @@ def layer_of(
         pair = joined([x for x, _ in pairs]), joined([y for _, y in pairs])
     size, C = uses[0].size, told.facts[0]
     known = bool(tally.example_sq)
-    inner = told.inner if len(told.inner) and (tally.own is not None or not tally.mixed) else None
     layer = Layer(
         watch.name,
         Moments(*size, told.x_sq, told.y_sq, C, pair),
@@ -126,7 +118,7 @@ def layer_of(
         len(uses),
         () if tally.several else parts_of(tally, told, pairs, scale),
         told.sums if known else None,
-        inner,
+        told.inner if len(told.inner) else None,
         uses[0].weights,
     )
     return replace(

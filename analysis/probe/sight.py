@@ -9,6 +9,7 @@ from torch.autograd import Variable
 
 from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.step import Own, Step, matrix
+from sketchvar.analysis.probe.sums import inner_products
 from sketchvar.analysis.probe.watch import Use, Watch
 from sketchvar.analysis.probe.weighing import Weighed
 from sketchvar.estimators.layers.forms import Conv2dForm
@@ -59,8 +60,8 @@ class Sight:
     def root(self) -> Tensor | None:
         """√W of the metric for this use, if there is one."""
         with quietly(self.use.x_norm.device.type):
-            weights = self.step.weights_of(self.use) if self.step.open else None
-            return None if weights is None else weights.sqrt()
+            metric = self.step.metric_of(self.use) if self.step.open else None
+            return None if metric is None else metric.root
 
     def arrived(
         self,
@@ -83,10 +84,11 @@ class Sight:
             own.uses.append(use)
             alone = self.step.tally(use.watch).alone and len(own.uses) == 1
             with quietly(y.device.type):
-                weights = self.step.weights_of(use)
-                if weights is not None:
-                    use.weighed = Weighed(weights, self.step.needed, weighed_sq)
-                use.arrive(x, y, example_sq, self.by_example, self.paired, alone)
+                metric = self.step.metric_of(use)
+                if metric is not None:
+                    use.weighed = Weighed(metric, self.step.needed, weighed_sq)
+                paired = self.paired or self.step.exact
+                use.arrive(x, y, example_sq, self.by_example, paired, alone)
         except Exception as error:
             self.step.fail(self.use.watch, error)
 
@@ -102,6 +104,9 @@ class Sight:
                 if self.use.weighed is not None:
                     self.use.weighed.gradient = self.use.form.matrix(gradient).clone()
                 self.use.grad_sq = total_sq(matrix(gradient)) if own.sq is None else own.sq
+                if self.step.exact and self.step.tally(watch).alone and len(own.uses) == 1:
+                    self.use.inner = inner_products([self.use], gradient)
+                    self.use.pair = self.use.pair if self.paired else None
         except Exception as error:
             self.step.fail(watch, error)
 

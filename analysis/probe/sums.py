@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sketchvar.analysis import noise
 from sketchvar.analysis.probe.watch import Use
-from sketchvar.estimators.layers.forms import Conv1DForm
 
 
 def sum_by_example(uses: Sequence[Use], rows: Float[Tensor, "n d"]) -> Float[Tensor, "d S"]:
@@ -22,12 +21,12 @@ def sum_by_example(uses: Sequence[Use], rows: Float[Tensor, "n d"]) -> Float[Ten
 
 
 def inner_products(uses: Sequence[Use], gradient: Tensor) -> Float[Tensor, " S"]:
-    """⟨g_s, G⟩ of each example, G being the ``gradient`` of the weight, as a matrix."""
+    """⟨g_s, G⟩ of each example, from the ``gradient`` of the weight; the uses have their pairs."""
     each = []
     for use in uses:
         assert use.pair is not None
-        g = gradient if isinstance(use.form, Conv1DForm) else gradient.T
-        each.append(noise.inner_products(*use.pair, g.to(use.pair[0].dtype)))
+        g = use.form.matrix(gradient).to(use.pair[0].dtype)
+        each.append(noise.inner_products(*use.pair, g))
     return sum_by_example(uses, joined(each)[:, None])[0]
 
 

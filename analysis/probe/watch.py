@@ -64,6 +64,7 @@ class Use:
     product: Product | None = None  # X and Y themselves, where other uses may share the examples
     pair: tuple[Tensor, Tensor] | None = None
     weights: Tensor | None = None  # of its examples
+    inner: Tensor | None = None  # ⟨g_s, G⟩ of each, where this use makes all of G
     normalized: tuple[Any, float] | None = None  # the node of the output and ε, before a BatchNorm
     weighed: Weighed | None = None  # in another metric
     differentiated: bool = False  # its gradient is in a graph, of which another may be taken

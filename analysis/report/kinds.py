@@ -46,6 +46,7 @@ KINDS = (
     Kind("training runs", "summary.parquet", "sweep.read"),
     Kind("training runs", "sweep.json", "sweep.read"),
     Kind("redrawn minibatches", "truth.parquet", "truth.read"),
+    Kind("intervals", "intervals.parquet", "intervals.read"),
     Kind("forks", "effective.parquet", "cost.read_forks"),
     Kind("costs of noise", "cost.parquet", "cost.read_costs"),
     Kind("predicted scores", "scores.parquet", "scores.read"),

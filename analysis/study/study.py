@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
@@ -91,6 +92,12 @@ class Study:
         """The metric of this optimizer's steps, for a probe."""
         return None if self.metric is None else METRICS[self.metric](optimizer)
 
+    def options_of(
+        self, weights: Tensor | None, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """What a probe is asked for beside X and Y: the errors are exact, as it measures seldom."""
+        return {"weights": weights, "metric": self.weigh(optimizer), "exact_errors": True}
+
     @property
     def name(self) -> str:
         """The run's id: the task and a fingerprint of every field, so that equal studies have equal
@@ -136,7 +143,7 @@ def run(
                 seen = measure_fresh(study, training, step, pairs)
             batch = training.batch(step)
             alone = due and study.batches == 1
-            asked = {"weights": task.weights(batch), "metric": study.weigh(optimizer)}
+            asked = study.options_of(task.weights(batch), optimizer)
             with Probe(model, pairs=pairs, **asked) if alone else nullcontext() as probe:
                 loss = training.gradient(step, batch)
         except FloatingPointError as error:
@@ -197,7 +204,7 @@ def measure_fresh(study: Study, training: Training, step: int, pairs: Sequence[s
             batch = move(task.batch(step, seed), device)
             training.optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(fold(seed, "step", step))
-            asked = {"weights": task.weights(batch), "metric": study.weigh(training.optimizer)}
+            asked = study.options_of(task.weights(batch), training.optimizer)
             with Probe(model, pairs=pairs, **asked) as probe:
                 backward(forward(task, model, batch, device), f"step {step}, on a fresh batch")
             seen = see(probe, study, task.dtype)

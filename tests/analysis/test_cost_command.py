@@ -10,6 +10,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.cost.effective import judge
 from sketchvar.analysis.report import cost as report
+from sketchvar.analysis.report.cost_across import say_change
 from sketchvar.analysis.report.kinds import find_kind
 
 TASK = ["--task", "digits-mlp", "--set", "width=8", "--batch-size", "16", "--steps", "12"]
@@ -149,3 +150,28 @@ def test_the_verdict_is_on_the_nearest_that_holds():
     assert "the cost over the forks' horizon: 10 of 10" in said and "do not contradict" in said
     assert "nothing can be judged" in report.say_verdict(judge(rows.assign(inside=False)))
     assert math.isnan(judge(rows.assign(inside=False))["p"].iloc[0])
+
+
+def test_several_runs_beside_each_other(costs, forks, tmp_path, capsys):
+    wider = [word.replace("width=8", "width=12") for word in TASK]
+    words = ["--nodes", "3", "--measure-at", "4", "--out", str(tmp_path), "--agree", "kicks"]
+    assert main(["cost", *wider, *FEW, *words, "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["figures", str(costs), str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "From width 8 to width 12 the minibatch's coherence" in printed
+    assert "One-step cost by several curvatures" in printed
+    assert {"coherence_across.png", "cost_across.png"} < {file.name for file in costs.iterdir()}
+    assert main(["figures", str(costs), str(forks)]) == 2
+    assert "holds forks: only costs of noise" in capsys.readouterr().err
+
+
+def test_a_change_of_coherence_is_said_with_its_sureness():
+    rows = pd.DataFrame(
+        [("minibatch", "own", 0.5, 0.03, "2"), ("minibatch", "own", 0.7, 0.04, "8")],
+        columns=["noise", "seeds", "coherence", "coherence_stderr", "of"],
+    )
+    assert "grows: 0.50 ± 0.03 and 0.70 ± 0.04, +4.0" in say_change(rows, ["2", "8"])[0]
+    same = rows.assign(coherence=0.5)
+    assert "is not seen to change" in say_change(same, ["2", "8"])[0]
+    assert say_change(rows.assign(coherence_stderr=math.nan), ["2", "8"]) == []

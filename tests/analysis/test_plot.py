@@ -69,6 +69,8 @@ PICTURES = {
     "alpha_through_training": lambda: (few("stdlib-lm/rows.parquet"),),
     "closed_form_and_draws": lambda: (few("stdlib-lm/draws.parquet"),),
     "closed_forms_and_truth": lambda: (few("truth/stdlib-lm/truth.parquet"),),
+    "coherence_across": lambda: (pd.concat([coherent().assign(of=n) for n in ("2", "4")]),),
+    "cost_across": lambda: (pd.concat([costs((20,)).assign(of=n) for n in ("2", "4")]),),
     "coherence_of_noise": lambda: (coherent(),),
     "cost_and_bytes": lambda: (costs(),),
     "cost_and_variance": lambda: (costs(),),

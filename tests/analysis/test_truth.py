@@ -16,6 +16,7 @@ from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.loop import start
 from sketchvar.analysis.study.study import Study, run
 from sketchvar.analysis.tasks import TASKS
+from sketchvar.analysis.truth import intervals
 from sketchvar.analysis.truth.redraws import train
 from sketchvar.analysis.truth.rows import COLUMNS, bound, estimator_truth, truth
 from sketchvar.estimators import CountSketch, TopRows, UniformRows
@@ -289,3 +290,39 @@ def test_a_mean_over_tokens_of_examples_of_different_lengths(tmp_path):
     assert (rows["example_z"].abs() < limit).all()
     assert rows.loc["head", "unweighted_z"] > limit
     assert rows.loc["head", "unweighted"] > 1.3 * rows.loc["head", "redrawn"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1.96, 1.96 / 3])
+def test_intervals_hold_the_truth_and_a_third_of_them_does_not(tmp_path, monkeypatch, width):
+    """A third of the width holds half of a normal distribution. Over 48 batches, errors that are
+    known over batches alone are not asked for.
+    """
+    monkeypatch.setattr(intervals, "WIDTH", width)
+    out = intervals.run(intervals.Intervals("digits-mlp", 20, 48), tmp_path / "a")
+    rows = records.read_rows(out / "intervals.parquet")
+    rows = rows[(rows["estimator"] != "norm-rows") & (rows["estimator"] != "uniform-rows")]
+    covered = rows[rows["batches"] == 1].groupby("quantity")["covered"].mean()
+    assert set(covered.index) == set(intervals.QUANTITIES)
+    assert (covered > 0.85).all() if width == 1.96 else (covered < 0.75).all()
+
+
+def test_command_of_intervals(tmp_path, capsys):
+    out = tmp_path / "intervals"
+    words = [*DIGITS, "--intervals", "--out", str(out)]
+    words[words.index("--draws") + 1] = "32"
+    assert main(words) == 0
+    rows = records.read_rows(out / "intervals.parquet")
+    assert set(rows["batches"]) == {1, 2, 4, 8} and set(rows["layer"]) == {"0", "2", "4"}
+    assert rows.loc[rows["quantity"] == "ratio", "estimator"].nunique() == 3
+    one = rows[rows["batches"] == 1].set_index(["quantity", "estimator"])
+    assert (one.loc[[("variance", "norm-rows")], "known"] == 0).all()
+    assert one.loc[("ratio", "gaussian"), "covered"].mean() > 0.8
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "How many intervals hold the truth" in printed
+    assert "of 32 / 16 / 8 / 4 measurements of 1 / 2 / 4 / 8 batches" in printed
+    assert main(["report", str(out)]) == 0
+    assert main([*words, "--estimator", "countsketch:0.1"]) == 2
+    words[words.index("--draws") + 1] = "31"
+    assert main(words) == 2
+    assert "--draws must be 32 or more" in capsys.readouterr().err
