@@ -29,7 +29,9 @@ class Dense(RowSketch[RandomMatrix]):
         return s.T @ x
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        return (m.Q + m.C + (self.kurtosis - 3) * m.D).clamp(min=0) / max(self.k(m.n), 1)
+        excess = self.kurtosis - 3
+        square = m.Q + m.C + (excess * m.D if excess else 0)  # D costs a product in a metric
+        return square.clamp(min=0) / max(self.k(m.n), 1)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Diagonal(Metric):
         return self.weights.sqrt()
 
     def norm_sq(self, e: Float[Tensor, "p q"]) -> Float[Tensor, ""]:
-        return total_sq(e * self.root)
+        return (e * self.root).square_().sum().double()
 
     def x_side(self, a: Float[Tensor, "n p"], b: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
         return a * b

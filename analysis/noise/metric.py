@@ -108,11 +108,13 @@ def weigh_progress(optimizer: torch.optim.Optimizer) -> Callable[[nn.Parameter],
             raise ValueError(f"{type(optimizer).__name__} does not train it, so it has no metric")
         if ("betas" in group or "beta2_decay" in group) and not optimizer.state.get(p):
             raise ValueError(NO_STATE.format(type(optimizer).__name__))
-        rate, second, kind = step_of(optimizer, p, {**group, "lr": 1.0})
-        if second is None:
-            return rate.detach()
-        root = second.detach().sqrt()
-        return torch.where(root == 0, 0.0, rate / (root + kind.epsilon))
+        if "exp_avg_sq" not in (state := optimizer.state.get(p, {})):
+            return step_of(optimizer, p, {**group, "lr": 1.0})[0].detach()
+        second, corrected = second_of(state, group)
+        root = second.sqrt()
+        never = root == 0
+        root.mul_(corrected**-0.5).add_(group["eps"])
+        return root.reciprocal_().masked_fill_(never, 0.0)
 
     return weigh
 
@@ -163,8 +165,14 @@ def step_of(
         raise TypeError(
             f"{type(optimizer).__name__} keeps no exp_avg_sq; known are {KNOWN}; give Steps(rate)"
         )
+    second, corrected = second_of(state, group)
+    return torch.full_like(p, rate), second / corrected, kind
+
+
+def second_of(state: dict[str, Any], group: dict[str, Any]) -> tuple[Tensor, float]:
+    """Adam's v, and what v̂ divides it by."""
     second = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
-    return torch.full_like(p, rate), second / (1 - kind.decay ** float(state["step"])), kind
+    return second.detach(), 1 - group["betas"][1] ** float(state["step"])
 
 
 def adafactor(state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> Tensor:

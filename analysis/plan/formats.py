@@ -8,6 +8,7 @@ import pandas as pd
 # X and Y rounded, as the weight gradient of training in a format has them; or X alone
 FORMATS = (("nvfp4-both", "mxfp4-both", "fp8-both"), ("nvfp4", "mxfp4", "fp8"))
 SHARE = 0.15
+EXCEPTIONS = "NVFP4 with other exceptions in BF16"
 RECIPE = "the last 15 % of blocks, and what is in none, in BF16; NVFP4 else"
 
 
@@ -42,10 +43,15 @@ def follow_recipe(table: pd.DataFrame) -> pd.DataFrame:
             " --memory"
         )
     last = set(numbers[-math.ceil(SHARE * len(numbers)) :]) | {None}
-    name = next(names[0] for names in FORMATS if names[0] in set(table["estimator"]))
+    name = find_fp4(table)
     stays = table["layer"].map(lambda layer: blocks[layer] in last)
     exact = table["estimator"] == "exact"
     return table[exact & stays | (table["estimator"] == name) & ~stays]
+
+
+def find_fp4(table: pd.DataFrame) -> str:
+    """What NVFP4 is called in a table that has it."""
+    return next(names[0] for names in FORMATS if names[0] in set(table["estimator"]))
 
 
 def find_block(layer: str) -> int | None:

@@ -16,7 +16,13 @@ from sketchvar.analysis.plan.baselines import find_best_single, list_singles
 from sketchvar.analysis.plan.costs import read_costs
 from sketchvar.analysis.plan.curves import trace_curves
 from sketchvar.analysis.plan.evidence import Evidence
-from sketchvar.analysis.plan.formats import RECIPE, follow_recipe, keep_formats
+from sketchvar.analysis.plan.formats import (
+    EXCEPTIONS,
+    RECIPE,
+    find_fp4,
+    follow_recipe,
+    keep_formats,
+)
 from sketchvar.analysis.plan.measured import list_single_rows, measure_layers
 from sketchvar.analysis.plan.objective import find_objective
 from sketchvar.analysis.plan.plan import save_plan
@@ -112,6 +118,9 @@ def make_plan(
         lines.append({"choice": name, **evidence.total(best.chosen)})
     if recipe is not None:
         lines.append({"choice": RECIPE, **evidence.total(recipe)})
+    others = choose_exceptions(table, budget, aim.largest) if formats else None
+    if others is not None:
+        lines.append({"choice": EXCEPTIONS, **evidence.total(others)})
     if baseline:
         name = f"uniform rows, rate {baseline.rate:g}"
         lines.append({"choice": name, **evidence.total_uniform(baseline)})
@@ -123,6 +132,9 @@ def make_plan(
         "horizon": float(rows["horizon"].iloc[0]) if "horizon" in rows else None,
         "budget": {"memory": budget.memory, "noise": budget.noise},
         "formats": formats,
+        "exceptions": list(others["layer"][others["estimator"] == "exact"])
+        if others is not None
+        else [],
         "shares_inputs": "input_of" in rows and bool(rows["input_of"].notna().all()),
         "left_out": list_single_rows(rows) if layers is None else [],
         "totals": total,
@@ -135,6 +147,15 @@ def make_plan(
     }
     save_plan(out, chosen, about)
     return records.read_json(out)
+
+
+def choose_exceptions(table: pd.DataFrame, budget: Budget, largest: bool) -> pd.DataFrame | None:
+    """The best plan of NVFP4 and BF16 alone within the budget; None where none fits."""
+    two = table[table["estimator"].isin({"exact", find_fp4(table)})]
+    try:
+        return budget.choose(two, largest)
+    except ValueError:
+        return None
 
 
 def list_choices(chosen: pd.DataFrame, evidence: Evidence) -> list[dict[str, Any]]:

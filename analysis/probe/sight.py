@@ -60,8 +60,8 @@ class Sight:
     def root(self) -> Tensor | None:
         """√W of the metric for this use, if there is one."""
         with quietly(self.use.x_norm.device.type):
-            weights = self.step.weights_of(self.use) if self.step.open else None
-            return None if weights is None else weights.sqrt()
+            metric = self.step.metric_of(self.use) if self.step.open else None
+            return None if metric is None else metric.root
 
     def arrived(
         self,
@@ -84,9 +84,9 @@ class Sight:
             own.uses.append(use)
             alone = self.step.tally(use.watch).alone and len(own.uses) == 1
             with quietly(y.device.type):
-                weights = self.step.weights_of(use)
-                if weights is not None:
-                    use.weighed = Weighed(weights, self.step.needed, weighed_sq)
+                metric = self.step.metric_of(use)
+                if metric is not None:
+                    use.weighed = Weighed(metric, self.step.needed, weighed_sq)
                 paired = self.paired or self.step.exact
                 use.arrive(x, y, example_sq, self.by_example, paired, alone)
         except Exception as error:

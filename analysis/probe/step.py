@@ -12,7 +12,8 @@ from sketchvar.analysis.noise.closed import total_sq
 from sketchvar.analysis.probe.product import example_sq as squares
 from sketchvar.analysis.probe.sums import inner_products
 from sketchvar.analysis.probe.watch import Use, Watch
-from sketchvar.analysis.probe.weighing import Weigh, read_weights
+from sketchvar.analysis.probe.weighing import Weigh, read_metric
+from sketchvar.estimators.metric import Diagonal
 
 UNFORMED = "its weight gradient was not in .grad at the end of the backward pass"
 BROKEN = "an error ended its backward pass before the end"
@@ -213,7 +214,7 @@ class Step:
     stamps: dict[Watch, tuple[int, int] | None]  # of .grad when the step began
     weigh: Weigh | None = None  # the metric, beside the Euclidean one
     needed: frozenset[str] = frozenset()  # of the closed forms in it
-    weights: dict[Watch, Tensor | None] = field(default_factory=dict)  # of the metric
+    metrics: dict[Watch, Diagonal | None] = field(default_factory=dict)
     unweighed: dict[Watch, str] = field(default_factory=dict)  # why a watch has none
     tallies: dict[Watch, Tally] = field(default_factory=dict)
     passes: dict[int, dict[Watch, Own]] = field(default_factory=dict)  # by autograd's number
@@ -239,19 +240,19 @@ class Step:
             self.tallies[watch] = found
         return found
 
-    def weights_of(self, use: Use) -> Tensor | None:
-        """The weights of the metric for the gradient of a use (p × q), as they are when the first
-        pass reaches it: before the optimizer's step.
+    def metric_of(self, use: Use) -> Diagonal | None:
+        """The metric of the gradient of a use, as it is when the first pass reaches it: before the
+        optimizer's step.
         """
         watch = use.watch
-        if self.weigh is not None and watch not in self.weights:
-            self.weights[watch] = None
+        if self.weigh is not None and watch not in self.metrics:
+            self.metrics[watch] = None
             try:
-                found = read_weights(self.weigh, watch.weight, watch.part, use.form)
-                self.weights[watch] = found
+                found = read_metric(self.weigh, watch.weight, watch.part, use.form)
+                self.metrics[watch] = found
             except Exception as error:
                 self.unweighed[watch] = "no metric: " + " ".join(str(error).split())
-        return self.weights.get(watch)
+        return self.metrics.get(watch)
 
     def finish(self, task: int, watches: Iterable[Watch]) -> None:
         """A backward pass has ended: the weight gradients are formed."""

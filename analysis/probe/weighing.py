@@ -13,8 +13,9 @@ from sketchvar.analysis.noise.layer import Layer
 from sketchvar.estimators import Choice, Moments
 from sketchvar.estimators.layers.forms import Form
 from sketchvar.estimators.metric import Diagonal
-from sketchvar.estimators.norms import row_sq, wide
+from sketchvar.estimators.norms import wide
 
+BLOCK = 256  # rows at a time: what is made of them stays in the cache
 Weigh = Callable[[nn.Parameter], Tensor]  # parameter -> weights of its gradient, in its shape
 
 
@@ -58,8 +59,8 @@ def needed_statistics(choices: Sequence[Choice]) -> frozenset[str]:
     return frozenset(found)
 
 
-def read_weights(weigh: Weigh, parameter: Any, part: slice | None, form: Form) -> Tensor:
-    """The weights W of a layer's metric, p × q. Raises ValueError unless they have the shape of the
+def read_metric(weigh: Weigh, parameter: Any, part: slice | None, form: Form) -> Diagonal:
+    """The metric of a layer, of weights p × q. Raises ValueError unless they have the shape of the
     parameter, and what ``weigh`` raises.
     """
     found = weigh(parameter).detach()
@@ -68,33 +69,48 @@ def read_weights(weigh: Weigh, parameter: Any, part: slice | None, form: Form) -
             f"metric= gave weights of shape {tuple(found.shape)} for a parameter of shape"
             f" {tuple(parameter.shape)}"
         )
-    return form.matrix(found if part is None else found[part])
+    return Diagonal(form.matrix(found if part is None else found[part]))
 
 
 class Weighed:
-    """What one use of a weight tells in the metric of ``weights`` W (p × q), as far as it is
-    ``needed``.
-    """
+    """What one use of a weight tells in a ``metric``, as far as it is ``needed``."""
 
     def __init__(
         self,
-        weights: Float[Tensor, "p q"],
+        metric: Diagonal,
         needed: frozenset[str],
         example_sq: Float[Tensor, " S"] | None,
     ) -> None:
-        self.metric, self.needed, self.example_sq = Diagonal(weights), needed, example_sq
+        self.metric, self.needed, self.example_sq = metric, needed, example_sq
         self.gradient: Float[Tensor, "p q"] | None = None
         self.rows_sq: Float[Tensor, " n"] | None = None
         self.sides: tuple[Tensor, Tensor] | None = None  # squared norms of columns of X and Y
 
     def take(self, x: Float[Tensor, "n p"], y: Float[Tensor, "n q"], by_row: bool) -> None:
         """Take what closed forms need of X and Y; ``by_row`` where each row is an example."""
-        x, y = wide(x), wide(y)
-        if "Q" in self.needed:
-            self.sides = row_sq(x.T), row_sq(y.T)
-        if "rows_sq" in self.needed or by_row:
-            self.rows_sq = (self.metric.x_side(x, x) * self.metric.y_side(y, y)).sum(1)
-            self.example_sq = self.rows_sq.double() if by_row else self.example_sq
+        rows = by_row or "rows_sq" in self.needed
+        if not rows and "Q" not in self.needed:
+            return
+        like, sizes = wide(y[:0]), (x.shape[1], y.shape[1])
+        weights = self.metric.weights.T.to(like.dtype)
+        room = [like.new_empty(min(BLOCK, len(x)), size) for size in (*sizes, sizes[0])]
+        sums = [like.new_zeros(size, dtype=torch.float64) for size in sizes]
+        found = like.new_empty(len(x))
+        for start in range(0, len(x), BLOCK):
+            a, b = (wide(t[start : start + BLOCK]) for t in (x, y))
+            a_sq, b_sq, weighed = (t[: len(a)] for t in room)
+            torch.mul(a, a, out=a_sq)
+            torch.mul(b, b, out=b_sq)
+            if "Q" in self.needed:
+                sums[0] += a_sq.sum(0)
+                sums[1] += b_sq.sum(0)
+            if rows:
+                torch.mm(b_sq, weights, out=weighed)
+                torch.sum(weighed.mul_(a_sq), 1, out=found[start : start + len(a)])
+        self.sides = (sums[0], sums[1]) if "Q" in self.needed else None
+        self.rows_sq = found if rows else None
+        if by_row:
+            self.example_sq = found.double()
 
     def moments(self, plain: Moments, scale: Tensor | float) -> Moments | None:
         """Those of this use in its metric, of which ``plain`` are the Euclidean ones."""
@@ -114,7 +130,8 @@ def merge(uses: Sequence[Weighed], plain: Moments, scale: Tensor | float) -> Mom
     Q = None
     if len(sides) == len(uses):
         a, b = (sum(each[1:], each[0]) for each in zip(*sides, strict=True))
-        Q = a @ metric.weights.double() @ b / whole
+        weights = metric.weights
+        Q = (a.to(weights.dtype) @ weights @ b.to(weights.dtype)).double() / whole
     return Moments(
         plain.p,
         plain.q,

@@ -78,15 +78,19 @@ def list_sentences(plan: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def list_exceptions(plan: Mapping[str, Any]) -> list[str]:
-    """Which layers may be FP4, and what that rests on."""
-    layers: Mapping[str, str] = plan["layers"]
-    away = [name for name, spelling in layers.items() if "fp4" not in spelling]
-    which = f"; not: {', '.join(away)}" if away else ""
-    return [
-        f"{len(layers) - len(away)} of {len(layers)} layers may be FP4{which}.",
+    """Which layers are in which format, and what that rests on."""
+    groups: dict[str, list[str]] = {}
+    for layer, spelling in plan["layers"].items():
+        groups.setdefault("BF16" if spelling == "exact" else spelling, []).append(layer)
+    counts = ", ".join(f"{len(names)} in {name}" for name, names in sorted(groups.items()))
+    said = [f"Of {len(plan['layers'])} layers {counts}."]
+    if away := plan.get("exceptions"):
+        said.append(f"Of NVFP4 and BF16 alone, BF16 pays most in {', '.join(away)}.")
+    said.append(
         "The formats are emulated: their values in the arithmetic of the run, bytes as packed; only"
-        " the noise of the weight gradient counts.",
-    ]
+        " the noise of the weight gradient counts."
+    )
+    return said
 
 
 def compare_parts(plan: Mapping[str, Any]) -> str:
