@@ -107,6 +107,7 @@ def cost(
     scaler: Any = None,
     curved: int = 1,
     nodes: int | None = None,
+    spectra: int | None = None,
     seed: int = 0,
     include: Patterns = None,
     exclude: Patterns = None,
@@ -139,7 +140,8 @@ def cost(
     It is that of ``curved`` batches, others than those of the noise: one is right for one step; few
     examples have steeper directions than many, and put more of the noise in flat ones, so try 4 for
     long horizons. ``nodes`` is the number of those products: what the longest horizon needs
-    (``nodes_for``), unless given; spectra are of a quarter of the draws, 4 at least.
+    (``nodes_for``), unless given; ``spectra`` that of the draws whose spectra are taken: a half of
+    them, unless given.
     ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
     ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
     ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
@@ -188,7 +190,8 @@ def cost(
             steps,
             nodes or nodes_for(max((each for each in far if math.isfinite(each)), default=1)),
         )
-        spectra = max(min(ENOUGH, draws), draws // 4) if far else 0
+        half = max(min(ENOUGH, draws), draws // 2)
+        spectra = min(draws, spectra or half) if far else 0
         found = draw_noise(
             ruler, source, asked, draws, seed, spectra, layers, curved, include, exclude, progress,
             signal, coherence, {name: CURVATURES[name](objective) for name in agree}, jobs,

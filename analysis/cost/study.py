@@ -20,6 +20,7 @@ from sketchvar.analysis.cost.points import (
     stops,
     write_costs,
 )
+from sketchvar.analysis.cost.table import ENOUGH
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training
 from sketchvar.analysis.noise.horizon import check_horizon
@@ -131,6 +132,7 @@ def measure_at(
         one_seed=choices(study.coherent, study.rates),
         schedule=study.schedule(step),
         nodes=study.nodes,
+        spectra=max(ENOUGH, study.draws // 4),  # most of the time; one step needs more draws
         seed=fold(study.seed, "cost", step),
         progress=progress,
         signal=False,
