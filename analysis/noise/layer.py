@@ -112,4 +112,6 @@ def pair_layer(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Layer:
 
 def inner_products(x: Tensor, y: Tensor, g: Tensor) -> Float[Tensor, " n"]:
     """⟨xᵢyᵢᵀ, G⟩ = ⟨xᵢG, yᵢ⟩ of each row, in float64."""
+    if g.shape[0] < g.shape[1]:  # the smaller product is read again
+        return torch.linalg.vecdot(y @ g.T, x).double()
     return torch.linalg.vecdot(x @ g, y).double()
