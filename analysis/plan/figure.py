@@ -45,7 +45,7 @@ def ratio_by_memory(
         xscale="log", yscale="log", xlabel="bytes kept, of those that exact training keeps of X"
     )
     words = label + (", on steps that no plan was chosen on" if held_out else "")
-    axes.set_ylabel(fill(words, 48))
+    axes.set_ylabel(fill(words, 40))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -88,8 +88,8 @@ def rate_layers(rows: pd.DataFrame, objective: Objective) -> pd.DataFrame:
         value = rows["variance"] / rows["minibatch_example"]
     elif column not in rows or not np.isfinite(rows[column]).any():
         raise ValueError(
-            f"these rows have no {column}; measure it: run --metric ... for --objective metric,"
-            " cost --by-layer for --objective cost"
+            f"these rows have no {column}; measure it: run --metric progress for --objective"
+            " metric, cost --by-layer for --objective cost"
         )
     else:
         rows = rows[np.isfinite(rows[column])]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from sketchvar.analysis.noise.layer import Layer
+from sketchvar.analysis.probe.in_metric import layer_in_metric
 from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.step import Step, Tally
 from sketchvar.analysis.probe.sums import joined
 from sketchvar.analysis.probe.told import SIZE, Told, statistics
 from sketchvar.analysis.probe.watch import Watch
-from sketchvar.analysis.probe.weighing import layer_in_metric
 from sketchvar.estimators import Moments
 from sketchvar.estimators.norms import wide
 
@@ -125,7 +125,7 @@ def layer_of(
     )
     return replace(
         layer,
-        metric=layer_in_metric(layer, [use.weighed for use in uses], tally.weighed_sq, scale),
+        metric=layer_in_metric(layer, uses, tally.weighed_sq, scale),
     )
 
 

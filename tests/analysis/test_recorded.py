@@ -8,6 +8,9 @@ from support.claims import NUMBERS, memory, noise, paper, training
 from support.recorded import DATA
 
 from sketchvar.analysis.__main__ import parser
+from sketchvar.analysis.records import read_json
+from sketchvar.analysis.report.plan import write_total
+from sketchvar.analysis.report.table import write_digits
 
 assert noise and training and memory and paper  # they fill NUMBERS
 TEXT = (DATA / "README.md").read_text()
@@ -43,6 +46,21 @@ def test_the_conclusion_has_no_number_that_no_claim_has():
     half_a_page = CONCLUSION.partition("## Conclusion")[2]
     known = set(re.findall(NUMBER, TABLES))
     assert half_a_page and set(re.findall(NUMBER, half_a_page)) <= known
+
+
+def test_the_tables_of_the_plan_are_those_of_its_file():
+    text = (DATA / "plan" / "README.md").read_text()
+    plan = read_json(DATA / "plan" / "plan.json")
+    table = [" | ".join(line.strip("| ").split(" | ")[1:]) for line in text.splitlines()]
+    for row in plan["beside"]:
+        size = f"{row['kept_bytes'] / 1e6:.3g} MB | {100 * row['fraction']:.1f} %"
+        assert f"{size} | {write_total(row, 'ratio')} | {write_total(row, 'held_out')}" in table
+    for row in plan["by_step"]:
+        numbers = (write_digits(row[name]) for name in ("ratio", "median", "largest"))
+        part = "held out" if row["held_out"] else "chosen on"
+        assert f"| {row['step']} | {part} | {' | '.join(numbers)} | {row['layer']} |" in text
+    total = plan["totals"]
+    assert f"it is more by {total['more']:.2f} ± {total['more_half']:.2f} (95 %, Welch)" in text
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
