@@ -77,7 +77,9 @@ class Batch(NamedTuple):
     sums: Sums
     variance: Float[Tensor, "K L 1+S"]
     exact: bool  # whether inner products are known
-    in_metric: tuple[Float[Tensor, "K L 1"], Float[Tensor, "1 L 1"]]  # variance, minibatch variance
+    in_metric: tuple[
+        Float[Tensor, "K L 1+S"], Float[Tensor, "1 L 1+S"]
+    ]  # variance, minibatch variance
 
 
 def read_batch(
@@ -134,8 +136,9 @@ def tabulate(
     of ``alpha`` and of feature projections, take several batches or exact inner products.
     ``metric_variance``, ``metric_minibatch`` and ``metric_ratio`` are what ``variance``,
     ``minibatch_example`` and ``ratio`` are, in the metric of layers that have one; the error of the
-    last is known from several batches. ``input_of`` is the first layer that read the same X, the
-    layer itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
+    last is known from several batches, and from one where the closed form asks for neither Q nor
+    the pair. ``input_of`` is the first layer that read the same X, the layer itself where no other
+    did; ``sketchable`` whether ``sketch_linears`` can convert it.
     """
     read = [batch for batch in batches if batch is not None]
     if len(read) < len(batches) or not read:
