@@ -72,7 +72,13 @@ class Euclidean(Metric):
     ) -> Float[Tensor, "n 1"]:
         return e.sum(1, keepdim=True, dtype=torch.float64)
 
-    y_side, y_errors = x_side, x_errors
+    def y_side(self, u: Float[Tensor, "n d"], v: Float[Tensor, "n d"]) -> Float[Tensor, "n 1"]:
+        return self.x_side(u, v)
+
+    def y_errors(
+        self, d: Float[Tensor, "n d"], basis: Float[Tensor, "d d"] | None = None
+    ) -> Float[Tensor, "n 1"]:
+        return self.x_errors(d, basis)
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,7 +147,7 @@ class Moments:
 
     def knows(self, name: str) -> bool:
         """Whether a statistic is known, or can be computed."""
-        return self.has_pair or name in vars(self)
+        return self.plain or self.has_pair or name in vars(self)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make()`` gives, made when it is first asked for under ``key`` and kept since."""

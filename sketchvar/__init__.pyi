@@ -3,7 +3,7 @@ from .analysis.audit import audit
 from .analysis.cost import cost, forks
 from .analysis.noise import noise_scale
 from .analysis.plan import load_plan
-from .analysis.probe import Probe, not_padding
+from .analysis.probe import Probe, count_labels, not_padding
 from .estimators.both import BothRounded
 from .estimators.catalog import CATALOG, build
 from .estimators.certain import BernoulliRows, TopRows, WinnerTakeAllRows
@@ -101,6 +101,7 @@ __all__ = [
     "build",
     "choices",
     "cost",
+    "count_labels",
     "counting",
     "empirical",
     "estimate",

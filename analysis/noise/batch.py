@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.analysis.noise.closed import by_example, over_draws, weighted_parts
+from sketchvar.analysis.noise.closed import over_draws, weighted_parts
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.estimators import Choice, Moments
 from sketchvar.estimators.metric import EUCLIDEAN, Metric
@@ -43,7 +43,10 @@ class Sums(NamedTuple):
             return torch.stack([t.to(device) for t in numbers])[:, None]
 
         X, Y = column([one.x_sq.sum() for one in m]), column([one.y_sq.sum() for one in m])
-        D, C = column([one.D for one in m]), column([one.C for one in m])
+        D, C = (
+            column([one.D if one.knows("rows_sq") else none for one in m]),
+            column([one.C for one in m]),
+        )
         E = column([none if each is None else each.sum() for each in squares])
         sizes = [
             (a.rows, 0 if e is None else len(e), a.resolution)
@@ -52,7 +55,7 @@ class Sums(NamedTuple):
         n, count, least = torch.tensor(sizes, dtype=torch.float64, device=device).T[..., None]
         example, size = over_draws(E, C, count, least), count_examples(layers)
         if not size:
-            return cls(X * Y, C, D, over_draws(D, C, n, least), example)
+            return cls(Q_of(m, X * Y), C, D, over_draws(D, C, n, least), example)
         parts = torch.stack([parts_of(layer, size).to(device) for layer in layers])
         x, y, d, e, inner, w = parts.unbind(1)
         left = 1 / (1 - w)
@@ -69,50 +72,38 @@ class Sums(NamedTuple):
             without = torch.where(at, (example - of) * left, without)
         C = torch.cat([C, rest * left.square()], 1)
         row = over_draws(D, C, n, least)
-        return cls(X * Y, C, D, row, torch.cat([example, without], 1))
+        return cls(Q_of(m, X * Y), C, D, row, torch.cat([example, without], 1))
 
 
-def sums_in_metric(layers: Sequence[Layer]) -> Sums:
-    """The same of layers in another metric, but for the rows' variance and for what they say
-    without an example; NaN for what is not known.
+def Q_of(m: Sequence[Moments], products: Float[Tensor, "L some"]) -> Float[Tensor, "L some"]:
+    """Q of each layer: the ``products`` ‖X‖²‖Y‖², but in another metric, where Q is none, what is
+    known of all examples, and NaN without one.
     """
-    m, device = [layer.moments for layer in layers], layers[0].moments.C.device
-    none = torch.full((), torch.nan, dtype=torch.float64, device=device)
-    example = [none if layer.example_sq is None else example_variance(layer) for layer in layers]
-    columns = [
-        [one.Q if one.knows("Q") else none for one in m],
-        [one.C for one in m],
-        [one.D if one.knows("rows_sq") else none for one in m],
-        [none for _ in m],
-        example,
-    ]
-    return Sums(*(torch.stack([t.to(device) for t in each])[:, None] for each in columns))
-
-
-def example_variance(layer: Layer) -> Float[Tensor, ""]:
-    """The minibatch variance of one layer by itself; ⟨g_s, G⟩ is taken to be ‖g_s‖² in a mean over
-    tokens, as in ``Sums``.
-    """
-    squares, C = layer.example_sq, layer.moments.C
-    assert squares is not None
-    return by_example(squares, C, layer.resolution, layer.weights, squares)
+    if all(one.plain for one in m):
+        return products
+    known = [one.Q if one.knows("Q") else torch.full_like(one.C, torch.nan) for one in m]
+    found = torch.full_like(products, torch.nan)
+    found[:, 0] = torch.stack([t.to(found.device) for t in known])
+    return found
 
 
 def variances_in_metric(
     layers: Sequence[Layer], chosen: Sequence[Choice]
-) -> tuple[Float[Tensor, "K L 1"], Float[Tensor, "1 L 1"]]:
+) -> tuple[Float[Tensor, "K L 1+S"], Float[Tensor, "1 L 1+S"]]:
     """The variance of each choice, and of the minibatch, in the metric of each layer; NaN where it
-    has none.
+    has none, and without an example where the closed form asks for Q.
     """
     C = layers[0].moments.C
-    variance = C.new_full((len(chosen), len(layers), 1), torch.nan)
-    example = C.new_full((1, len(layers), 1), torch.nan)
     at = [i for i, layer in enumerate(layers) if layer.metric is not None]
-    if at and chosen:
-        of = [layer.metric for layer in layers if layer.metric is not None]
-        sums = sums_in_metric(of)
-        variance[:, at] = variances(of, chosen, sums).to(C.device)
-        example[0, at] = sums.example.to(C.device)
+    if not at or not chosen:
+        none = C.new_full((max(len(chosen), 1), len(layers), 1), torch.nan)
+        return none[: len(chosen)], none[:1]
+    of = [layer.metric for layer in layers if layer.metric is not None]
+    sums = Sums.of(of)
+    variance = C.new_full((len(chosen), len(layers), sums.C.shape[1]), torch.nan)
+    example = torch.full_like(variance[:1], torch.nan)
+    variance[:, at] = variances(of, chosen, sums).to(C.device)
+    example[0, at] = sums.example.to(C.device)
     return variance, example
 
 
@@ -153,16 +144,18 @@ def variances(
         else:
             alone.setdefault((m.n, m.p, m.q), []).append(i)
     for size, places in alone.items():
-        at = sums.Q[places], sums.C[places], sums.D[places]
-        metric = layers[places[0]].moments.metric
-        Q, C, D = (t.flatten() for t in at)
+        at = torch.tensor(places, device=found.device)
+        shape, metric = (len(places), found.shape[-1]), layers[places[0]].moments.metric
+        Q, C, D = (t[at].flatten() for t in (sums.Q, sums.C, sums.D))
         of_all = variances_of_sums(chosen, size, Q, C, D, metric)
+        block = found.new_full((len(chosen), *shape), torch.nan)
         for k, choice in enumerate(chosen):
             if (each := of_all.get(choice)) is not None:
-                found[k, places] = each.view(at[0].shape)
+                block[k] = each.view(shape)
             else:
                 one = [variance_of(choice, layers[i].moments) for i in places]
-                found[k, places, 0] = torch.stack([t.to(found.device) for t in one])
+                block[k, :, 0] = torch.stack([t.to(found.device) for t in one])
+        found[:, at] = block
     return found
 
 

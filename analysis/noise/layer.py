@@ -49,11 +49,22 @@ class Layer:
     metric: "Layer | None" = None
 
     def measured_in(
-        self, moments: Moments, example_sq: Tensor | None, parts: tuple[Moments, ...] = ()
+        self,
+        moments: Moments,
+        example_sq: Tensor | None,
+        rows: Float[Tensor, " S"] | None,
+        parts: tuple[Moments, ...] = (),
+        inner: Float[Tensor, " S"] | None = None,
     ) -> "Layer":
-        """The same layer in another metric, where nothing more is known of its examples."""
+        """The same layer in another metric; of each example ``rows`` is Σ ‖xᵢyᵢᵀ‖², and ‖X_s‖²
+        and ‖Y_s‖² are nothing that Q could be made of.
+        """
+        sums = None
+        if example_sq is not None:
+            none = torch.full_like(example_sq, torch.nan)
+            sums = torch.stack([none, none, none if rows is None else rows])
         return replace(
-            self, moments=moments, example_sq=example_sq, parts=parts, sums=None, inner=None
+            self, moments=moments, example_sq=example_sq, parts=parts, sums=sums, inner=inner
         )
 
     @property
@@ -96,9 +107,11 @@ def pair_layer(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Layer:
         return layer
     m = Moments.of(*rows, weights)
     squares = m.rows_sq if x.ndim == 2 else example_sq(x, y, weights=weights)
-    return replace(layer, metric=layer.measured_in(m, squares))
+    return replace(layer, metric=layer.measured_in(m, squares, m.rows_sq.view(len(x), -1).sum(1)))
 
 
 def inner_products(x: Tensor, y: Tensor, g: Tensor) -> Float[Tensor, " n"]:
     """⟨xᵢyᵢᵀ, G⟩ = ⟨xᵢG, yᵢ⟩ of each row, in float64."""
+    if g.shape[0] < g.shape[1]:  # the smaller product is read again
+        return torch.linalg.vecdot(y @ g.T, x).double()
     return torch.linalg.vecdot(x @ g, y).double()

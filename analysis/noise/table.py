@@ -77,7 +77,9 @@ class Batch(NamedTuple):
     sums: Sums
     variance: Float[Tensor, "K L 1+S"]
     exact: bool  # whether inner products are known
-    in_metric: tuple[Float[Tensor, "K L 1"], Float[Tensor, "1 L 1"]]  # variance, minibatch variance
+    in_metric: tuple[
+        Float[Tensor, "K L 1+S"], Float[Tensor, "1 L 1+S"]
+    ]  # variance, minibatch variance
 
 
 def read_batch(
@@ -109,8 +111,9 @@ def read_batch(
     exact = all(layer.inner is not None for layer in layers)
     variance = variances(layers, chosen, sums)
     if not exact:  # how ‖G‖² varies is not known, and they vary with it
-        along = [isinstance(innermost(one.estimator), FeatureProjection | Shrunk) for one in chosen]
-        variance[along, :, 1:] = torch.nan
+        for k, choice in enumerate(chosen):
+            if isinstance(innermost(choice.estimator), FeatureProjection | Shrunk):
+                variance[k, :, 1:] = torch.nan
     in_metric = variances_in_metric(layers, chosen)
     return Batch(known, kept, sums, variance, exact, in_metric)
 
@@ -133,8 +136,9 @@ def tabulate(
     of ``alpha`` and of feature projections, take several batches or exact inner products.
     ``metric_variance``, ``metric_minibatch`` and ``metric_ratio`` are what ``variance``,
     ``minibatch_example`` and ``ratio`` are, in the metric of layers that have one; the error of the
-    last is known from several batches. ``input_of`` is the first layer that read the same X, the
-    layer itself where no other did; ``sketchable`` whether ``sketch_linears`` can convert it.
+    last is known from several batches, and from one where the closed form asks for neither Q nor
+    the pair. ``input_of`` is the first layer that read the same X, the layer itself where no other
+    did; ``sketchable`` whether ``sketch_linears`` can convert it.
     """
     read = [batch for batch in batches if batch is not None]
     if len(read) < len(batches) or not read:
@@ -169,7 +173,8 @@ def combine(
     in_metric: list[list[Tensor]] = [[], []]
     others: list[list[Tensor]] = [[] for _ in range(5)]
     for batch in batches:
-        at = [list(batch.layers).index(name) for name in names]
+        places = [list(batch.layers).index(name) for name in names]
+        at = torch.tensor(places, device=batch.variance.device)
         of, examples = batch.sums, batch.layers[names[0]][0][3]
         left = 1 - examples / population if population else 1.0
         apart = of.C - left * of.example

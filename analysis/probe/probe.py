@@ -316,6 +316,12 @@ class Probe:
         standard errors, ``…_stderr``; ``sketchable``: ``sketch_linears`` can convert the layer;
         ``input_of``: the first layer that read the same X; ``oracle``, ``biased``, ``takes_rate``
         of the estimator.
+
+        The errors of one batch leave out an example at a time, and are a floor where tails are
+        heavy. Those of ``variance`` and ``ratio`` need several batches (``measure``) where the
+        closed form asks for more than norms summed by example (norm rows, rounding, centring,
+        optimal rows), and where a weight was used several times. Each use draws for itself, so that
+        their variances add; on several processes the form is that of one sketch of all rows.
         """
         return self.table.rows()
 

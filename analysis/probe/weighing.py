@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sketchvar.analysis.noise import weigh_progress
-from sketchvar.analysis.noise.layer import Layer
 from sketchvar.estimators import Choice, Moments
 from sketchvar.estimators.layers.forms import Form
 from sketchvar.estimators.metric import Diagonal
@@ -111,50 +110,3 @@ class Weighed:
         self.rows_sq = found if rows else None
         if by_row:
             self.example_sq = found.double()
-
-    def moments(self, plain: Moments, scale: Tensor | float) -> Moments | None:
-        """Those of this use in its metric, of which ``plain`` are the Euclidean ones."""
-        return merge([self], plain, scale)
-
-
-def merge(uses: Sequence[Weighed], plain: Moments, scale: Tensor | float) -> Moments | None:
-    """The moments of all uses together in the metric, of which ``plain`` are the Euclidean ones;
-    None where a gradient is not known.
-    """
-    gradients = [use.gradient for use in uses if use.gradient is not None]
-    if len(gradients) < len(uses):
-        return None
-    metric, whole = uses[0].metric, scale**2
-    sides = [use.sides for use in uses if use.sides is not None]
-    rows = [use.rows_sq for use in uses if use.rows_sq is not None]
-    Q = None
-    if len(sides) == len(uses):
-        a, b = (sum(each[1:], each[0]) for each in zip(*sides, strict=True))
-        weights = metric.weights
-        Q = (a.to(weights.dtype) @ weights @ b.to(weights.dtype)).double() / whole
-    return Moments(
-        plain.p,
-        plain.q,
-        plain.x_sq,
-        plain.y_sq,
-        pair=plain.pair if plain.has_pair else None,
-        metric=metric,
-        Q=Q,
-        rows_sq=torch.cat(rows).double() / whole if len(rows) == len(uses) else None,
-        G=sum(gradients[1:], gradients[0]) / scale,
-    )
-
-
-def layer_in_metric(
-    layer: Layer, uses: Sequence[Weighed | None], example_sq: Sequence[Tensor], scale: Any
-) -> Layer | None:
-    """A layer in the metric that its uses were weighed in; None where one was not."""
-    weighed = [use for use in uses if use is not None]
-    if len(weighed) < len(uses) or not uses:
-        return None
-    whole = merge(weighed, layer.moments, scale)
-    parts = [use.moments(plain, scale) for use, plain in zip(weighed, layer.parts, strict=False)]
-    if whole is None or (layer.parts and None in parts):
-        return None
-    squares = torch.cat(list(example_sq)).double() / scale**2 if example_sq else None
-    return layer.measured_in(whole, squares, tuple(m for m in parts if m is not None))

@@ -130,7 +130,6 @@ def test_against_examples_one_by_one(name, power):
         assert of["minibatch_example"].iloc[0] == pytest.approx(plain.item(), rel=1e-6)
         for _, row in of.iterrows():
             assert row["metric_ratio"] == pytest.approx(row["metric_variance"] / expected.item())
-            assert row["metric_ratio_stderr"] != row["metric_ratio_stderr"]  # of one batch: NaN
             of_pair = in_metric(row["estimator"], pairs[layer], W.flatten(1).T)
             assert row["metric_variance"] == pytest.approx(of_pair, rel=1e-6)
             # must fail: the metric of the gradient, and P for P²
@@ -321,3 +320,36 @@ def test_over_batches():
     stderr = ((others - others.mean(0)).square().sum(0) * 2 / 3).sqrt()
     torch.testing.assert_close(torch.tensor(rows[METRIC[3]].tolist()), stderr)
     assert (rows["metric_ratio_stderr"] > 0).all()
+
+
+def test_errors_of_one_batch():
+    """Against the ratio without each example, by its own gradient, the rest scaled up to as many
+    rows; NaN for forms that ask for Q or the pair.
+    """
+    model, optimizer, x = train("sequences")
+    named = dict(model.named_parameters())
+    weights = {f"{key}.weight": adam_weights(optimizer, named[f"{key}.weight"]) for key in "02"}
+    with Probe(model, metric=optimizer, estimators=["uniform-rows", "gaussian"], rates=[0.5]) as p:
+        loss_of(model, x).backward()
+        rows_sq = {name: one.metric.moments.rows_sq for name, one in p.read().items()}
+        p.step()
+    by_example = gradients_by_example(train("sequences")[0], x)
+    S, n = len(x), x.shape[0] * x.shape[1]
+    for (layer, name), row in p.rows().set_index(["layer", "estimator"]).iterrows():
+        if name == "gaussian":
+            assert row["metric_ratio_stderr"] != row["metric_ratio_stderr"]
+            continue
+        key = f"{layer}.weight"
+        e = (weights[key] * by_example[key].square()).flatten(1).sum(1)
+        C = (weights[key] * by_example[key].sum(0).square()).sum()
+        d = rows_sq[layer].view(S, -1).sum(1)
+        found = []
+        for s in range(S):
+            up, rest = S / (S - 1), C - e[s]  # norms make do for inner products
+            variance = n * up * (d.sum() - d[s]) - up**2 * rest
+            minibatch = (e.sum() - e[s] - rest / (S - 1)) * S / (S - 2)
+            found.append(variance / (n - 1) / minibatch)
+        value = torch.stack(found)
+        stderr = ((value - value.mean()).square().sum() * (S - 1) / S).sqrt()
+        assert row["metric_ratio_stderr"] == pytest.approx(stderr.item(), rel=1e-6)
+        assert row["metric_ratio_stderr"] != pytest.approx(1.05 * stderr.item(), rel=1e-3)
