@@ -107,7 +107,7 @@ def layer_of(
     if pairs:
         pair = joined([x for x, _ in pairs]), joined([y for _, y in pairs])
     size, C = uses[0].size, told.facts[0]
-    known = bool(tally.example_sq)
+    known, inner = bool(tally.example_sq), told.inner if len(told.inner) else None
     layer = Layer(
         watch.name,
         Moments(*size, told.x_sq, told.y_sq, C, pair),
@@ -120,8 +120,8 @@ def layer_of(
         len(uses),
         () if tally.several else parts_of(tally, told, pairs, scale),
         told.sums if known else None,
-        told.inner if len(told.inner) else None,
-        uses[0].weights,
+        inner,
+        None if inner is None else uses[0].weights,
     )
     return replace(
         layer,
