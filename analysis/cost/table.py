@@ -123,10 +123,9 @@ def agreement(totals: pd.DataFrame, ways: pd.DataFrame) -> pd.DataFrame:
     """
     own = totals[totals["draw"].isin(ways["draw"].unique()) & (totals["seeds"] == "own")]
     first = {key: each for key, each in own.groupby(["noise", "rate"], sort=False)}
-    minibatch = first.get((MINIBATCH, 1.0))
     lines = []
     for name, part in ways.groupby("curvature", sort=False):
-        below = part[part["noise"] == MINIBATCH]["form"]
+        below, minibatch = part[part["noise"] == MINIBATCH]["form"], first[MINIBATCH, 1.0]
         for key, each in part.groupby(["noise", "rate"], sort=False):
             mine, line = first[key]["form"], dict(zip(("noise", "rate"), key, strict=True))
             line["curvature"] = name

@@ -144,16 +144,18 @@ def variances(
         else:
             alone.setdefault((m.n, m.p, m.q), []).append(i)
     for size, places in alone.items():
-        at = sums.Q[places], sums.C[places], sums.D[places]
-        metric = layers[places[0]].moments.metric
-        Q, C, D = (t.flatten() for t in at)
+        at = torch.tensor(places, device=found.device)
+        shape, metric = (len(places), found.shape[-1]), layers[places[0]].moments.metric
+        Q, C, D = (t[at].flatten() for t in (sums.Q, sums.C, sums.D))
         of_all = variances_of_sums(chosen, size, Q, C, D, metric)
+        block = found.new_full((len(chosen), *shape), torch.nan)
         for k, choice in enumerate(chosen):
             if (each := of_all.get(choice)) is not None:
-                found[k, places] = each.view(at[0].shape)
+                block[k] = each.view(shape)
             else:
                 one = [variance_of(choice, layers[i].moments) for i in places]
-                found[k, places, 0] = torch.stack([t.to(found.device) for t in one])
+                block[k, :, 0] = torch.stack([t.to(found.device) for t in one])
+        found[:, at] = block
     return found
 
 

@@ -111,8 +111,9 @@ def read_batch(
     exact = all(layer.inner is not None for layer in layers)
     variance = variances(layers, chosen, sums)
     if not exact:  # how ‖G‖² varies is not known, and they vary with it
-        along = [isinstance(innermost(one.estimator), FeatureProjection | Shrunk) for one in chosen]
-        variance[along, :, 1:] = torch.nan
+        for k, choice in enumerate(chosen):
+            if isinstance(innermost(choice.estimator), FeatureProjection | Shrunk):
+                variance[k, :, 1:] = torch.nan
     in_metric = variances_in_metric(layers, chosen)
     return Batch(known, kept, sums, variance, exact, in_metric)
 
@@ -172,7 +173,8 @@ def combine(
     in_metric: list[list[Tensor]] = [[], []]
     others: list[list[Tensor]] = [[] for _ in range(5)]
     for batch in batches:
-        at = [list(batch.layers).index(name) for name in names]
+        places = [list(batch.layers).index(name) for name in names]
+        at = torch.tensor(places, device=batch.variance.device)
         of, examples = batch.sums, batch.layers[names[0]][0][3]
         left = 1 - examples / population if population else 1.0
         apart = of.C - left * of.example

@@ -132,9 +132,7 @@ def make_plan(
         "horizon": float(rows["horizon"].iloc[0]) if "horizon" in rows else None,
         "budget": {"memory": budget.memory, "noise": budget.noise},
         "formats": formats,
-        "exceptions": list(others["layer"][others["estimator"] == "exact"])
-        if others is not None
-        else [],
+        "exceptions": list_exact(others),
         "shares_inputs": "input_of" in rows and bool(rows["input_of"].notna().all()),
         "left_out": list_single_rows(rows) if layers is None else [],
         "totals": total,
@@ -156,6 +154,11 @@ def choose_exceptions(table: pd.DataFrame, budget: Budget, largest: bool) -> pd.
         return budget.choose(two, largest)
     except ValueError:
         return None
+
+
+def list_exact(chosen: pd.DataFrame | None) -> list[str]:
+    """The layers that stay exact; none where there is no plan."""
+    return [] if chosen is None else list(chosen["layer"][chosen["estimator"] == "exact"])
 
 
 def list_choices(chosen: pd.DataFrame, evidence: Evidence) -> list[dict[str, Any]]:

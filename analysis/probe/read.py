@@ -74,7 +74,8 @@ def compared(glances: Sequence[tuple[Tensor, Tensor]], whole: bool) -> Tensor:
     seen, added = zip(*glances, strict=True)
     gaps = torch._foreach_norm(torch._foreach_sub(seen, added), dtype=torch.float64)
     sizes = torch._foreach_norm(seen, dtype=torch.float64)
-    return torch.stack([torch.stack(gaps), torch.stack(sizes) * (math.nan if whole else 1.0)], 1)
+    known = [math.nan if whole and len(each) == 1 else 1.0 for each in seen]
+    return torch.stack([torch.stack(gaps), torch.stack(sizes) * gaps[0].new_tensor(known)], 1)
 
 
 def is_readable(
@@ -85,7 +86,8 @@ def is_readable(
         tally.problem = NOT_FINITE
         return False
     tally.note = TIED if tally.watch.tied else ""
-    alike = max(ALIKE, 8 * torch.finfo(tally.weight.dtype).eps)
+    dtype = tally.uses[0].dtype if tally.sharded else tally.weight.dtype  # FSDP may sum in less
+    alike = max(ALIKE, 8 * torch.finfo(dtype).eps)
     if gap > alike * (C**0.5 if math.isnan(size) else size):
         tally.mixed = True
         if tally.own_sq is None or (tally.several and not tally.kept):
@@ -105,7 +107,7 @@ def layer_of(
     if pairs:
         pair = joined([x for x, _ in pairs]), joined([y for _, y in pairs])
     size, C = uses[0].size, told.facts[0]
-    known = bool(tally.example_sq)
+    known, inner = bool(tally.example_sq), told.inner if len(told.inner) else None
     layer = Layer(
         watch.name,
         Moments(*size, told.x_sq, told.y_sq, C, pair),
@@ -118,8 +120,8 @@ def layer_of(
         len(uses),
         () if tally.several else parts_of(tally, told, pairs, scale),
         told.sums if known else None,
-        told.inner if len(told.inner) else None,
-        uses[0].weights,
+        inner,
+        None if inner is None else uses[0].weights,
     )
     return replace(
         layer,

@@ -105,10 +105,16 @@ class Sight:
                     self.use.weighed.gradient = self.use.form.matrix(gradient).clone()
                 self.use.grad_sq = total_sq(matrix(gradient)) if own.sq is None else own.sq
                 if self.step.exact and self.step.tally(watch).alone and len(own.uses) == 1:
-                    self.use.inner = inner_products([self.use], gradient)
-                    self.use.pair = self.use.pair if self.paired else None
+                    self.take_inner(gradient)
         except Exception as error:
             self.step.fail(watch, error)
+
+    def take_inner(self, gradient: Tensor) -> None:
+        """Take ⟨g_s, G⟩ of each example, and let go of X and Y that nobody else asked for."""
+        use = self.use
+        if not use.coupled:
+            use.inner = inner_products([use], gradient)
+        use.pair = use.pair if self.paired else None
 
     def own(self) -> Own:
         """That of this weight in this pass, a new one if it is the first use in it."""

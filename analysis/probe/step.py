@@ -103,9 +103,10 @@ class Tally:
             self.own_sq = total_sq(matrix(self.own))
         else:
             self.own, self.own_sq = None, own.sq if self.passes == 1 else None
-        if not self.sharded and not self.watch.tied:
-            self.added = self.gradient(lambda g: glance(g, self.whole))
         formed = self.weight.grad is not None  # FSDP keeps it elsewhere until ranks are in step
+        row = first_row(self.weight) if self.watch.part is None else None
+        if formed and not self.watch.tied and (row is not None or not self.sharded):
+            self.added = self.gradient(lambda g: self.glance(g, row or 0))
         if formed and (self.own_sq is None or self.several):
             self.grad_sq = total_sq(matrix(self.gradient()))
         if self.exact and self.example_sq:
@@ -156,6 +157,16 @@ class Tally:
         here = local(grad)
         return here if self.watch.part is None else here[self.watch.part]
 
+    def glance(self, g: Tensor, row: int) -> Tensor:
+        """``glance`` at a gradient; of one that is sharded, or of a shard that begins at this
+        ``row``, sums of columns, which a sum over the ranks makes whole.
+        """
+        if not self.sharded:
+            return glance(g, self.whole)
+        m = matrix(g)
+        places = torch.arange(row + 1.0, row + len(m) + 1, device=m.device)
+        return places.cos().to(m.dtype) @ m  # the plain sums are 0 before a normalisation
+
     @property
     def sharded(self) -> bool:
         """Whether this rank has a part of the parameter only."""
@@ -194,9 +205,8 @@ class Own:
     def add(self, g: Tensor, tally: Tally) -> None:
         """Take the gradient of one use, which autograd will go on to write to."""
         self.formed += 1
-        if not tally.sharded:
-            seen = glance(g, tally.whole)
-            self.seen = seen if self.seen is None else self.seen + seen
+        seen = tally.glance(g, 0)
+        self.seen = seen if self.seen is None else self.seen + seen
         if tally.kept or not tally.alone:
             self.sum = g.clone() if self.sum is None else self.sum.add_(g)
         else:
@@ -297,6 +307,17 @@ def glance(g: Tensor, whole: bool) -> Tensor:
     m = matrix(g)
     a, b = (torch.arange(1.0, size + 1, device=m.device).cos().to(m.dtype) for size in m.shape)
     return (a @ m @ b)[None]
+
+
+def first_row(weight: Any) -> int | None:
+    """Where this rank's rows of a sharded weight begin; None where it is not sharded by rows, in
+    equal parts, as ``fully_shard`` does.
+    """
+    parts = [(i, p) for i, p in enumerate(getattr(weight, "placements", ())) if p.is_shard()]
+    if [(type(p).__name__, p.dim) for _, p in parts] != [("Shard", 0)]:
+        return None
+    i, mesh, rows = parts[0][0], weight.device_mesh, weight.shape[0]
+    return min(mesh.get_local_rank(i) * -(-rows // mesh.size(i)), rows)
 
 
 def matrix(g: Tensor) -> Tensor:

@@ -61,9 +61,13 @@ def statistics(step: Step, watch: Watch, ranks: Ranks) -> Told:
     tally = step.tallies.get(watch)
     shared = None
     if step.several and (watch.tied or watch in step.mixed):  # every rank takes part in the sum
-        weight = local(watch.weight)
-        own = None if tally is None else tally.own
-        whole = ranks.sum(weight.new_zeros(weight.shape) if own is None else own) / ranks.size
+        weight = watch.weight
+        own = (
+            local(weight).new_zeros(weight.shape)
+            if tally is None or tally.own is None
+            else tally.own
+        )
+        whole = ranks.sum(own) / ranks.size
         shared = total_sq(matrix(whole)) / ranks.size
     C = None if tally is None else tally.C if shared is None else shared
     if tally is None or tally.reason() is not None or C is None:
@@ -86,5 +90,7 @@ def statistics(step: Step, watch: Watch, ranks: Ranks) -> Told:
     seen, added = tally.seen, tally.added
     if seen is None or added is None:
         seen = added = none
+    elif tally.sharded:  # by rows, so that the sum over ranks has one mean of theirs per replica
+        added = added * (ranks.size / ranks.replicas(tally.weight))
     facts = torch.cat([C.view(1), rows])
     return Told(x_sq, y_sq, squares, sums, inner, facts, seen, added)

@@ -67,6 +67,7 @@ class Use:
     inner: Tensor | None = None  # ⟨g_s, G⟩ of each, where this use makes all of G
     normalized: tuple[Any, float] | None = None  # the node of the output and ε, before a BatchNorm
     weighed: Weighed | None = None  # in another metric
+    coupled: bool = False  # its ``example_sq`` are of examples that a BatchNorm ties
     differentiated: bool = False  # its gradient is in a graph, of which another may be taken
 
     def in_sequence(self, x: Tensor) -> bool:
@@ -115,6 +116,7 @@ class Use:
             weight = self.weight.detach().flatten(1).T
             product = Product(self.form, self.unit, x, y)
             self.example_sq = normalized_example_sq(product, node.saved_tensors[0], weight, eps)
+            self.coupled = True
         elif by_example and example_sq is not None:
             self.example_sq = example_sq
         elif by_example and self.examples == len(y_norm):  # a row is an example

@@ -10,7 +10,7 @@ from scipy.stats import binom
 from torch import nn
 from torch.nn.functional import linear
 
-from sketchvar import CountSketch, Moments, SketchedLinear, audit
+from sketchvar import CountSketch, Moments, SketchedLinear, audit, parse
 from sketchvar.analysis.__main__ import main as command
 from sketchvar.analysis.audit import judge, load
 from sketchvar.analysis.noise import by_example, by_row, example_sq
@@ -128,6 +128,23 @@ def test_a_sketched_layer_beside_its_closed_form_and_the_minibatch(pair):
     expected = by_example(example_sq(x.reshape(8, 3, P), y.reshape(8, 3, Q)), m.C)
     assert three.parts["weight gradient"].minibatch == pytest.approx(expected.item())
     assert torch.isnan(torch.tensor(three.parts["output"].minibatch))
+
+
+def test_the_published_recipe_has_its_bias_and_its_variance():
+    """X to the nearest, Y at random: each part beside its closed form."""
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(32, d, generator=g, dtype=torch.float64) for d in (P, Q))
+    estimator, m = parse("nvfp4-recipe"), Moments.of(x, y)
+    layer = layer_of(SketchedLinear, estimator=estimator)
+    parts = audit(layer, x, y, draws=200).parts
+    part, bias_sq = parts["weight gradient"], estimator.bias_sq(m)
+    spread = estimator.variance(m) - bias_sq
+    assert bias_sq > 0 and spread > 0
+    assert abs(part.bias_sq - bias_sq) < 4.5 * part.bias_stderr
+    assert abs(part.variance - spread) < 4.5 * part.variance_stderr
+    assert abs(part.variance - bias_sq - spread) > 4.5 * part.variance_stderr  # must fail
+    assert part.p_value < 1e-5
+    assert parts["output"].p_value == parts["input gradient"].p_value == 1
 
 
 @pytest.mark.parametrize("size, shift", [(1, 1.0), (20, 0.5)])

@@ -127,3 +127,14 @@ def test_variances_of_uses_add_as_layers_draw(accumulated):
     assert abs(float((joint - drawn.value) / drawn.stderr)) > 8
     assert torch.isnan(torch.tensor(row["variance_stderr"]))
     assert row["minibatch_example_stderr"] > 0
+
+
+def test_examples_that_a_batch_norm_ties_have_no_inner_products():
+    """Theirs would be of other gradients than their norms are."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    with Probe(model, exact_errors=True) as probe, pytest.warns(UserWarning, match="training mode"):
+        model(torch.randn(8, 4)).square().sum().backward()
+        layers = probe.read()
+    assert layers["0"].inner is None and layers["3"].inner is not None
+    assert layers["0"].sums is not None

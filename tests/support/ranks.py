@@ -112,9 +112,48 @@ def main(kind, out):
                     dist.barrier()
                     pd.testing.assert_frame_equal(pd.read_parquet(out), expected[1], rtol=1e-5)
     one_rank_idle(wrap, rank)
+    penalty(wrap, rank)
     tensor_parallel()
     dist.barrier()
     dist.destroy_process_group()
+
+
+def penalty(wrap, rank):
+    """A weight that the loss reads too is noticed, and from the next step on its product's own part
+    is measured: that of the mean over ranks.
+    """
+
+    class Penalized(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.layer, self.factor = nn.Linear(5, 3), factor
+
+        def forward(self, x):
+            return self.layer(x).square().sum() + self.factor * self.layer.weight.square().sum()
+
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(rank))
+    for factor in (0.0, 0.5):
+        torch.manual_seed(0)
+        plain = Penalized(0.0)
+        (own,) = torch.autograd.grad(plain(x), [plain.layer.weight])
+        dist.all_reduce(own)
+        torch.manual_seed(0)
+        model = Penalized(factor)
+        model = wrap(model) if wrap is DistributedDataParallel else fully_shard(model)
+        with Probe(model) as probe, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for step in range(2):
+                model(x).backward()
+                found = probe.read()
+                told = probe.coverage().iloc[0]
+                if factor and step == 0:
+                    assert not found and "not its product's gradient alone" in told["reason"]
+                else:
+                    C = float(found["layer"].moments.C)
+                    assert abs(C / float((own / 2).square().sum()) - 1) < 1e-5, (factor, C)
+                    assert ("own part is measured" in told["note"]) == bool(factor)
+                model.zero_grad()
+                probe.step()
 
 
 def one_rank_idle(wrap, rank):
