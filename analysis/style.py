@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 P = ParamSpec("P")
 F = TypeVar("F", Figure, Figure | None)
+Style = dict[str, Any]  # options of a picture's marks
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and both columns of a paper
 STYLE = {
     "font.size": 8,

@@ -105,12 +105,10 @@ class Residual(Estimator):
         return m.metric.norm_sq(self.left(m).T @ m.pair[1])
 
     def left(self, m: Moments) -> Float[Tensor, "n p"]:
-        """X − X̃."""
+        """X − X̃, made anew each time: it is as large as X, of which there is one for all rates."""
         x = m.pair[0]
-        return m.once(
-            ("left", self.part),
-            lambda: x - self.part.rebuild(self.part.keep(x), (m.n, m.p), x.dtype),
-        )
+        kept = m.once(("coarse", self.part), lambda: self.part.keep(x))
+        return x - self.part.rebuild(kept, (m.n, m.p), x.dtype)
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         rest = SEED_BYTES if self.inner is None else self.rest.kept_bytes(n, p, dtype)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from sketchvar.analysis.frontier.best import BASELINE, FAMILIES, find_envelope
-from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, look, plain_ticks
+from sketchvar.analysis.style import PAGE, UNIT_LINE, Style, in_paper_style, look, plain_ticks
 
 TICKS = (0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1)
 TITLES = {
@@ -92,8 +92,13 @@ def lines(axes: Axes, rows: pd.DataFrame) -> None:
         dashes = ":" if oracle else "-." if biased else "-"
         error = part.get("ratio_stderr", pd.Series(float("nan"), part.index)).astype(float)
         bars = [error.clip(upper=0.95 * part["ratio"]), error]  # the axis is logarithmic
-        style = {"marker": marker, "linestyle": dashes, "color": colour, "linewidth": 1}
+        style: Style = {
+            "marker": marker,
+            "linestyle": dashes,
+            "color": colour,
+            "linewidth": 1,
+        }
         style |= {"markersize": 3, "markeredgewidth": 0}
         axes.plot(part["fraction"], part["ratio"], label=fill(name, 40) + note, **style)
-        thin = {"fmt": "none", "ecolor": colour, "elinewidth": 0.5}
+        thin: Style = {"fmt": "none", "ecolor": colour, "elinewidth": 0.5}
         axes.errorbar(part["fraction"], part["ratio"], bars, **thin)

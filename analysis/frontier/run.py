@@ -173,8 +173,8 @@ def measure(
     draws = (DRAWS if one else 0) if c.draws is None else c.draws
     left, device = [step for step in c.points if step not in done], torch.device(c.device)
     for step, layers in layers_at(source, left, device, c.seed, c.layer, c.total):
-        new = [
-            frontier(layer, source.dtype, c.estimators, c.fractions, draws, c.seed)
-            for layer in layers.values()
-        ]
+        new = []
+        while layers:  # what closed forms keep of a layer goes with it
+            layer = layers.pop(next(iter(layers)))
+            new.append(frontier(layer, source.dtype, c.estimators, c.fractions, draws, c.seed))
         yield pd.concat([table.assign(task=c.task, step=step) for table in new], ignore_index=True)

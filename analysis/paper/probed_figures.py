@@ -12,6 +12,7 @@ from sketchvar.analysis.style import (
     COLUMN,
     PAGE,
     UNIT_LINE,
+    Style,
     in_paper_style,
     legend_above,
     look,
@@ -66,7 +67,7 @@ def by_depth(rows: pd.DataFrame, rate: float) -> Figure:
         axes.plot(part["block"], part["ratio"], marker, color=colour, markersize=2.5, alpha=0.4)
         middle = part.drop_duplicates("block").sort_values("block")
         bars = [middle["error"].clip(upper=0.95 * middle["median"]), middle["error"]]
-        style = {"color": colour, "label": name, "linewidth": 1, "elinewidth": 0.8}
+        style: Style = {"color": colour, "label": name, "linewidth": 1, "elinewidth": 0.8}
         axes.errorbar(middle["block"], middle["median"], bars, fmt=f"{marker}-", **style)
     axes.axhline(1, **UNIT_LINE)
     axes.set(yscale="log", xlabel="block, from the input", ylabel=f"{RATIO}, rate {rate:g}")
@@ -93,7 +94,7 @@ def alpha(rows: pd.DataFrame) -> Figure:
             part = once[once["step"] == step]
             error = part.get("alpha_stderr", pd.Series(float("nan"), part.index)).astype(float)
             bars = [error.clip(upper=0.95 * part["alpha"]), error]
-            style = {"color": colour, "label": f"step {step}", "elinewidth": 0.7}
+            style: Style = {"color": colour, "label": f"step {step}", "elinewidth": 0.7}
             axes.errorbar(range(len(part)), part["alpha"], bars, fmt=".-", **style)
         axes.set(
             yscale="log", title=task, ylabel="α = ‖G‖² / (‖X‖²‖Y‖²)", xlabel="layer, from the input"

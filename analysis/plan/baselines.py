@@ -120,8 +120,9 @@ class Uniform:
     def at(self, rate: float) -> Single:
         """At this rate, over all steps."""
         measured = self.measured(rate)
-        plain = {"estimator": "exact", "rate": 1.0, "each": 0.0}
-        exact = measured.assign(kept_bytes=measured["x_bytes"], **plain)
+        exact = measured.assign(
+            estimator="exact", rate=1.0, each=0.0, kept_bytes=measured["x_bytes"]
+        )
         both = pd.concat([exact, measured[measured["estimator"] != "exact"]])
         chosen = list_candidates(both, self.objective).drop_duplicates("layer", keep="last")
         return Single(BASELINE, rate, sum_layers(chosen, self.objective.largest), chosen)

@@ -2,7 +2,7 @@
 and what any choice comes to on both.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ class Evidence:
             "more_half": half,
         }
 
-    def by_step(self, plan: pd.DataFrame) -> list[dict[str, Any]]:
+    def by_step(self, plan: pd.DataFrame) -> list[dict[Hashable, Any]]:
         """A row for every step: whether it was ``held_out``, and the plan's score there."""
         parts = [
             score_steps(plan, part, self.objective).assign(held_out=out)

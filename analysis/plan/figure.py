@@ -11,16 +11,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, legend_above, look
+from sketchvar.analysis.style import PAGE, UNIT_LINE, Style, in_paper_style, legend_above, look
 
 WAYS: list[dict[str, Any]] = [{}, {"linestyle": "--"}, {"linestyle": ":"}]
 LABEL = "variance / minibatch variance (by example), mean over layers"
 
 
 @in_paper_style
-def ratio_by_memory(
-    table: pd.DataFrame, chosen: Mapping[str, float | None], label: str = LABEL
-) -> Figure:
+def ratio_by_memory(table: pd.DataFrame, chosen: Mapping[str, Any], label: str = LABEL) -> Figure:
     """A table of ``trace_curves``: totals on the steps that were held out, with bars of one
     standard error where it is known; on those that were chosen on where nothing was held out. Stars
     mark the plan that was made (its ``totals``): filled as it does on those steps, open as it did
@@ -33,13 +31,24 @@ def ratio_by_memory(
     for (name, (colour, marker)), way in zip(looks.items(), WAYS, strict=False):
         part = table[(table["method"] == name) & (table[value] > 0)]
         bars = part.get(f"{value}_stderr", pd.Series(float("nan"), part.index)).astype(float)
-        style = {"marker": marker, "color": colour, "markersize": 3, "elinewidth": 0.7, **way}
+        style: Style = {
+            "marker": marker,
+            "color": colour,
+            "markersize": 3,
+            "elinewidth": 0.7,
+            **way,
+        }
         axes.errorbar(part["fraction"], part[value], bars, label=name, **style)
     axes.axhline(1, **UNIT_LINE)
     for column, face in (("ratio", "white" if held_out else "black"), ("held_out", "black")):
         if found := chosen.get(column):
             words = "this plan" if face == "black" else "this plan, where it was chosen"
-            star = {"color": "black", "markerfacecolor": face, "markersize": 7, "zorder": 5}
+            star: Style = {
+                "color": "black",
+                "markerfacecolor": face,
+                "markersize": 7,
+                "zorder": 5,
+            }
             axes.plot(chosen["fraction"], found, "*", label=words, linestyle="", **star)
     axes.set(
         xscale="log", yscale="log", xlabel="bytes kept, of those that exact training keeps of X"

@@ -43,7 +43,7 @@ def score_steps(plan: pd.DataFrame, measured: pd.DataFrame, objective: Objective
     rows = weighed.merge(plan[["layer", *CHOICE]], on=["layer", *CHOICE])
     lines = []
     for step, part in rows.groupby("step"):
-        worst = part.loc[part["each"].idxmax()]
+        worst = part.iloc[int(part["each"].argmax())]
         if objective.largest:
             total, error = worst["each"], worst["each_stderr"]
         else:
@@ -63,8 +63,9 @@ def sum_up(steps: pd.DataFrame, objective: Objective) -> Score:
     if steps.empty:
         return Score(nan, nan, 0)
     if objective.largest:
-        row = steps.loc[steps["ratio"].idxmax()]
+        row = steps.iloc[int(steps["ratio"].argmax())]
         return Score(float(row["ratio"]), float(row["stderr"]))
-    own = steps["stderr"].astype(float).pow(2).sum(skipna=False) ** 0.5 / len(steps)
-    stderr = np.fmax(steps["ratio"].sem(), own)
-    return Score(float(steps["ratio"].mean()), float(stderr), len(steps))
+    values, errors = (steps[name].to_numpy(float) for name in ("ratio", "stderr"))
+    own = np.linalg.norm(errors) / len(values)
+    spread = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else nan
+    return Score(float(values.mean()), float(np.fmax(spread, own)), len(values))

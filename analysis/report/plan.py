@@ -164,7 +164,7 @@ def show_part(row: Row) -> str:
 STEPS = (
     show_number("step", None, write_whole),
     Column("", show_part, text=True),
-    Column("total", lambda row: write_total(row | {"ratio_stderr": row["stderr"]}, "ratio")),
+    Column("total", lambda row: write_total({**row, "ratio_stderr": row["stderr"]}, "ratio")),
     show_number("median", "median layer"),
     show_number("largest", "largest layer"),
     show_text("layer", "which"),

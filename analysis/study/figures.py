@@ -12,6 +12,7 @@ from sketchvar.analysis.style import (
     COLUMN,
     PAGE,
     UNIT_LINE,
+    Style,
     in_paper_style,
     legend_above,
     look,
@@ -32,13 +33,22 @@ def noise_scale_through_training(table: pd.DataFrame, batch_size: int) -> Figure
         least = take(part, "noise_scale_least")
         scale = part["noise_scale"].where(least.isna())
         if name == TOTAL:
-            style = {"color": look([TOTAL])[TOTAL][0], "linewidth": 1.4, "elinewidth": 0.9}
+            style: Style = {
+                "color": look([TOTAL])[TOTAL][0],
+                "linewidth": 1.4,
+                "elinewidth": 0.9,
+            }
             bars = clip_bars(scale, take(part, "noise_scale_stderr"))
             axes.errorbar(places, scale, bars, fmt="o-", label=TOTAL, **style)
         else:
             style = {"color": "0.7", "linewidth": 0.6, "zorder": 1}
             axes.plot(places, scale, ".-", label=None if i else "each layer", **style)
-        arrows = {"lolims": True, "fmt": "none", "color": style["color"], "capsize": 2}
+        arrows: Style = {
+            "lolims": True,
+            "fmt": "none",
+            "color": style["color"],
+            "capsize": 2,
+        }
         apart = 0 if name == TOTAL else 0.4 * ((i + 1) / table["layer"].nunique() - 0.5)
         axes.errorbar(places + apart, least, 0.4 * least, elinewidth=0.9, **arrows)
     if take(table, "noise_scale_least").notna().any():
@@ -75,7 +85,12 @@ def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
         )  # equal values stay visible one below the other
         places = [layers.index(layer) + apart for layer in part["layer"]]
         bars = clip_bars(part["ratio"], take(part, "ratio_stderr"))
-        style = {"markersize": 3.5, "markeredgewidth": 0, "elinewidth": 0.6, "label": name}
+        style: Style = {
+            "markersize": 3.5,
+            "markeredgewidth": 0,
+            "elinewidth": 0.6,
+            "label": name,
+        }
         axes.errorbar(part["ratio"], places, xerr=bars, fmt=marker, color=colour, **style)
     axes.axvline(1, **UNIT_LINE)
     axes.set(xscale="log")
@@ -106,7 +121,12 @@ def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
             part = shown[(shown["unit"] == unit) & (shown["estimator"] == name)]
             table = part.groupby("step")[["ratio", "error"]].median()
             bars = clip_bars(table["ratio"], table["error"])
-            style = {"color": colour, "label": name, "linewidth": 1, "elinewidth": 0.7}
+            style: Style = {
+                "color": colour,
+                "label": name,
+                "linewidth": 1,
+                "elinewidth": 0.7,
+            }
             places = [steps.index(step) for step in table.index]
             axes.errorbar(places, table["ratio"], bars, fmt=f"{marker}-", **style)
         axes.axhline(1, **UNIT_LINE)
@@ -137,7 +157,7 @@ def alpha_through_training(rows: pd.DataFrame) -> Figure:
     """
     once = rows.drop_duplicates(["layer", "step"])
     once = once.assign(error=take(once, "alpha_stderr"))
-    values = {"index": "layer", "columns": "step", "sort": False, "dropna": False}
+    values: Style = {"index": "layer", "columns": "step", "sort": False, "dropna": False}
     table = once.pivot_table(values="alpha", **values)
     errors = once.pivot_table(values="error", **values).reindex_like(table)
     words = table.map(write_alpha)

@@ -13,6 +13,7 @@ from sketchvar.analysis.style import (
     PAGE,
     PALETTE,
     UNIT_LINE,
+    Style,
     in_paper_style,
     label_choice,
     legend_above,
@@ -99,7 +100,12 @@ def total_ratio(rows: pd.DataFrame) -> Figure | None:
         for name, runs in part.groupby("estimator", sort=False):
             colour, marker = looks[str(name)]
             steps = runs.groupby("step")["ratio"]
-            style = {"color": colour, "linewidth": 1, "elinewidth": 0.7, "label": str(name)}
+            style: Style = {
+                "color": colour,
+                "linewidth": 1,
+                "elinewidth": 0.7,
+                "label": str(name),
+            }
             axes.errorbar(steps.mean().index, steps.mean(), steps.sem(), fmt=f"{marker}-", **style)
         axes.axhline(1, **UNIT_LINE)
         axes.set(title=f"rate {rate:g}", yscale="log", xlabel="step (updates)")

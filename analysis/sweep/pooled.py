@@ -92,7 +92,8 @@ class Finals:
 
     def index_of(self, *methods: Hashable) -> pd.Index:
         """Methods as an index of the table's kind."""
-        return self.table.index.take(self.table.index.get_indexer_for(list(methods)))
+        index = self.table.index
+        return index.take(index.get_indexer_for(pd.Index(methods)))
 
     def detectable(self, count: int = 1, power: float = POWER) -> float:
         """The least difference of two methods that a test at ``LEVEL`` / ``count`` would have shown
@@ -109,7 +110,7 @@ class Finals:
         return float(shift * self.sd * (2 / self.table.shape[1]) ** 0.5)
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """Adjust the p-values of a family: those of at most a are rejected at a joint level of a; NaN
     is no member.
 

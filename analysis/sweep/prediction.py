@@ -2,6 +2,8 @@
 the batch, with the ratio of variances, of variances in the metric, or of costs.
 """
 
+from collections.abc import Hashable
+
 import numpy as np
 import pandas as pd
 
@@ -60,7 +62,7 @@ def predict(
         line: dict[str, object] = dict(zip(COLUMNS, method[:2], strict=False))
         observed = name_interval("observed", estimate_interval(runs[value]))
         for suffix, by in BY.items():
-            known = runs["fraction"] if by == "ratio" else told.get(by, {}).get(method[:2])
+            known = runs["fraction"] if by == "ratio" else told.get(by, {}).get(method[:2], np.nan)
             fractions = pd.Series(known, runs.index, dtype=float).dropna()
             if fractions.empty:
                 continue
@@ -86,7 +88,7 @@ def predict(
 
 def find_fractions(
     costs: pd.DataFrame, by: str, horizon: float | None
-) -> dict[tuple[str, float], float]:
+) -> dict[tuple[Hashable, ...], float]:
     """Find the mean of 1 / (1 + ratio) over steps of every estimator and rate. Raises ValueError
     for a horizon that was not measured.
     """
@@ -101,8 +103,8 @@ def find_fractions(
     if by not in costs:
         return {}
     at = costs[costs["horizon"] == horizon]
-    means = (1 / (1 + at[by])).groupby([at["estimator"], at["rate"]]).mean()
-    return {(str(name), float(rate)): value for (name, rate), value in means.items()}
+    means = at.assign(fraction=1 / (1 + at[by])).groupby(["estimator", "rate"])["fraction"].mean()
+    return dict(zip(means.index.to_flat_index(), means, strict=True))
 
 
 def interpolate(plain: pd.DataFrame, seed: int, batch: float, value: str) -> float:

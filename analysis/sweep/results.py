@@ -43,8 +43,8 @@ def write_results(
     records.write_rows(folder.path / "summary.parquet", table)
     file = folder.path / "predictions.parquet"
     if len(set(rows[rows["estimator"] == "exact"]["batch"])) > 1:
-        table = None if costs is None else read_costs(costs, grid.task)
-        records.write_rows(file, predict(rows, costs=table, horizon=horizon))
+        told = None if costs is None else read_costs(costs, grid.task)
+        records.write_rows(file, predict(rows, costs=told, horizon=horizon))
     else:
         file.unlink(missing_ok=True)  # of a larger grid
 
