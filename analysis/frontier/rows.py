@@ -21,10 +21,16 @@ from sketchvar.estimators import (
     Estimator,
     FeatureProjection,
     GridRounding,
+    HotColumns,
+    LargestEntries,
+    LowRank,
+    NearestRounding,
     NormColumns,
     PrincipalFeatures,
+    Residual,
     RowBits,
     StochasticRounding,
+    SubtokenDirections,
     Then,
     UniformRows,
     choices,
@@ -63,9 +69,11 @@ COLUMNS += Flags._fields
 MORE = [f"rounding-rotated:{bits}" for bits in (1, 4, 8)] + [
     f"centered(rounding:{bits})" for bits in BITS
 ]
-MORE += ["centered(uniform-rows)", "uniform-rows+rounding:2"]
+MORE += ["centered(uniform-rows)", "uniform-rows+rounding:2", "low-rank-countsketch"]
 MORE += ["centered(uniform-rows+rounding:2)", "centered(uniform-rows+rounding:4)"]
 ESTIMATORS = [*(name for name in CATALOG if name != "exact"), *MORE]
+COARSE = dict.fromkeys((LowRank, HotColumns, SubtokenDirections), "features")
+COARSE |= dict.fromkeys((NearestRounding, LargestEntries), "rounding")  # numbers, one by one
 BUDGETS = (0.5, 0.25, 0.125, 0.06, 0.03)  # bytes, as fractions of those of X
 FRACTIONS = (0.75, *BUDGETS, 0.015)
 DRAWS = 32  # behind each variance that has no closed form
@@ -176,6 +184,8 @@ def find_family(e: Estimator) -> str:
     match e:
         case Centered():
             return find_family(e.inner)
+        case Residual():
+            return COARSE.get(e.coarse, "row sketches")
         case StochasticRounding() | GridRounding() | BothRounded() | RowBits() | Then():
             return "rounding"
         case FeatureProjection() | PrincipalFeatures() | NormColumns():

@@ -64,6 +64,9 @@ def test_everything_in_the_catalog_is_there_at_every_budget_it_fits(pair, rows):
         }
         assert (part["fraction"] <= part["budget"]).all()
     assert set(rows["family"]) == set(FAMILIES)
+    family = dict(zip(rows["estimator"], rows["family"], strict=True))
+    by_name = {"low-rank": "features", "nearest-rounding": "rounding", "generators": "row sketches"}
+    assert {name: family[name] for name in by_name if name in family} == by_name
 
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if takes_rate(name)])
