@@ -93,11 +93,11 @@ class Diagonal(Metric):
 
     @cached_property
     def root(self) -> Float[Tensor, "p q"]:
-        """√W, whose product with E has its squares added without an overflow."""
+        """√W: ‖E‖² is ‖√W∘E‖²_F."""
         return self.weights.sqrt()
 
     def norm_sq(self, e: Float[Tensor, "p q"]) -> Float[Tensor, ""]:
-        return (e * self.root).square_().sum().double()
+        return e.square().mul_(self.weights).sum().double()
 
     def x_side(self, a: Float[Tensor, "n p"], b: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
         return a * b

@@ -18,7 +18,7 @@ from sketchvar.analysis.report.table import (
 ENOUGH = 0.9  # of intervals that are 95 % in name
 WORDS = {
     "batches": "how many are averaged in one measurement, as by --batches of run",
-    "needed": f"the fewest batches of which {ENOUGH:.0%} of the intervals or more hold the truth",
+    "needed": f"the fewest batches from which on {ENOUGH:.0%} of the intervals or more hold it",
     "told / true": "the standard error that one batch tells, over the spread that there is",
 }
 
@@ -67,8 +67,6 @@ def tabulate_coverage(rows: pd.DataFrame) -> Table:
 
 
 def find_needed(covered: pd.DataFrame) -> pd.Series:
-    """The fewest batches that are enough; NaN where none of the numbers tried is."""
-    return covered.apply(
-        lambda row: next((size for size in covered.columns if row[size] >= ENOUGH), float("nan")),
-        axis=1,
-    )
+    """The fewest batches from which on there are enough; NaN where the most tried are not."""
+    enough = covered.ge(ENOUGH).iloc[:, ::-1].cummin(axis=1)
+    return enough.apply(lambda row: min(row.index[row], default=float("nan")), axis=1)

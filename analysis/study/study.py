@@ -2,11 +2,11 @@
 come.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -14,19 +14,13 @@ from torch import Tensor
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
-from sketchvar.analysis.loop import Training, forward, layers_at, start
-from sketchvar.analysis.noise import backward, weigh_progress, weigh_update
-from sketchvar.analysis.noise.table import (
-    COLUMNS,
-    Batch,
-    choose_comparable,
-    read_batch,
-    tabulate,
-)
+from sketchvar.analysis.loop import layers_at, start
+from sketchvar.analysis.noise import weigh_progress, weigh_update
+from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, tabulate
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.probe.frozen import frozen
 from sketchvar.analysis.probe.weighing import Weigh
-from sketchvar.analysis.tasks import Options, find_task, move
+from sketchvar.analysis.study.measure import measure_fresh, see
+from sketchvar.analysis.tasks import Options, find_task
 from sketchvar.estimators import Choice, empirical
 from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.choice import Flags
@@ -140,10 +134,13 @@ def run(
         pairs = whole or ([drawn] if last else [])
         try:
             if due and study.batches > 1:
-                seen = measure_fresh(study, training, step, pairs)
+                seeds = [fold(study.seed, "measure", i) for i in range(study.batches)]
+                seen = measure_fresh(
+                    training, step, seeds, study.choices(), pairs, study.options_of
+                )
             batch = training.batch(step)
             alone = due and study.batches == 1
-            asked = study.options_of(task.weights(batch), optimizer)
+            asked = study.options_of(task.count_tokens(batch), optimizer)
             with Probe(model, pairs=pairs, **asked) if alone else nullcontext() as probe:
                 loss = training.gradient(step, batch)
         except FloatingPointError as error:
@@ -152,7 +149,7 @@ def run(
             ) from None
         if due:
             if probe is not None:
-                seen = see(probe, study, task.dtype)
+                seen = see(probe, study.choices(), task.dtype)
             if last:
                 records.write_rows(folder.coverage, seen.coverage)
                 records.write_rows(
@@ -174,42 +171,6 @@ def run(
             progress(step, loss)
     folder.describe(study, origin, finished=True)
     return out
-
-
-class Seen(NamedTuple):
-    """What batches at one step say; the layers and the coverage are those of the last."""
-
-    batches: list[Batch | None]
-    layers: dict[str, Layer]
-    coverage: pd.DataFrame
-
-
-def see(probe: Probe, study: Study, dtype: torch.dtype) -> Seen:
-    """Read the batch that a probe has just measured."""
-    layers = probe.read()
-    batch = read_batch(list(layers.values()), study.choices(), dtype)
-    return Seen([batch], layers, probe.coverage())
-
-
-def measure_fresh(study: Study, training: Training, step: int, pairs: Sequence[str]) -> Seen:
-    """Measure as many fresh batches as the study asks for; the training is left as it was.
-
-    Raises FloatingPointError for a loss that is not finite.
-    """
-    task, model, device = training.task, training.model, training.device
-    batches = []
-    with frozen(model):
-        for i in range(study.batches):
-            seed = fold(study.seed, "measure", i)
-            batch = move(task.batch(step, seed), device)
-            training.optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(fold(seed, "step", step))
-            asked = study.options_of(task.weights(batch), training.optimizer)
-            with Probe(model, pairs=pairs, **asked) as probe:
-                backward(forward(task, model, batch, device), f"step {step}, on a fresh batch")
-            seen = see(probe, study, task.dtype)
-            batches += seen.batches
-    return seen._replace(batches=batches)
 
 
 def draw_repeatedly(layer: Layer, study: Study) -> pd.DataFrame:

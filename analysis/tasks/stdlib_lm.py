@@ -74,7 +74,7 @@ class StdlibLM(Task):
             targets = targets.masked_fill(torch.arange(self.length) >= sizes, IGNORED)
         return inputs, targets
 
-    def weights(self, batch: Batch) -> Tensor | None:
+    def count_tokens(self, batch: Batch) -> Tensor | None:
         return (batch[1] != IGNORED).sum(1) if self.shortest else None
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

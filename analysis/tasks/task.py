@@ -92,7 +92,7 @@ class Task(ABC):
     def provenance(self) -> dict[str, object]:
         """What the data is, so that a reader can tell whether two runs saw the same."""
 
-    def weights(self, batch: Batch) -> Tensor | None:
+    def count_tokens(self, batch: Batch) -> Tensor | None:
         """How many tokens of each example the loss is a mean over; None where it is one over
         examples, or over equally many tokens of each.
         """

@@ -109,7 +109,7 @@ def run(
             save(folder, model, seen)
 
     save(folder, model, seen)
-    truth(model, loss, batches(), redraws.draws, task.population, keep, seen, task.weights)
+    truth(model, loss, batches(), redraws.draws, task.population, keep, seen, task.count_tokens)
     progress("draw", 2 * redraws.draws)
     if redraws.estimator is not None:
         torch.manual_seed(fold(redraws.seed, "sketch"))

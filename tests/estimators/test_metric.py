@@ -4,7 +4,7 @@ catalog.
 
 import pytest
 import torch
-from test_enumerate import AT_LENGTH, is_continuous, pair
+from test_enumerate import is_continuous, pair
 
 from sketchvar.estimators import (
     CATALOG,
@@ -68,7 +68,8 @@ def check_every_outcome(estimator, x, y):
             assert agrees(m.metric.norm_sq(mean - exact), estimator.bias_sq(m), m)
 
 
-@pytest.mark.parametrize("name", AT_LENGTH)
+# both sides rounded have minutes of outcomes, and cases of their own below
+@pytest.mark.parametrize("name", [name for name in CATALOG if not name.endswith("-both")])
 def test_every_outcome_of_the_catalog(name):
     x, y = pair(3)
     estimator = build(name, 0.6, y.square().sum(1))

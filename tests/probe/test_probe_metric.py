@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from sketchvar import noise
 from sketchvar.analysis.noise.closed import example_sq
@@ -353,3 +354,49 @@ def test_errors_of_one_batch():
         stderr = ((value - value.mean()).square().sum() * (S - 1) / S).sqrt()
         assert row["metric_ratio_stderr"] == pytest.approx(stderr.item(), rel=1e-6)
         assert row["metric_ratio_stderr"] != pytest.approx(1.05 * stderr.item(), rel=1e-3)
+
+
+class Normed(nn.Sequential):
+    """A BatchNorm ties the examples of the layer before it."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 2))
+
+
+class Crossed(nn.Module):
+    """Parts of in_proj_weight are layers of their own; a checkpoint runs forward again."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x):
+        x = checkpoint(self.linear, x, use_reentrant=False)
+        return self.attention(x, x.flip(1), x.flip(2))[0]
+
+
+EVERY = {
+    **MODELS,
+    "normed": (Normed, (8, 2, 6, 6)),
+    "crossed": (Crossed, (8, 7, 6)),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_equal_weights_are_the_euclidean_metric(name):
+    torch.manual_seed(0)
+    make, shape = EVERY[name]
+    for dtype, rel in ((torch.float64, 1e-6), (torch.bfloat16, 2e-2)):
+        model, x = make().to(dtype), torch.randn(shape).to(dtype)
+        rows, _ = table(model, x, torch.ones_like)
+        assert (rows["metric_ratio"] > 0).all()
+        for plain, weighed in (
+            ("variance", "metric_variance"),
+            ("minibatch_example", "metric_minibatch"),
+        ):
+            assert rows[weighed].tolist() == pytest.approx(rows[plain].tolist(), rel=rel)
+    model = make().double()
+    rows, _ = table(model, torch.randn(shape).double(), lambda p: torch.full_like(p, 4.0))
+    ratio = rows["metric_variance"] / rows["variance"]
+    assert ratio.tolist() == pytest.approx([4.0] * len(rows), rel=1e-6)
