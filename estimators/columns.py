@@ -49,12 +49,12 @@ class NormColumns(Estimator):
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         pi = self.inclusion(x)
         columns = generator(seed, x.device).coins(pi, torch.float64).nonzero()[:, 0]
-        kept = (x[:, columns] / pi[columns]).to(x.dtype)
+        kept = (x.T[columns] / pi[columns, None]).to(x.dtype)  # what varies in size comes first
         return Compressed(seed, (x.shape[0], x.shape[1]), (kept, columns.to(torch.int32)))
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
         values, columns = kept.tensors
-        return y.new_zeros(kept.shape[1], y.shape[1]).index_copy_(0, columns.long(), values.T @ y)
+        return y.new_zeros(kept.shape[1], y.shape[1]).index_copy_(0, columns.long(), values @ y)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         squares = feature_moments(m).rows_sq

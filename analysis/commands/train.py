@@ -26,9 +26,9 @@ COMMAND = Command(
     ("train with every estimator, rate and seed beside the baselines, and compare what came of it"),
     (
         "Train a task with its linear layers under every estimator, rate and seed, beside exact"
-        " training, exact training on the smaller batch that needs as much activation memory, and"
-        " activation checkpointing. Every finished run is a file: the same command goes on where it"
-        " was stopped."
+        " training, exact training on the smaller batches that leave as many bytes for backward and"
+        " that have the same peak, and activation checkpointing. Every finished run is a file: the"
+        " same command goes on where it was stopped."
     ),
     Asked,
     main,

@@ -144,9 +144,9 @@ def variances(
     alone: dict[tuple[int, int, int], list[int]] = {}
     for i, layer in enumerate(layers):
         m = layer.moments
-        if len(layer.parts) > 1:
+        if len(layer.parts) > 1 or found.shape[2] == 1:  # or there is no example to leave out
             for k, choice in enumerate(chosen):
-                found[k, i, 0] = sum(variance_of(choice, part) for part in layer.parts)
+                found[k, i, 0] = sum(variance_of(choice, part) for part in layer.parts or (m,))
         else:
             alone.setdefault((m.n, m.p, m.q), []).append(i)
     for size, places in alone.items():

@@ -30,6 +30,8 @@ def estimate(function: Callable[..., Tensor], *means: Sequence[Each]) -> Estimat
     batches = [torch.stack([t[..., 0] for t in each]) for each in means]
     whole = [each.mean(0) for each in batches]
     value = function(*whole)
+    if count == 1 and all(each[0].shape[-1] < 3 for each in means):  # nothing can be left out
+        return Estimate(value, torch.full_like(value, torch.nan))
     within = torch.zeros_like(value)
     for parts in zip(*means, strict=True):
         changed = [

@@ -136,3 +136,43 @@ def test_pictures_load_no_torch():
     loaded = set(found.stdout.split())
     assert "matplotlib.pyplot" in loaded, found.stderr
     assert not {"torch", "sklearn", "sketchvar.estimators.catalog"} & loaded
+
+
+def bars(figure):
+    """Lengths of all error bars, in the units of the data."""
+    found = [each for axes in figure.axes for each in axes.containers]
+    lines = [segment for each in found for part in each[2] for segment in part.get_segments()]
+    return [float(abs(line[-1] - line[0]).max()) for line in lines if len(line)]
+
+
+@pytest.mark.parametrize("name", ["ratio_by_layer", "ratio_through_training"])
+def test_bars_are_as_long_as_the_errors_that_rows_know(name):
+    """Twice a standard error; none where it is not known, as in rows of before."""
+    rows = few("stdlib-lm/rows.parquet").assign(ratio_stderr=0.1)
+    rows["ratio"] = rows["ratio"].clip(lower=1.0)
+    more = (rows["step"].max(), 0.1) if name == "ratio_by_layer" else (0.1,)
+    at = by_unit if name == "ratio_through_training" else lambda each: each
+    known = [each for each in bars(getattr(plot, name)(at(rows), *more)) if np.isfinite(each)]
+    assert known == pytest.approx([0.2] * len(known)) and known
+    before = bars(getattr(plot, name)(at(rows.assign(ratio_stderr=np.nan)), *more))
+    assert not np.isfinite(before).any()
+    plt.close("all")
+
+
+def test_a_noise_scale_that_noise_hides_is_drawn_as_a_bound():
+    rows = few("stdlib-lm/rows.parquet")
+    table = noise_scale(rows, decay=0)
+    hidden = table.assign(noise_scale_least=table["noise"].where(table["step"] > 0))
+    for each, count in ((table, 0), (hidden, int(hidden["noise_scale_least"].notna().sum()))):
+        figure = plot.noise_scale_through_training(each, 32)
+        arrows = [
+            point
+            for part in figure.axes[0].containers
+            for line in part[1]
+            if line.get_marker() == 10  # a caret up
+            for point in line.get_ydata()
+        ]
+        assert np.isfinite(arrows).sum() == count
+        words = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert ("at least" in words) == (count > 0)
+    plt.close("all")

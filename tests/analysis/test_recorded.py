@@ -48,6 +48,20 @@ def test_the_conclusion_has_no_number_that_no_claim_has():
     assert half_a_page and set(re.findall(NUMBER, half_a_page)) <= known
 
 
+def test_the_table_of_intervals_is_that_of_its_files():
+    cells = {
+        (name, estimator): [
+            "–" if value != value else f"{value:.0f}"
+            for run in ("stdlib-lm", "cifar10-vit")
+            for value in noise.held(run).loc[name, estimator]
+        ]
+        for name, estimator in noise.held("cifar10-vit").index
+    }
+    table = (DATA / "truth" / "README.md").read_text().partition("## Intervals")[2]
+    rows = [row.strip("| ").split(" | ")[1:] for row in table.splitlines() if row.startswith("|")]
+    assert len(rows[2:]) == 8 and all(row in cells.values() for row in rows[2:])
+
+
 def test_the_tables_of_the_plan_are_those_of_its_file():
     text = (DATA / "plan" / "README.md").read_text()
     plan = read_json(DATA / "plan" / "plan.json")

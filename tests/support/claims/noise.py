@@ -52,6 +52,27 @@ def in_training() -> str:
     return f"largest z-score {z[0].max():.1f} of {len(z[0])}, {z[1].max():.1f} of {len(z[1])}"
 
 
+def held(run: str) -> pd.DataFrame:
+    """Per cent of intervals that hold the truth, a column per number of batches: means over
+    layers.
+    """
+    rows = read(f"truth/intervals-{run}/intervals.parquet")
+    rows = rows.assign(estimator=rows["estimator"].fillna(""), covered=100 * rows["covered"])
+    keys = ["quantity", "estimator"]
+    return rows.pivot_table("covered", keys, "batches", dropna=False).dropna(how="all").round()
+
+
+@claim("An interval of two standard errors holds the truth as often as it says")
+def intervals() -> str:
+    vit, lm = (held(run).loc["ratio", "gaussian"] for run in ("cifar10-vit", "stdlib-lm"))
+    least = held("stdlib-lm").loc["minibatch_example", ""]
+    return (
+        f"ratio of Gaussian, of one batch and of four: ViT {vit[1]:.0f} and {vit[4]:.0f} %,"
+        f" stdlib-lm {lm[1]:.0f} and {lm[4]:.0f} %; least, the minibatch by example of stdlib-lm:"
+        f" {least[1]:.0f} and {least[4]:.0f} %"
+    )
+
+
 @claim("Summing rows at random adds less variance than dropping rows")
 def row_sketches() -> str:
     rows = read("stdlib-lm/rows.parquet")
