@@ -183,9 +183,8 @@ def variances_of_sums(
     # as torch.vmap does, whose helpers are circles of references that outlive a step
     level = functorch._vmap_increment_nesting(count, "error")
     try:
-        m = Moments.of_sums(
-            *size, *(functorch._add_batch_dim(t, 0, level) for t in (Q, C, D)), metric
-        )
+        each = [functorch._add_batch_dim(t, 0, level) for t in (Q, C, D)]
+        m = Moments.of_sums(*size, each[0], each[1], each[2], metric)
         for choice in chosen:
             # an oracle, or one that asks for rows, or reads its moments from the device
             with contextlib.suppress(Exception):
