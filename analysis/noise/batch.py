@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._C import _functorch as functorch
 
 from sketchvar.analysis.noise.closed import over_draws, weighted_parts
 from sketchvar.analysis.noise.layer import Layer
@@ -39,15 +40,15 @@ class Sums(NamedTuple):
         squares = [layer.example_sq for layer in layers]
         none = torch.full((), torch.nan, dtype=torch.float64, device=device)
 
-        def column(numbers: Sequence[Tensor]) -> Float[Tensor, "L 1"]:
-            return torch.stack([t.to(device) for t in numbers])[:, None]
-
-        X, Y = column([one.x_sq.sum() for one in m]), column([one.y_sq.sum() for one in m])
-        D, C = (
-            column([one.D if one.knows("rows_sq") else none for one in m]),
-            column([one.C for one in m]),
+        X, Y = (
+            column(device, [one.x_sq.sum() for one in m]),
+            column(device, [one.y_sq.sum() for one in m]),
         )
-        E = column([none if each is None else each.sum() for each in squares])
+        D, C = (
+            column(device, [one.D if one.knows("rows_sq") else none for one in m]),
+            column(device, [one.C for one in m]),
+        )
+        E = column(device, [none if each is None else each.sum() for each in squares])
         sizes = [
             (a.rows, 0 if e is None else len(e), a.resolution)
             for a, e in zip(layers, squares, strict=True)
@@ -105,6 +106,11 @@ def variances_in_metric(
     variance[:, at] = variances(of, chosen, sums).to(C.device)
     example[0, at] = sums.example.to(C.device)
     return variance, example
+
+
+def column(device: torch.device, numbers: Sequence[Tensor]) -> Float[Tensor, "L 1"]:
+    """One number of each layer, on one device: layers may be on several."""
+    return torch.stack([t.to(device) for t in numbers])[:, None]
 
 
 def count_examples(layers: Sequence[Layer]) -> int:
@@ -173,17 +179,19 @@ def variances_of_sums(
     metric: Metric = EUCLIDEAN,
 ) -> dict[Choice, Float[Tensor, " some"]]:
     """The closed forms of choices that ask for no more than n, p, q, Q, C and D."""
-    found = []
-
-    def of_one(Q: Tensor, C: Tensor, D: Tensor) -> list[Tensor]:
-        m, each = Moments.of_sums(*size, Q, C, D, metric), []
+    found, count = {}, len(Q)
+    # as torch.vmap does, whose helpers are circles of references that outlive a step
+    level = functorch._vmap_increment_nesting(count, "error")
+    try:
+        m = Moments.of_sums(
+            *size, *(functorch._add_batch_dim(t, 0, level) for t in (Q, C, D)), metric
+        )
         for choice in chosen:
             # an oracle, or one that asks for rows, or reads its moments from the device
             with contextlib.suppress(Exception):
                 variance = choice.told().variance(m)
-                if variance.shape == C.shape:
-                    each.append(variance)
-                    found.append(choice)
-        return each
-
-    return dict(zip(found, torch.vmap(of_one)(Q, C, D), strict=True))
+                if variance.shape == ():
+                    found[choice] = functorch._remove_batch_dim(variance, level, count, 0)
+    finally:
+        functorch._vmap_decrement_nesting()
+    return found

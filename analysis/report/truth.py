@@ -53,7 +53,7 @@ def tabulate_truth(rows: pd.DataFrame, level: float) -> Table:
         example_ratio=rows["example"] / rows["redrawn"],
         row_ratio=rows["row"] / rows["redrawn"],
     )
-    columns = (
+    columns: tuple[Column, ...] = (
         show_text("layer"),
         show_number("redrawn", None, "{:.2e}".format),
         show_number("redrawn_error", "± %", write_percentage),
@@ -84,7 +84,7 @@ def tabulate_estimator(rows: pd.DataFrame, level: float) -> Table:
     found = rows.assign(
         error=rows["stderr"] / rows["measured"], ratio=rows["variance"] / rows["measured"]
     )
-    columns = (
+    columns: tuple[Column, ...] = (
         show_text("layer"),
         show_number("measured", "drawn", "{:.2e}".format),
         show_number("error", "± %", write_percentage),

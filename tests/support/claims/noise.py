@@ -57,8 +57,9 @@ def held(run: str) -> pd.DataFrame:
     layers.
     """
     rows = read(f"truth/intervals-{run}/intervals.parquet")
-    keys = ["quantity", rows["estimator"].fillna(""), "batches"]
-    return rows.groupby(keys)["covered"].mean().mul(100).round().unstack()
+    rows = rows.assign(estimator=rows["estimator"].fillna(""), covered=100 * rows["covered"])
+    keys = ["quantity", "estimator"]
+    return rows.pivot_table("covered", keys, "batches", dropna=False).dropna(how="all").round()
 
 
 @claim("An interval of two standard errors holds the truth as often as it says")
