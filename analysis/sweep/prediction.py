@@ -75,9 +75,8 @@ def predict(
             numbers = (fractions.mean(), effective.mean(), len(runs), inside)
             line |= {f"{n}{suffix}": v for n, v in zip(COLUMNS[2:], numbers, strict=True)}
             error = finals.differ_from_exact(method[:3], effective.mean())
-            parts = name_interval("predicted", estimate_interval(predicted))
-            parts |= name_difference("error", error)
-            line |= observed | {f"{name}{suffix}": number for name, number in parts.items()}
+            line |= observed | name_interval(f"predicted{suffix}", estimate_interval(predicted))
+            line |= name_difference(f"error{suffix}", error)
         if "observed" not in line:  # none of the ratios is known
             continue
         line |= {"task": rows["task"].iloc[0]}
