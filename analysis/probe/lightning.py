@@ -16,7 +16,8 @@ class ProbeCallback(Callback):
 
     Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
     knows, and raises at once what ``Probe`` would; functions given as ``examples`` and ``weights``
-    are called with the batch. ``probe`` is the Probe from the beginning of training on:
+    are called with the batch, and ``metric="progress"`` or ``"update"`` is that of the trainer's
+    first optimizer. ``probe`` is the Probe from the beginning of training on:
     ``callback.probe.rows()``, ``callback.probe.coverage()``.
     """
 
@@ -41,7 +42,7 @@ class ProbeCallback(Callback):
             pl_module,
             scaler=scaler,
             group=world(),
-            **continued(self.options, self.probe, self.updates),
+            **continued(self.options, self.probe, self.updates, trainer.optimizers[0]),
         ).__enter__()
 
     def on_train_batch_start(

@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sketchvar.analysis.noise.table import choose_comparable
 from sketchvar.analysis.probe.table import claim
 from sketchvar.analysis.probe.units import Examples, Weights, layout_of, weights_of
-from sketchvar.analysis.probe.weighing import Weigh, as_weigh
+from sketchvar.analysis.probe.weighing import METRICS, Weigh, as_weigh
 from sketchvar.estimators.choice import Choice, Estimators, Rates, as_list
 
 TRAINERS = ("scaler", "group", "first")  # what a trainer knows
@@ -95,12 +97,20 @@ def check(given: dict[str, Any]) -> None:
             near = get_close_matches(name, names, 1)
             meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
             raise TypeError(f"a ProbeCallback has no option {name!r}; {meant}")
-    options = Options(**given)
+    metric = None if given.get("metric") in METRICS else given.get("metric")
+    options = Options(**{**given, "metric": metric})
     if options.out is not None and not options.resume and options.choices:
         claim(Path(options.out), False, 0, options.asked)
 
 
-def continued(given: dict[str, Any], before: Any, first: int) -> dict[str, Any]:
-    """The options of a callback's next Probe, which goes on in the folder of the one before."""
+def continued(
+    given: dict[str, Any], before: Any, first: int, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """The options of a callback's next Probe, which goes on in the folder of the one before; a
+    metric by its name is that of the trainer's ``optimizer``.
+    """
     resume = given.get("resume", False) or (before is not None and first > 0)
-    return {**given, "first": first, "resume": resume}
+    metric = given.get("metric")
+    if metric in METRICS:
+        metric = METRICS[metric](optimizer)
+    return {**given, "first": first, "resume": resume, "metric": metric}

@@ -14,7 +14,8 @@ class ProbeCallback(TrainerCallback):
     every=10)])`` trains.
 
     Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
-    knows, and raises at once what ``Probe`` would. ``probe`` is the Probe from the beginning of
+    knows, and raises at once what ``Probe`` would; ``metric="progress"`` or ``"update"`` is that of
+    the trainer's optimizer. ``probe`` is the Probe from the beginning of
     training on: ``callback.probe.rows()``, ``callback.probe.coverage()``.
     """
 
@@ -29,11 +30,12 @@ class ProbeCallback(TrainerCallback):
         if self.probe is not None:
             self.probe.close()  # training broke off
         model, scaler = kwargs["model"], getattr(kwargs["optimizer"], "scaler", None)
+        optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])  # Accelerate's
         self.probe = Probe(
             model,
             scaler=scaler,
             group=world(),
-            **continued(self.options, self.probe, state.global_step),
+            **continued(self.options, self.probe, state.global_step, optimizer),
         ).__enter__()
 
     def on_step_end(

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sketchvar.analysis.noise import weigh_progress
+from sketchvar.analysis.noise import weigh_progress, weigh_update
 from sketchvar.estimators import Choice, Moments
 from sketchvar.estimators.layers.forms import Form
 from sketchvar.estimators.metric import Diagonal
 from sketchvar.estimators.norms import wide
 
+METRICS = {"progress": weigh_progress, "update": weigh_update}  # by an optimizer's steps
 BLOCK = 256  # rows at a time: what is made of them stays in the cache
 Weigh = Callable[[nn.Parameter], Tensor]  # parameter -> weights of its gradient, in its shape
 

@@ -15,10 +15,9 @@ from torch import Tensor
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
 from sketchvar.analysis.loop import layers_at, start
-from sketchvar.analysis.noise import weigh_progress, weigh_update
 from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, tabulate
 from sketchvar.analysis.probe import Layer, Probe
-from sketchvar.analysis.probe.weighing import Weigh
+from sketchvar.analysis.probe.weighing import METRICS, Weigh
 from sketchvar.analysis.study.measure import measure_fresh, see
 from sketchvar.analysis.tasks import Options, find_task
 from sketchvar.estimators import Choice, empirical
@@ -27,7 +26,6 @@ from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.seeds import fold
 
 __all__ = ["Study", "layers_at", "run"]
-METRICS = {"progress": weigh_progress, "update": weigh_update}
 DRAWS = 32  # repeated draws behind each point that is set beside a closed form
 
 

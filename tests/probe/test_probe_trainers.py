@@ -24,13 +24,15 @@ NUMBERS = [
     "grad_sq",
     "examples",
     "rows",
+    "metric_variance",
+    "metric_minibatch",
 ]
 
 
 def by_hand(model, losses, accumulated, **options):
     """The rows of a plain loop over the losses of micro-batches, each a function of the model."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    with Probe(model, **OPTIONS, **options) as probe:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    with Probe(model, metric=optimizer, **OPTIONS, **options) as probe:
         for step in range(0, len(losses), accumulated):
             for loss in losses[step : step + accumulated]:
                 loss(model).backward()
@@ -43,7 +45,8 @@ def by_hand(model, losses, accumulated, **options):
 def assert_equal(rows, expected):
     assert len(rows) == len(expected) > 0 and list(rows["layer"]) == list(expected["layer"])
     found, wanted = (torch.tensor(table[NUMBERS].to_numpy(float)) for table in (rows, expected))
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+    assert rows["metric_ratio"].notna().any()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,7 @@ def assert_equal(rows, expected):
         ({"rates": [0.1]}, ValueError, "needs estimators="),
         ({"every": 0}, ValueError, "every must be 1 or more"),
         ({"by_example": 3}, TypeError, "by_example is True or False"),
+        ({"metric": "variance"}, TypeError, "metric= is the optimizer.*'variance'"),
     ],
 )
 @pytest.mark.parametrize("kind", ["trainer", "lightning"])
@@ -103,7 +107,7 @@ def test_hugging_face_trainer(tmp_path, accumulated):
         1, torch.tensor([0]), -100
     )  # nothing predicts the first
     data = {"input_ids": tokens, "attention_mask": mask.long(), "labels": labels}
-    callback = ProbeCallback(every=2, examples=not_padding, **OPTIONS)
+    callback = ProbeCallback(every=2, examples=not_padding, metric="progress", **OPTIONS)
     trainer = transformers.Trainer(
         model(),
         transformers.TrainingArguments(
@@ -112,7 +116,7 @@ def test_hugging_face_trainer(tmp_path, accumulated):
             num_train_epochs=1,
             learning_rate=1e-2,
             lr_scheduler_type="constant",
-            optim="sgd",
+            optim="adamw_torch",
             max_grad_norm=0,
             use_cpu=True,
             report_to=[],
@@ -157,7 +161,7 @@ def test_lightning_trainer(tmp_path, accumulated):
             return F.mse_loss(self.net(rows).squeeze(1), target)
 
         def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=1e-2)
+            return torch.optim.AdamW(self.parameters(), lr=1e-2, weight_decay=0.0)
 
     torch.manual_seed(1)
     rows, targets, which = (
@@ -168,7 +172,7 @@ def test_lightning_trainer(tmp_path, accumulated):
     loader = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(rows, targets, which), batch_size=6
     )
-    callback = ProbeCallback(every=2, examples=lambda batch: batch[2], **OPTIONS)
+    callback = ProbeCallback(every=2, examples=lambda batch: batch[2], metric="progress", **OPTIONS)
     model = Regression()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of data loaders
