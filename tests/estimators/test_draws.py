@@ -15,6 +15,7 @@ from sketchvar.estimators import CATALOG, Gaussian, Moments, build, empirical
 
 DRAWS = 4000
 MORE = {"priority-rows": 8000}  # whose squared weights have heavier tails, for the same power
+LONG = ("row-bits:2", "nvfp4-both")  # ten seconds and more
 VARIANCE_BOUND, MEAN_BOUND, POWER = 4.5, 5, 3.1
 
 
@@ -39,7 +40,9 @@ def closed_form(estimator, x, y):
         return None
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in CATALOG]
+)
 def test_mean_and_variance(name):
     x, y = pair()
     exact = x.T @ y
