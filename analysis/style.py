@@ -39,7 +39,7 @@ UNIT_LINE: dict[str, Any] = {
     "zorder": 1,
 }  # ratio 1
 PALETTE = sns.color_palette("colorblind", 10)
-MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d"]  # 13: no two of 130 alike
+MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d"]  # 13: all of 130 differ
 
 
 @contextmanager
