@@ -112,6 +112,24 @@ def few_bits() -> str:
     )
 
 
+@claim("Rows chosen by the norms of X are worse than uniform rows")
+def norms() -> str:
+    rows = read("frontier/frontier.parquet")
+
+    def at(budget: float) -> pd.Series:
+        return rows[rows["budget"] == budget].groupby("estimator")["ratio"].median()
+
+    names = ("norm-rows-iid", "norm-rows", "uniform-rows", "optimal-rows-iid", "optimal-rows")
+    half, eighth = (at(budget)[list(names)].to_list() for budget in (0.5, 0.125))
+    parts = [100 * (a - b) / (a - c) for a, b, c, *_ in (half, eighth)]
+    return (
+        f"with replacement, without, uniform: at 50 % {half[0]:.2f}, {half[1]:.2f}, {half[2]:.2f},"
+        f" at 12.5 % {eighth[0]:.2f}, {eighth[1]:.2f}, {eighth[2]:.2f}: replacement was"
+        f" {parts[0]:.0f} and {parts[1]:.0f} % of the loss; the oracle with and without"
+        f" {half[3]:.2f} and {half[4]:.2f} at 50 %"
+    )
+
+
 @claim("Compressing features instead of rows costs variance")
 def features() -> str:
     rows = read("paper/axis/rows.parquet").query("budget == 0.125")
