@@ -188,7 +188,6 @@ def combine(
         for each, t in zip(others, (of.row, of.example, C, of.Q, apart), strict=True):
             each.append(t[None, at])
     row, example, grad_sq, Q, signal = others
-    divide = torch.div
     found: list[tuple[Tensor, Tensor]] = [
         estimate(torch.clone, variance),
         estimate(torch.clone, row),
@@ -201,6 +200,13 @@ def combine(
     columns = [*(t for each in found for t in each), *means, *estimate(divide, *in_metric)]
     shape = found[0][0].shape
     return torch.stack([t.expand(shape) for t in columns], -1)
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, not known where b < 0: the minibatch variance without an example may come out so if
+    ⟨g_s, G⟩ is taken to be ‖g_s‖² where the gradient is not small beside its noise.
+    """
+    return (a / b).masked_fill_(b < 0, torch.nan)
 
 
 def average(values: Sequence[float]) -> float:

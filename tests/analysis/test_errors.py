@@ -1,5 +1,6 @@
 """Standard errors: against a literal deletion of each example, and against redrawn batches."""
 
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
@@ -96,6 +97,20 @@ def test_what_has_no_sums_by_example_has_no_error_from_one_batch():
     rows = compare([pair_layer(*draw())], ["norm-rows", "rounding:2", "optimal-rows"], RATE)
     assert rows[["variance_stderr", "ratio_stderr"]].isna().all().all()
     assert rows[["variance", "ratio", "alpha_stderr"]].notna().all().all()
+
+
+def test_norms_alone_say_nothing_of_a_ratio_where_the_gradient_is_not_small():
+    """Without an example the variance would be negative, if ⟨g_s, G⟩ were ‖g_s‖²: the ratio of
+    uniform rows that are examples, which is the same without any, would have an error.
+    """
+    x, y = (t[:, :1] for t in draw())
+    layer = pair_layer(x + 1, y.abs())
+    known, unknown = (
+        compare([one], ["uniform-rows"], RATE).iloc[0]
+        for one in (layer, replace(layer, inner=None))
+    )
+    assert known["ratio"] == unknown["ratio"] > 0
+    assert known["ratio_stderr"] <= 1e-9 and np.isnan(unknown["ratio_stderr"])
 
 
 def test_ratio_of_means_and_errors_over_batches():
