@@ -27,7 +27,6 @@ OLD = DATA / "stdlib-lm" / "rows.parquet"
     [
         "stdlib-lm/rows.parquet",
         "stdlib-lm/draws.parquet",
-        "frontier/frontier.parquet",
         "train/stdlib-lm/rows.parquet",
         "train/stdlib-lm/summary.parquet",
     ],

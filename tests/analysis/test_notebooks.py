@@ -9,14 +9,10 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-TRAIN = ("02", "04", "06")  # for half a minute and more
-RUN = [
-    pytest.param(path, marks=pytest.mark.slow if path.stem.startswith(TRAIN) else ())
-    for path in NOTEBOOKS
-]
 
 
-@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("SKETCHVAR_SMALL", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

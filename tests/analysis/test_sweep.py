@@ -56,6 +56,7 @@ def assert_same(a: pd.DataFrame, b: pd.DataFrame) -> None:
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.slow
 def test_killed_ten_times_the_finished_table_is_that_of_an_uninterrupted_sweep(
     cells, whole, tmp_path
 ):
@@ -210,6 +211,7 @@ assert told[-1] == (4, 4), told
 """
 
 
+@pytest.mark.slow
 def test_a_local_ray_gives_the_same_table(cells, whole, tmp_path):
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     some, words = cells[:4], [sys.executable, "-c", ON_RAY, str(tmp_path)]

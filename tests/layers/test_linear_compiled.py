@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_compiled_layers():
     cases = Path(__file__).parents[1] / "support" / "compiled.py"
     environment = os.environ | {"JAXTYPING_DISABLE": "1"}
