@@ -56,7 +56,7 @@ def noise_scale_through_training(table: pd.DataFrame, batch_size: int) -> Figure
     axes.axhline(batch_size, label="batch size", **UNIT_LINE)
     axes.set(
         xlabel="step (updates, evenly spaced)",
-        ylabel="noise scale $B_{simple}$ (examples)",
+        ylabel="noise scale $B_{simple}$ (examples)" + name_bars(take(table, "noise_scale_stderr")),
         yscale="log",
     )
     axes.set_xticks(range(len(steps)), [str(step) for step in steps])
@@ -95,7 +95,9 @@ def ratio_by_layer(rows: pd.DataFrame, step: int, rate: float) -> Figure:
     axes.axvline(1, **UNIT_LINE)
     axes.set(xscale="log")
     figure.supxlabel(
-        f"estimator variance / minibatch variance (example), rate {rate:g}, step {step}", fontsize=8
+        f"estimator variance / minibatch variance (example), rate {rate:g}, step {step}"
+        + name_bars(take(shown, "ratio_stderr")),
+        fontsize=8,
     )
     plain_ticks(axes.xaxis)
     axes.set(yticks=range(len(layers)), yticklabels=layers, ylim=(len(layers) - 0.4, -0.6))
@@ -131,7 +133,9 @@ def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
             axes.errorbar(places, table["ratio"], bars, fmt=f"{marker}-", **style)
         axes.axhline(1, **UNIT_LINE)
         axes.set(
-            title=f"minibatch unit: {unit}", xlabel="step (updates, evenly spaced)", yscale="log"
+            title=f"minibatch unit: {unit}" + name_bars(shown["error"][shown["unit"] == unit]),
+            xlabel="step (updates, evenly spaced)",
+            yscale="log",
         )
         axes.set_xticks(range(len(steps)), [str(step) for step in steps])
         plain_ticks(axes.yaxis)
@@ -143,6 +147,11 @@ def ratio_through_training(rows: pd.DataFrame, rate: float) -> Figure:
 def take(rows: pd.DataFrame, column: str) -> pd.Series:
     """A column of errors, NaN where rows of before have none."""
     return rows[column].astype(float) if column in rows else pd.Series(float("nan"), rows.index)
+
+
+def name_bars(errors: pd.Series) -> str:
+    """What a label says of bars, where any is known."""
+    return ", ± stderr" if errors.notna().any() else ""
 
 
 def clip_bars(values: pd.Series, errors: pd.Series) -> list[pd.Series]:
@@ -173,7 +182,9 @@ def alpha_through_training(rows: pd.DataFrame) -> Figure:
         annot_kws={"size": 5 if known else 6},
         cmap="cividis",
         norm=LogNorm(),
-        cbar_kws={"label": "α = ‖G‖² / (‖X‖²‖Y‖²); the numbers are 1000 α"},
+        cbar_kws={
+            "label": "α = ‖G‖² / (‖X‖²‖Y‖²); the numbers are 1000 α" + name_bars(once["error"])
+        },
         ax=axes,
     )
     axes.set(xlabel="step (updates)", ylabel="")
