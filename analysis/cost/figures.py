@@ -76,21 +76,8 @@ def cost_by_horizon(rows: pd.DataFrame) -> Figure | None:
         return None
     far = 4 * finite[-1]  # where ∞ is drawn
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 3.0), layout="constrained")
-    looks = look(labels(rows))
-    for label, each in by_choice(rows):
-        each = each.sort_values("horizon")
-        colour, marker = looks[label]
-        axes.errorbar(
-            each["horizon"].replace(math.inf, far),
-            each["cost_ratio"],
-            yerr=2 * each["cost_ratio_stderr"],
-            fmt=f"{marker}-",
-            color=colour,
-            label=label,
-            linewidth=1,
-            elinewidth=0.7,
-        )
-    axes.axhline(1, **UNIT_LINE)
+    places = rows["horizon"].replace(math.inf, far)
+    draw_lines(axes, rows.assign(place=places).sort_values("horizon", kind="stable"))
     axes.set(
         xscale="log",
         yscale="log",
@@ -112,20 +99,7 @@ def cost_through_training(rows: pd.DataFrame) -> Figure | None:
     if len(set(rows["step"])) < 2:
         return None
     figure, axes = plt.subplots(figsize=(PAGE * 0.7, 3.0), layout="constrained")
-    looks = look(labels(rows))
-    for label, each in by_choice(rows):
-        colour, marker = looks[label]
-        axes.errorbar(
-            each["step"],
-            each["cost_ratio"],
-            yerr=2 * each["cost_ratio_stderr"],
-            fmt=f"{marker}-",
-            color=colour,
-            label=label,
-            linewidth=1,
-            elinewidth=0.7,
-        )
-    axes.axhline(1, **UNIT_LINE)
+    draw_lines(axes, rows.assign(place=rows["step"]))
     axes.set(
         yscale="log", xlabel="step (updates)", ylabel="cost / cost of the minibatch's noise, 1 step"
     )
@@ -275,6 +249,24 @@ def draw_equality(axes: Axes) -> None:
 def last_step(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the last step that was measured; all, where they say none."""
     return rows[rows["step"] == rows["step"].max()] if "step" in rows else rows
+
+
+def draw_lines(axes: Axes, rows: pd.DataFrame) -> None:
+    """A line for every estimator and rate, the cost ratio ± 2 standard errors over ``place``."""
+    looks = look(labels(rows))
+    for label, each in by_choice(rows):
+        colour, marker = looks[label]
+        axes.errorbar(
+            each["place"],
+            each["cost_ratio"],
+            yerr=2 * each["cost_ratio_stderr"],
+            fmt=f"{marker}-",
+            color=colour,
+            label=label,
+            linewidth=1,
+            elinewidth=0.7,
+        )
+    axes.axhline(1, **UNIT_LINE)
 
 
 def by_choice(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
