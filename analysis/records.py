@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
+from sketchvar.analysis.columns import describe
 from sketchvar.analysis.noise.table import LATER
 from sketchvar.estimators.choice import Flags, choose
 
@@ -35,8 +38,16 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
-    """Write a table to Parquet."""
-    atomically(path, lambda part: rows.to_parquet(part, index=False))
+    """Write a table to Parquet; its fields carry the unit and meaning of their columns."""
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    schema = table.schema
+    for name, column in describe(map(str, rows)).items():
+        i = schema.get_field_index(name)
+        schema = schema.set(i, schema.field(i).with_metadata(column._asdict()))
+    if rows.attrs:  # as pandas writes and reads them
+        attrs = {"PANDAS_ATTRS": json.dumps(rows.attrs)}
+        schema = schema.with_metadata((schema.metadata or {}) | attrs)
+    atomically(path, lambda part: pq.write_table(table.cast(schema), part))
 
 
 def read_rows(path: Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis import noise, records
+from sketchvar.analysis.columns import document
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.noise.table import COLUMNS, Batch, read_batch, tabulate
 from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
@@ -303,19 +304,9 @@ class Probe:
         self._explain(found)
         return found
 
+    @document(COLUMNS)
     def rows(self) -> pd.DataFrame:
         """The table so far: a row per layer, measured step and choice of estimator and rate.
-
-        ``run``, ``step``, ``layer``; ``p`` and ``q``, the layer's size; ``rows`` of X, padding
-        included, ``examples`` and ``uses`` of the step; ``batches`` that were averaged;
-        ``population``, how many examples there are; ``estimator``, ``rate``; ``kept_rows``,
-        ``kept_bytes`` of one compressed copy, ``share`` of ``x_bytes``; ``variance`` of the
-        estimator, ``minibatch_row`` and ``minibatch_example`` of the minibatch, ``ratio`` =
-        variance / minibatch_example, ``alpha``, ``grad_sq`` = ‖G‖² before clipping and unscaled;
-        ``metric_variance``, ``metric_minibatch``, ``metric_ratio``, the same in ``metric``;
-        standard errors, ``…_stderr``; ``sketchable``: ``sketch_linears`` can convert the layer;
-        ``input_of``: the first layer that read the same X; ``oracle``, ``biased``, ``takes_rate``
-        of the estimator.
 
         The errors of one batch leave out an example at a time, and are a floor where tails are
         heavy. Those of ``variance`` and ``ratio`` need several batches (``measure``) where the
