@@ -99,7 +99,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "measured": (GRADIENT, "mean of ‖Ĝ − G‖² over draws"),
         "stderr": (GRADIENT, "standard error of measured"),
         "draws": ("draws", "behind measured"),
-        "z": ("1", "(measured − variance) / stderr"),
+        "z": ("1", "(measured − variance) / stderr; NaN where draws do not differ"),
         "ratio": ("1", "variance over the minibatch variance by example"),
         "minibatch_example": (GRADIENT, "variance of G over minibatches of independent examples"),
     },

@@ -6,7 +6,8 @@
 
 Each draws a table as it is written: of a run (``ratio_…``, ``alpha_…``, ``closed_form_and_draws``,
 ``noise_scale``), of costs and forks, of a frontier, a plan, of redrawn minibatches, of training, of
-benches. Nothing of torch is loaded.
+benches, of a pair (``ratio_by_bytes``, ``matrices``, ``error_distribution``). Nothing of torch is
+loaded.
 """
 
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
@@ -21,6 +22,7 @@ from sketchvar.analysis.cost.figures import (
     effective_batches_and_predictions,
 )
 from sketchvar.analysis.cost.frontier_figures import cost_frontier
+from sketchvar.analysis.explore.figures import error_distribution, matrices, ratio_by_bytes
 from sketchvar.analysis.frontier.figure import frontier
 from sketchvar.analysis.plan.figure import ratio_by_memory
 from sketchvar.analysis.study.figures import (
@@ -48,12 +50,15 @@ __all__ = [
     "cost_frontier",
     "cost_through_training",
     "effective_batches_and_predictions",
+    "error_distribution",
     "final_losses",
     "frontier",
     "layer_times",
+    "matrices",
     "noise_scale_through_training",
     "paper_style",
     "peak_memory",
+    "ratio_by_bytes",
     "ratio_by_layer",
     "ratio_by_memory",
     "ratio_through_training",

@@ -24,6 +24,11 @@ class Measured:
     stderr: Tensor
     count: int
 
+    def __repr__(self) -> str:
+        if self.value.numel() != 1:
+            return f"Measured({tuple(self.value.shape)}, {self.count} draws)"
+        return f"{self.value.item():.4g} ± {self.stderr.item():.2g} ({self.count} draws)"
+
     def z(self, expected: Tensor | float) -> Tensor:
         """(value − expected) / stderr; 0 where both differences vanish."""
         difference = self.value - expected

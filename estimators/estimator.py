@@ -36,6 +36,11 @@ class Compressed(NamedTuple):
         """Bytes kept: the tensors and the seed."""
         return SEED_BYTES + sum(t.nbytes for t in self.tensors)
 
+    def __repr__(self) -> str:
+        kept = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in self.tensors]
+        size = f"{self.nbytes} bytes of {self.shape}"
+        return f"Compressed({size}: {', '.join(kept)}; seed={self.seed})"
+
 
 class Traits(NamedTuple):
     """What a caller has to know of an estimator before trusting it with a task; false of most."""

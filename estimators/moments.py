@@ -72,6 +72,10 @@ class Moments:
         if G is not None:
             self.G = wide(G)
 
+    def __repr__(self) -> str:
+        known = "with" if self.has_pair else "without"
+        return f"Moments(n={self.n}, p={self.p}, q={self.q}, {known} X and Y)"
+
     @classmethod
     def of(
         cls,

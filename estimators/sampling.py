@@ -187,7 +187,7 @@ class ScoredRows(ImportanceRows):
     examples.
     """
 
-    scores: Float[Tensor, " n"] | None = None
+    scores: Float[Tensor, " n"] | None = field(default=None, repr=False)
     floor: float = 0.1
 
     @property
@@ -225,7 +225,7 @@ class OptimalRows(ImportanceRows):
     Source: Drineas, Kannan, Mahoney 2006, https://doi.org/10.1137/S0097539704442684, Lemma 4.
     """
 
-    y_sq: Float[Tensor, " n"] | None = None
+    y_sq: Float[Tensor, " n"] | None = field(default=None, repr=False)
     traits = Traits(oracle=True)
 
     def probabilities(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

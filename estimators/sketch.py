@@ -3,8 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import index
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +15,7 @@ from sketchvar.estimators.estimator import (
     SEED_BYTES,
     Compressed,
     KeepsMatrix,
+    as_tensors,
     check_rate,
     kept_count,
 )
@@ -56,6 +59,25 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
     def k(self, n: int) -> int:
         """The number of rows kept of n."""
         return kept_count(self.rate, n)
+
+    def sketch(self, x: Tensor | np.ndarray, seed: int | np.integer) -> Tensor:
+        """Sketch X (n × p) for other work: SᵀX (k × p) alone. E‖SᵀX‖² = ‖X‖², and with one
+        ``seed`` for both E (SᵀX)ᵀSᵀY = XᵀY.
+
+        >>> from sketchvar.estimators import CountSketch
+        >>> x = torch.arange(8.0).reshape(4, 2)
+        >>> CountSketch(0.5).sketch(x, seed=0).shape
+        torch.Size([2, 2])
+
+        NumPy arrays and integers are taken too. Raises ValueError unless X is a matrix.
+        """
+        (x,) = as_tensors(x)
+        if x.ndim != 2:
+            raise ValueError(
+                f"sketch needs a matrix, n rows × p, got shape {tuple(x.shape)}; flatten the"
+                " leading dimensions, as in x.flatten(0, -2)"
+            )
+        return self.compress(x, index(seed)).tensors[0]
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         n, p = x.shape

@@ -1,6 +1,7 @@
 from . import analysis, estimators, noise, plot
 from .analysis.audit import audit
 from .analysis.cost import cost, forks
+from .analysis.explore import compare, frontier, variance
 from .analysis.noise import noise_scale
 from .analysis.plan import load_plan
 from .analysis.probe import Probe, count_labels, not_padding
@@ -100,6 +101,7 @@ __all__ = [
     "audit",
     "build",
     "choices",
+    "compare",
     "cost",
     "count_labels",
     "counting",
@@ -107,6 +109,7 @@ __all__ = [
     "estimate",
     "estimators",
     "forks",
+    "frontier",
     "load_plan",
     "noise",
     "noise_scale",
@@ -118,4 +121,5 @@ __all__ = [
     "spell",
     "tell_samples",
     "unsketch",
+    "variance",
 ]

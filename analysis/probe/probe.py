@@ -180,6 +180,12 @@ class Probe:
         self._said: set[str] = set()
         self._mark: Any = None  # of a weight and its gradient at the last step
 
+    def __repr__(self) -> str:
+        asked = f"{len(self.watched)} layers, {len(self.choices)} estimators at their rates"
+        where = "inside" if self.entered else "outside"
+        name = type(self.model).__name__
+        return f"Probe({name}: {asked}; at step {self.number}, {where} its block)"
+
     @property
     def watched(self) -> dict[str, Watch]:
         """The weights that are trained, by the names of their layers."""

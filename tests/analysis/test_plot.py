@@ -60,6 +60,18 @@ def effective():
     return pd.DataFrame([*lines, (20, "exact", *lines[0][2:])], columns=columns)
 
 
+def one_draw():
+    """A row as ``draw_errors`` has them."""
+    line = {"estimator": "gaussian", "rate": 0.1, "error_sq": 2.0, "variance": 1.5, "grad_sq": 3.0}
+    return pd.DataFrame([line])
+
+
+def compared():
+    """A row as ``compare`` has them."""
+    line = {"estimator": "gaussian", "share": 0.1, "ratio": 2.0, "ratio_stderr": 0.1}
+    return pd.DataFrame([line | {"minibatch_example": 1.0, "oracle": False, "biased": False}])
+
+
 def few(file, layers=3):
     rows = read_rows(DATA / file)
     return rows[rows["layer"].isin(list(rows["layer"].unique())[:layers])]
@@ -79,11 +91,14 @@ PICTURES = {
     "cost_frontier": lambda: (costs().assign(family="rounding", biased=False, oracle=False),),
     "cost_through_training": lambda: (costs(),),
     "effective_batches_and_predictions": lambda: (effective(),),
+    "error_distribution": lambda: (one_draw(),),
     "final_losses": lambda: (read_rows(DATA / "train/stdlib-lm/summary.parquet"),),
     "frontier": lambda: (average(few("frontier/frontier.parquet")),),
     "layer_times": lambda: (read_rows(DATA / "layers/layer.parquet"),),
+    "matrices": lambda: ({"a": np.eye(2)},),
     "noise_scale_through_training": lambda: (noise_scale(few("stdlib-lm/rows.parquet")), 32),
     "peak_memory": lambda: (read_rows(DATA / "memory/batch-16-32/memory.parquet"),),
+    "ratio_by_bytes": lambda: (compared(),),
     "ratio_by_layer": lambda: (few("stdlib-lm/rows.parquet"), 300, 0.1),
     "ratio_by_memory": lambda: (pd.DataFrame(CURVES), {"fraction": 0.3, "ratio": 0.7}),
     "ratio_through_training": lambda: (by_unit(few("stdlib-lm/rows.parquet")), 0.1),
@@ -107,7 +122,7 @@ def test_a_picture_changes_no_settings(name):
     before = dict(mpl.rcParams)
     figure = getattr(plot, name)(*PICTURES[name]())
     assert figure.axes and dict(mpl.rcParams) == before
-    plt.close(figure)
+    plt.close("all")
 
 
 @pytest.mark.parametrize("name", ["alpha_through_training", "final_losses", "peak_memory"])
