@@ -1,7 +1,7 @@
 """Run notebooks and the recipes of README.md, keep their outputs, and make the gallery's pictures.
 
-    python notebooks/run.py                      # all of them
-    python notebooks/run.py 02_play recipes      # some
+python notebooks/run.py                      # all of them
+python notebooks/run.py 02_play recipes      # some
 """
 
 import base64

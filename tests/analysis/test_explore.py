@@ -99,8 +99,8 @@ def test_pictures_take_axes_and_leave_style_alone(pair, found):
     errors = draw_errors(["uniform-rows", "rounding:2"], *pair, 0.5, draws=30)
     assert len(errors) == 60
     assert errors["error_sq"][:30].mean() == pytest.approx(errors["variance"][0], rel=0.6)
-    figure = plot.error_distribution(errors)
-    assert figure.axes[0].get_yticklabels()[0].get_text() == "uniform-rows 0.5"
+    drawn = plot.error_distribution(errors)
+    assert drawn.get_yticklabels()[0].get_text() == "uniform-rows 0.5"
     figure = plot.matrices({"a": torch.eye(3), "b": np.ones((2, 4))}, title="two")
     assert [axes.get_title() for axes in figure.axes[:2]] == ["a", "b"]
     assert {k: v for k, v in mpl.rcParams.items()} == before
@@ -155,5 +155,5 @@ def test_a_made_pair_is_what_was_asked_for():
 
 
 def test_rows_that_are_none_are_named(found):
-    with pytest.raises(ValueError, match="needs the columns ratio"):
+    with pytest.raises(ValueError, match="needs the columns ratio;"):
         plot.ratio_by_bytes(found.table.drop(columns="ratio"))

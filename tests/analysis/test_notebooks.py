@@ -43,7 +43,7 @@ def test_recipes_run(run, tmp_path, monkeypatch):
 
 
 def test_recipes_are_ten_lines_or_so(run):
-    shared, *recipes = run.list_recipes().items()
+    _, *recipes = run.list_recipes().items()
     assert len(recipes) == 8
     for question, lines in recipes:
         own = [line for line in lines.splitlines() if line and "import" not in line]
