@@ -89,7 +89,7 @@ def matrices(
     for axes in list(grid.flat)[len(arrays) :]:
         axes.remove()
     if shared:
-        figure.colorbar(image, ax=grid, shrink=0.8)
+        figure.colorbar(image, ax=figure.axes, shrink=0.8)
     figure.suptitle(title, fontsize=9)
     return figure
 
