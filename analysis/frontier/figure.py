@@ -94,5 +94,5 @@ def draw_lines(ax: Axes, rows: pd.DataFrame) -> None:
         }
         bars = clip_bars(part["ratio"], take(part, "ratio_stderr"))
         ax.errorbar(
-            part["fraction"], part["ratio"], bars, label=fill(str(name), 60) + note, **style
+            part["fraction"], part["ratio"], bars, label=fill(str(name), 32) + note, **style
         )
