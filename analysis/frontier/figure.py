@@ -60,8 +60,8 @@ def frontier(ax: Axes, rows: pd.DataFrame, family: str | None = None) -> None:
     draw_lines(ax, shown[(shown["family"] == family) & (shown["estimator"] != BASELINE)])
     ax.set(xscale="log", yscale="log")
     ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1, fontsize=5.5,
-        handlelength=2.4, labelspacing=0.25, frameon=False,
+        loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=5.5,
+        handlelength=2.4, columnspacing=1.0, labelspacing=0.25, frameon=False,
     )  # fmt: skip
     ax.set_xticks(TICKS)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
@@ -94,5 +94,5 @@ def draw_lines(ax: Axes, rows: pd.DataFrame) -> None:
         }
         bars = clip_bars(part["ratio"], take(part, "ratio_stderr"))
         ax.errorbar(
-            part["fraction"], part["ratio"], bars, label=fill(str(name), 60) + note, **style
+            part["fraction"], part["ratio"], bars, label=fill(str(name), 32) + note, **style
         )

@@ -187,16 +187,19 @@ def share_labels(figure: Figure, panels: Sequence[Axes]) -> None:
 
 
 def wrap_labels(figure: Figure) -> None:
-    """Break labels of axes where they are longer than these."""
+    """Break labels where they are longer than their axes, or than the figure."""
+    wide, tall = figure.bbox.width, figure.bbox.height
+    found = [(text, wide) for text in [figure._supxlabel] if text]  # type: ignore[attr-defined]
+    found += [(text, 0.8 * tall) for text in [figure._supylabel] if text]  # type: ignore[attr-defined]
     for axes in figure.axes:
         size = axes.get_window_extent()
-        for axis, room in ((axes.xaxis, size.width), (axes.yaxis, size.height)):
-            text, box = axis.label, axis.label.get_window_extent()
-            length = box.width if axis is axes.xaxis else box.height
-            if text.get_text() and length > 1.05 * room:
-                words = text.get_text().replace("\n", " ")
-                lines = max(text.get_text().count("\n") + 1, 1)
-                text.set_text(fill(words, max(12, int(len(words) / lines * room / length))))
+        found += [(axes.xaxis.label, size.width), (axes.yaxis.label, size.height)]
+    for text, room in found:
+        box, words = text.get_window_extent(), text.get_text()
+        length = max(box.width, box.height)
+        if words and length > 1.05 * room:
+            fits = int(len(words) * room / length)
+            text.set_text(fill(words.replace("± ", "±\N{NO-BREAK SPACE}"), max(12, fits)))
 
 
 class Shape(NamedTuple):

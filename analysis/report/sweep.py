@@ -116,8 +116,12 @@ def list_pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...
             partial(figures.final_losses, table),
         ),
     ]
-    known = rows.loc[rows["estimator"] != "exact", "ratio"].notna().any()
-    return tuple(each for each in found if known or each.name != "ratio")
+    known = {
+        "curves": rows.loc[rows["step"] > rows["step"].min(), "validation"].notna().any(),
+        "ratio": rows.loc[rows["estimator"] != "exact", "ratio"].notna().any(),
+        "final": len(figures.select_drawn(table)) > 0,
+    }
+    return tuple(each for each in found if known[each.name])
 
 
 def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
