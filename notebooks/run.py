@@ -20,7 +20,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
-SHOWN = {"01_estimators": 1, "06_cost": 2, "08_paper": 4}  # which figure is shown; else the last
+SHOWN = {"01_estimators": 0, "06_cost": 2, "08_paper": 4}  # which figure is shown; else the last
 WIDTH = 480  # pixels
 RECIPE = re.compile(r"^### (.*?)\n.*?```python\n(.*?)```", re.DOTALL | re.MULTILINE)
 
@@ -55,11 +55,10 @@ def list_images(notebook: Any) -> list[bytes]:
 
 
 def shrink(image: bytes, path: Path) -> None:
-    """Write a picture at the gallery's width, in few colours."""
+    """Write a picture at the gallery's width."""
     picture = Image.open(io.BytesIO(image)).convert("RGB")
     size = WIDTH, round(picture.height * WIDTH / picture.width)
-    picture = picture.resize(size, Image.Resampling.LANCZOS)
-    picture.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.resize(size, Image.Resampling.LANCZOS).save(path, optimize=True)
 
 
 def list_recipes() -> dict[str, str]:
