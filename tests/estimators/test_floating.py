@@ -100,11 +100,11 @@ def test_nothing_lies_beyond_the_grid(grid, scale, size):
 
 
 def test_where_no_power_of_two_is_large_enough_it_is_an_error():
-    x = torch.tensor([[3e38, 1.0], [1.0, torch.inf]])
+    x = torch.tensor([[2e38, 1.0], [1.0, torch.inf]])
     kept = GridRounding("e2m1", scale="power").compress(x, 0)
     assert GridRounding("e2m1", scale="power").restore(kept, torch.float32)[0].isfinite().all()
     for e, z in ((GridRounding("nf4", scale="power"), x), (NAMED["mxfp4"], x.double() * 1e10)):
-        with pytest.raises(ValueError, match=r"writes scales up to 1.7e.38 and values .*, got 3e"):
+        with pytest.raises(ValueError, match=r"writes scales up to 1.7e.38 and values .*, got 2e"):
             e.compress(z, 0)
         with pytest.raises(ValueError, match="divide X, or take scale='float'"):
             e.errors(z)
@@ -120,7 +120,7 @@ def test_a_block_that_goes_beyond_the_end_is_filled_up_by_zeros(e):
     padded = torch.nn.functional.pad(x, more)
     nearest = replace(e, nearest=True)
     kept, whole = (nearest.restore(nearest.compress(z, 0), z.dtype) for z in (x, padded))
-    assert torch.equal(kept, whole[:20, :37]) and whole.sum() == kept.sum()
+    assert torch.equal(kept, whole[:20, :37]) and (whole != 0).sum() == (kept != 0).sum()
     assert torch.equal(e.errors(x), e.errors(padded)[:20, :37])
 
 
