@@ -1,4 +1,4 @@
-"""Docstrings as Markdown: doctests become code."""
+"""How the API reads: doctests are code, and pictures have the signature that they are called by."""
 
 import re
 from typing import Any
@@ -8,13 +8,24 @@ import griffe
 DOCTEST = re.compile(r"(?:^>>>.*\n?)(?:^(?!\s*$).*\n?)*", re.MULTILINE)
 
 
-class Fences(griffe.Extension):
-    """Puts fences around doctests."""
+class Reading(griffe.Extension):
+    """Changes what is read of the sources."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Change a docstring where it is read."""
+        """Put fences around doctests."""
         if obj.docstring is not None and ">>>" in obj.docstring.value:
             obj.docstring.value = DOCTEST.sub(fence, obj.docstring.value)
+
+    def on_function(self, *, func: griffe.Function, **_: Any) -> None:
+        """Give a function that ``picture`` decorates what the decorator makes of it."""
+        if any(str(each.value).startswith("picture(") for each in func.decorators):
+            del func.parameters["ax"]
+            only, rest = griffe.ParameterKind.keyword_only, griffe.ParameterKind.var_keyword
+            func.parameters.add(
+                griffe.Parameter("ax", annotation="Axes | None", kind=only, default="None")
+            )
+            func.parameters.add(griffe.Parameter("common", annotation="Any", kind=rest))
+            func.returns = "Axes | Figure"
 
 
 def fence(doctest: re.Match[str]) -> str:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import sketchvar
-from sketchvar import plot
+from sketchvar.analysis import plot
 
 ROOT = Path(__file__).parents[1]
 MODULES = {
