@@ -24,9 +24,9 @@ LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Put the notebooks under their gallery."""
+    """Put the notebooks under Gallery, their own page first."""
     gallery = next(part["Gallery"] for part in config.nav or [] if "Gallery" in part)
-    gallery += [page_of(path) for path in find(NOTEBOOKS)]
+    gallery += find("notebooks/README.md") + [page_of(path) for path in find(NOTEBOOKS)]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
