@@ -4,10 +4,11 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -16,6 +17,8 @@ ALONE = (
     " takes the gradients to be of this rank's examples alone; give it the wrapped model, or"
     " group=torch.distributed.group.WORLD"
 )
+
+T = TypeVar("T")
 
 
 def world() -> Any:
@@ -61,7 +64,7 @@ class Ranks:
     @property
     def first(self) -> bool:
         """Whether this is the process that writes."""
-        return self.group is None or dist.get_rank(self.group) == 0
+        return self.number == 0
 
     def replicas(self, weight: Any) -> int:
         """How many ranks hold the same shard of a weight."""
@@ -70,6 +73,11 @@ class Ranks:
         return math.prod(
             weight.device_mesh.size(i) for i, p in enumerate(weight.placements) if p.is_replicate()
         )
+
+    @property
+    def number(self) -> int:
+        """Which of them this process is."""
+        return 0 if self.group is None else dist.get_rank(self.group)
 
     def sum(self, t: Tensor) -> Tensor:
         """The sum of a tensor over the ranks."""
@@ -94,3 +102,35 @@ class Ranks:
         flats = [torch.empty_like(flat) for _ in range(self.size)]
         dist.all_gather(flats, flat, group=self.group)
         return [list(f[: sum(each)].split(each)) for f, each in zip(flats, lengths, strict=True)]
+
+    def tell(self, what: T) -> list[T]:
+        """What every rank has to say, in the order of the ranks: anything that can be pickled."""
+        if self.group is None:
+            return [what]
+        said: list[Any] = [None] * self.size
+        dist.all_gather_object(said, what, group=self.group)
+        return said
+
+    def gather_rows(
+        self, rows: Shaped[Tensor, "n d"], to: int | None = None
+    ) -> Shaped[Tensor, "N d"] | None:
+        """The rows of all ranks one after another, as many of each as it has: on every rank, or on
+        the one numbered ``to``, and None on the others.
+        """
+        if self.group is None:
+            return rows
+        mine = torch.tensor([len(rows)], device=rows.device)
+        sizes = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(sizes, mine, group=self.group)
+        counts = [int(size) for size in sizes]
+        even = torch.nn.functional.pad(rows, (0, 0, 0, max(counts) - len(rows))).contiguous()
+        sent = even.view(torch.uint8)  # not all backends know all dtypes
+        here = to is None or to == self.number
+        parts = [torch.empty_like(sent) for _ in counts] if here else None
+        if to is None:
+            dist.all_gather(parts, sent, group=self.group)
+        else:
+            dist.gather(sent, parts, group=self.group, group_dst=to)
+        if parts is None:
+            return None
+        return torch.cat([p.view(rows.dtype)[:n] for p, n in zip(parts, counts, strict=True)])
