@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -110,6 +110,21 @@ class Ranks:
         said: list[Any] = [None] * self.size
         dist.all_gather_object(said, what, group=self.group)
         return said
+
+    def hear_first(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, or raises, on the first rank, which alone does it."""
+        if self.group is None:
+            return work()
+        told: list[Any] = [None, None]
+        if self.first:
+            try:
+                told[0] = work()
+            except Exception as error:
+                told[1] = error
+        dist.broadcast_object_list(told, group=self.group, group_src=0)
+        if told[1] is not None:
+            raise told[1]
+        return told[0]
 
     def gather_rows(
         self, rows: Shaped[Tensor, "n d"], to: int | None = None
