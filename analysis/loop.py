@@ -19,6 +19,8 @@ from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.tasks import Batch, Task, Validation, move
 from sketchvar.estimators.seeds import fold
 
+ONE = Ranks()  # this process alone
+
 
 @dataclass(frozen=True)
 class Training:
@@ -36,7 +38,7 @@ class Training:
     device: torch.device
     seed: int
     parallel: DistributedDataParallel | None = None  # of the model, where there are several ranks
-    ranks: Ranks = Ranks()
+    ranks: Ranks = ONE
 
     @property
     def trained(self) -> nn.Module:
@@ -107,9 +109,7 @@ class Training:
         torch.manual_seed(fold(at, "rank", self.ranks.number) if self.ranks.number else at)
 
 
-def start(
-    task: Task, steps: int, device: torch.device, seed: int, ranks: Ranks = Ranks()
-) -> Training:
+def start(task: Task, steps: int, device: torch.device, seed: int, ranks: Ranks = ONE) -> Training:
     """Build a task's model and optimizer at step 0 of ``steps``; on several ranks by DDP.
 
     Raises ValueError where a batch has too few examples for all ranks.

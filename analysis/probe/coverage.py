@@ -15,6 +15,7 @@ COUPLED = (
     "{norm} in training mode makes examples depend on each other, so that the minibatch variances"
     " hold to first order before it and not well behind it; noise.redraw measures the truth"
 )
+LEFT_OUT = "left out: layers= does not name it"
 EQUAL = "the gradients of its examples are equal, as far as their digits tell: the variance is 0"
 
 
@@ -24,6 +25,7 @@ def cover(
     step: Step,
     not_finite: Mapping[str, int],
     equal: Collection[str],
+    left_out: Collection[tuple[nn.Module, str]] = (),
 ) -> pd.DataFrame:
     """A line per weight matrix: parameter, kind of module, share of all parameters, measured in
     ``step``, the reason if not, the number of measured steps whose gradient was not finite, and a
@@ -46,6 +48,8 @@ def cover(
             seen = [watch for watch in parts if watch in step.tallies] or parts
             reasons = dict.fromkeys(filter(None, map(step.reason, seen)))
             reason = "; ".join(reasons) if weight.requires_grad and parts else why(module, weight)
+            if weight.requires_grad and (module, key) in left_out:
+                reason = LEFT_OUT
             notes = [] if reason else notes_on(seen, step, equal)
             share = 0.0 if id(weight) in counted else size_of(weight) / max(total, 1)
             counted.add(id(weight))

@@ -17,7 +17,7 @@ from sketchvar.estimators import Moments
 
 class InMetric(NamedTuple):
     """What uses of a weight told in their metric, on one rank or on all of them: of each row
-    ‖xᵢyᵢᵀ‖²; of each example ‖g_s‖², the sum of its rows' and ⟨g_s, G⟩; squared norms of the columns
+    ‖xᵢyᵢᵀ‖²; of each example ‖g_s‖², the sum of its rows and ⟨g_s, G⟩; squared norms of columns
     of X and of Y; a 1 if G is known. Empty where it is not, or was not asked for.
     """
 

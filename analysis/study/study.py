@@ -145,9 +145,7 @@ def run(
             batch = training.batch(step)
             alone = due and study.batches == 1
             asked = study.options_of(task.count_tokens(training.part(batch)), optimizer)
-            with (
-                Probe(training.trained, pairs=pairs, **asked) if alone else nullcontext()
-            ) as probe:
+            with Probe(training.trained, pairs=pairs, **asked) if alone else nullcontext() as probe:
                 loss = training.gradient(step, batch)
         except FloatingPointError as error:
             raise FloatingPointError(

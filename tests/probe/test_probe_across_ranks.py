@@ -2,10 +2,15 @@
 the same batch; and ranks that disagree.
 """
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
-from support.rank_scenarios import SCENARIOS, work
+from support.rank_scenarios import SCENARIOS, STUDY, work
+
+from sketchvar.analysis.study import run
 
 
 @pytest.fixture(scope="module")
@@ -13,9 +18,19 @@ def told(tmp_path_factory):
     """Scenario -> what went wrong, of each of two ranks."""
     folder = str(tmp_path_factory.mktemp("ranks"))
     multiprocessing.spawn(work, (folder,), nprocs=2)
-    return [torch.load(f"{folder}/{rank}.pt") for rank in (0, 1)]
+    return Path(folder), [torch.load(f"{folder}/{rank}.pt") for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_ranks(told, scenario):
-    assert [rank.get(scenario, "not run") for rank in told] == ["", ""]
+    assert [rank[scenario] for rank in told[1]] == ["", ""]
+
+
+def test_a_study_of_two_processes_has_the_rows_of_one(told, tmp_path):
+    found, expected = (
+        {file.name: pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))}
+        for folder in (told[0] / "study", run(STUDY, tmp_path / "alone"))
+    )
+    assert list(found) == list(expected) and len(found) == 4
+    for name, rows in expected.items():
+        pd.testing.assert_frame_equal(found[name], rows, rtol=1e-4, obj=name)

@@ -1,8 +1,12 @@
 """What two processes do in test_probe_across_ranks.py: each scenario asserts, on both of them."""
 
+import json
 import traceback
 import warnings
+from dataclasses import replace
 from datetime import timedelta
+from inspect import signature
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -13,11 +17,24 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis.noise.table import COLUMNS
 from sketchvar.analysis.probe import Probe, agreement
+from sketchvar.analysis.study import Study, run
 from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import CATALOG, WITHOUT_RATE
 
 EXAMPLES, LENGTH = 6, 5
 UNEVEN = (slice(0, 4), slice(4, 6))
+STUDY = Study(
+    task="stdlib-lm",
+    steps=2,
+    measure_at=(0, 2),
+    estimators=("countsketch", "rounding:2", "centered(countsketch)", "optimal-rows"),
+    rates=(0.5,),
+    options=tuple(
+        {"width": 12, "depth": 1, "heads": 2, "length": 6, "shortest": 2, "batch_size": 7}.items()
+    ),
+    batches=2,
+    metric="progress",
+)
 QUICK = ["rounding:2", "centered(countsketch)", "centered(rounding:2)", "uniform-rows", "dct"]
 
 
@@ -115,10 +132,10 @@ def fresh_batches():
     pd.testing.assert_frame_equal(found, measure(mlp(), slice(None), 1), rtol=1e-5)
 
 
-def raises(words, work):
+def raises(words, work, kind=agreement.Disagreement):
     try:
         work()
-    except agreement.Disagreement as error:
+    except kind as error:
         assert words in str(error), error
     else:
         raise AssertionError(f"nobody said {words!r}")
@@ -187,6 +204,21 @@ def form_that_fails():
     assert any("rank 0 could not compute" in str(w.message) for w in said), said
 
 
+def study(folder):
+    """Training and measuring of all processes go to one folder, which one process would write."""
+    run(STUDY, folder)
+    dist.barrier()
+    rows = pd.read_parquet(folder / "rows.parquet")
+    assert set(rows["step"]) == {0, 2} and json.loads((folder / "run.json").read_text())["finished"]
+    run(STUDY, folder, resume=True)
+    raises("another run", lambda: run(STUDY, folder), ValueError)
+    raises(
+        "has none for some",
+        lambda: run(replace(STUDY, options=(("batch_size", 1),)), folder / "b"),
+        ValueError,
+    )
+
+
 SCENARIOS = {
     "all estimators": all_estimators,
     "errors, weights, metric: ddp": lambda: errors_weights_and_metric("ddp"),
@@ -199,6 +231,7 @@ SCENARIOS = {
     "disagree about steps, some measured": lambda: disagree_about_steps(2),
     "disagree about batches": disagree_about_batches,
     "form that fails": form_that_fails,
+    "study": lambda folder: study(folder / "study"),
 }
 
 
@@ -218,7 +251,7 @@ def work(rank, folder):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                scenario()
+                scenario(*[Path(folder)] * len(signature(scenario).parameters))
             told[name] = ""
         except Exception:
             told[name] = traceback.format_exc()
