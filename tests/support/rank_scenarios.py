@@ -23,6 +23,7 @@ from sketchvar.estimators.catalog import CATALOG, WITHOUT_RATE
 
 EXAMPLES, LENGTH = 6, 5
 UNEVEN = (slice(0, 4), slice(4, 6))
+TINY = {"width": 12, "depth": 1, "heads": 2, "length": 6}
 STUDY = Study(
     task="stdlib-lm",
     steps=2,
