@@ -27,6 +27,21 @@ def world() -> Any:
     return dist.group.WORLD if several else None
 
 
+def sharded_over(model: nn.Module) -> Any:
+    """The group over which FSDP2 averages gradients, None where it does not. With tensor
+    parallelism it is the first dimension of a mesh; where that replicates and the second shards,
+    all ranks.
+    """
+    from torch.distributed.fsdp import FSDPModule  # slow to import
+
+    if not any(isinstance(module, FSDPModule) for module in model.modules()):
+        return None
+    sharded: list[Any] = [p for p in model.parameters() if hasattr(p, "device_mesh")]
+    first = min(sharded, key=lambda p: p.device_mesh.ndim)
+    replicas = [placement.is_replicate() for placement in first.placements]
+    return dist.group.WORLD if replicas == [True, False] else first.device_mesh.get_group(0)
+
+
 @dataclass(frozen=True)
 class Ranks:
     """``group`` None is this process alone."""
@@ -43,16 +58,7 @@ class Ranks:
         if group is None and isinstance(model, DistributedDataParallel):
             group = model.process_group
         if group is None:
-            meshes: list[Any] = [
-                p.device_mesh for p in model.parameters() if hasattr(p, "device_mesh")
-            ]
-            group = (
-                None
-                if not meshes
-                else meshes[0].get_group()
-                if meshes[0].ndim == 1
-                else dist.group.WORLD
-            )
+            group = sharded_over(model)
         if group is None:
             warnings.warn(ALONE.format(size=dist.get_world_size()), stacklevel=4)
         return cls(group)

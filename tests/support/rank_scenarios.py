@@ -1,5 +1,6 @@
 """What two processes do in test_probe_across_ranks.py: each scenario asserts, on both of them."""
 
+import copy
 import json
 import traceback
 import warnings
@@ -12,7 +13,9 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis.noise.table import COLUMNS
@@ -205,6 +208,29 @@ def form_that_fails():
     assert any("rank 0 could not compute" in str(w.message) for w in said), said
 
 
+def tensor_parallel():
+    """Its products are not measured, and reported; a layer beside them, which every rank runs on
+    all examples, is.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    x, whole = torch.randn(5, 4), copy.deepcopy(model)
+    mesh = init_device_mesh("cpu", (2,))
+    parallelize_module(model, mesh, {"0": ColwiseParallel(), "1": RowwiseParallel()})
+    found = []
+    for each in (model, whole):
+        with Probe(each, estimators=QUICK, rates=[0.5]) as probe:
+            each(x).square().mean().backward()
+            probe.step()
+        found.append(probe.rows().query("layer == '2'").drop(columns="input_of"))
+    pd.testing.assert_frame_equal(*(rows.reset_index(drop=True) for rows in found), rtol=1e-5)
+    with Probe(model) as probe:
+        model(x).square().mean().backward()
+        assert set(probe.read()) == {"2"}
+    reasons = probe.coverage().set_index("parameter")["reason"]
+    assert all("tensor parallelism" in reasons[name] for name in ("0.weight", "1.weight"))
+
+
 def study(folder):
     """Training and measuring of all processes go to one folder, which one process would write."""
     run(STUDY, folder)
@@ -232,6 +258,7 @@ SCENARIOS = {
     "disagree about steps, some measured": lambda: disagree_about_steps(2),
     "disagree about batches": disagree_about_batches,
     "form that fails": form_that_fails,
+    "tensor parallel": tensor_parallel,
     "study": lambda folder: study(folder / "study"),
 }
 
