@@ -1,8 +1,9 @@
-"""Closed forms of pairs that are spread over ranks: of each layer one rank computes them."""
+"""Closed forms of pairs that are spread over ranks: each has its rows' part of them, or of each
+layer one rank has all rows.
+"""
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,23 +22,28 @@ def share_forms(
     """Have the moments of these layers know the variances of those of the ``chosen`` whose closed
     forms need X and Y themselves.
 
-    X and Y of a layer go to one rank, layer by layer to another, so that each rank computes as much
-    as it would alone and holds one layer's rows of all ranks at a time. What goes over the wire is
-    X and Y, once. Raises RuntimeError, on every rank, where a closed form raises on one.
+    A sum over rows, as that of rounding, is one over ranks. For any other X and Y of a layer go to
+    one rank, layer by layer to another, so that each rank computes as much as it would alone and
+    holds one layer's rows of all ranks at a time. Raises RuntimeError, on every rank, where a
+    closed form raises on one.
     """
     needed = [choice for choice in chosen if choice.needs_pair]
+    needed.sort(key=lambda choice: choice.estimator.traits.row_by_row)
+    apart = sum(not choice.estimator.traits.row_by_row for choice in needed)
     tallies = {tally.watch.name: tally for tally in step.tallies.values()}
     layers = [each for each in layers if tallies[each.name].uses[0].pair is not None]
     if not layers or not needed:
         return
     found = layers[0].moments.C.new_zeros(len(layers), 2, len(needed))
     errors: list[str] = []
+    scale = step.scale * ranks.size
     for i, layer in enumerate(layers):
-        pair = pair_of(tallies[layer.name], step.scale, ranks, i % ranks.size)
-        if pair is None:
-            continue
+        own = own_pair(tallies[layer.name])
+        whole = [ranks.gather_rows(t, to=i % ranks.size) for t in own] if apart else [None]
         try:
-            found[i] = read_forms(layer, pair, needed)
+            found[i, :, apart:] = read_forms(layer, own, scale, needed[apart:])
+            if whole[0] is not None:
+                found[i, :, :apart] = read_forms(layer, whole, scale, needed[:apart])
         except Exception as error:
             errors.append(f"{layer.name}: {type(error).__name__}: {error}")
     if ranks.sum(found.new_tensor(float(len(errors)))):
@@ -50,25 +56,23 @@ def share_forms(
                 know_variance(choice, layer.metric.moments, in_metric[k])
 
 
-def pair_of(
-    tally: Tally, scale: Tensor | float, ranks: Ranks, to: int
-) -> tuple[Tensor, Tensor] | None:
-    """X and Y of all ranks, in the scale of their averaged gradient, on one of them."""
-    pairs = [use.pair for use in tally.uses if use.pair is not None]
-    x, y = (ranks.gather_rows(joined(side), to) for side in zip(*pairs, strict=True))
-    return None if x is None or y is None else (x, wide(y) / (scale * ranks.size))
+def own_pair(tally: Tally) -> tuple[Tensor, Tensor]:
+    """This rank's X and Y, of all uses."""
+    x, y = zip(*[use.pair for use in tally.uses if use.pair is not None], strict=True)
+    return joined(x), joined(y)
 
 
 def read_forms(
-    layer: Layer, pair: tuple[Tensor, Tensor], needed: Sequence[Choice]
+    layer: Layer, pair: Sequence[Tensor], scale: Tensor | float, needed: Sequence[Choice]
 ) -> Float[Tensor, "2 K"]:
-    """The variance of each choice, and that in the layer's metric if it has one."""
-    m, metric = layer.moments, layer.metric
-    whole = [Moments(m.p, m.q, m.x_sq, m.y_sq, m.C, pair)]
-    if metric is not None:
-        of = metric.moments
-        whole.append(Moments(m.p, m.q, m.x_sq, m.y_sq, pair=pair, metric=of.metric, G=of.G))
-    found = m.C.new_zeros(2, len(needed))
-    for row, each in zip(found, whole, strict=False):
-        row.copy_(torch.stack([variance_of(choice, each) for choice in needed]))
+    """The variance of each choice for this pair, Y over ``scale``, and that in the layer's metric
+    if it has one.
+    """
+    x, y = pair
+    found = layer.moments.C.new_zeros(2, len(needed))
+    metrics = [None] if layer.metric is None else [None, layer.metric.moments.metric]
+    for row, metric in zip(found, metrics, strict=False):
+        m = Moments.of(x, wide(y) / scale, metric)
+        for k, choice in enumerate(needed):
+            row[k] = variance_of(choice, m)
     return found

@@ -213,7 +213,7 @@ def tensor_parallel():
     all examples, is.
     """
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
     x, whole = torch.randn(5, 4), copy.deepcopy(model)
     mesh = init_device_mesh("cpu", (2,))
     parallelize_module(model, mesh, {"0": ColwiseParallel(), "1": RowwiseParallel()})
@@ -222,11 +222,11 @@ def tensor_parallel():
         with Probe(each, estimators=QUICK, rates=[0.5]) as probe:
             each(x).square().mean().backward()
             probe.step()
-        found.append(probe.rows().query("layer == '2'").drop(columns="input_of"))
+        found.append(probe.rows().query("layer == '3'").drop(columns="input_of"))
     pd.testing.assert_frame_equal(*(rows.reset_index(drop=True) for rows in found), rtol=1e-5)
     with Probe(model) as probe:
         model(x).square().mean().backward()
-        assert set(probe.read()) == {"2"}
+        assert set(probe.read()) == {"3"}
     reasons = probe.coverage().set_index("parameter")["reason"]
     assert all("tensor parallelism" in reasons[name] for name in ("0.weight", "1.weight"))
 
