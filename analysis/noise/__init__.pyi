@@ -7,9 +7,10 @@ from .layer import Layer, inner_products, pair_layer
 from .metric import Steps, steps_of, weigh_progress, weigh_update
 from .objective import Objective
 from .scale import TOTAL, batch_fraction, noise_scale, over_steps
-from .select import at_rate, by_unit, choose_rate
+from .select import at_rate, by_unit, choose_rate, choose_step
 from .spread import Loss, Spread, backward, exactly, random_kept, redraw, unchanged
 from .table import COLUMNS, compare
+from .wide import widen
 
 __all__ = [
     "COLUMNS",
@@ -31,6 +32,7 @@ __all__ = [
     "by_row",
     "by_unit",
     "choose_rate",
+    "choose_step",
     "compare",
     "exactly",
     "example_sq",
@@ -45,4 +47,5 @@ __all__ = [
     "unchanged",
     "weigh_progress",
     "weigh_update",
+    "widen",
 ]

@@ -186,7 +186,7 @@ class Probe:
         check_patterns("log_layers", as_list(o.log_layers), self.watched)
         self.run = run or (folder.name if folder is not None else "")
         self.agreement = Agreement(Ranks())
-        self.table = Table(folder, writer, self.ranks.first)
+        self.store = Table(folder, writer, self.ranks.first)
         self.entered = self.attached = False
         self.measured = 0  # steps
         self.averaged = -1  # the step that was last measured on batches of its own
@@ -345,7 +345,19 @@ class Probe:
         optimal rows), and where a weight was used several times. Each use draws for itself, so that
         their variances add; on several processes the form is that of one sketch of all rows.
         """
-        return self.table.rows()
+        return self.store.rows()
+
+    def table(self, rate: float | None = None, step: int | None = None) -> pd.DataFrame:
+        """The ratio of every layer (down) and estimator (across) at one rate and step, with bytes
+        kept, noise scale and totals, as ``sketchvar figures`` prints it: see ``noise.widen``.
+        """
+        return noise.widen(self.rows(), rate, step)
+
+    def plot(self, rate: float | None = None, step: int | None = None, **options: Any) -> Any:
+        """Draw ``table``: see ``plot.ratio_by_layer``, which takes ``rows`` too."""
+        from sketchvar.analysis.noise.figures import ratio_by_layer
+
+        return ratio_by_layer(self.rows(), rate, step, **options)
 
     def coverage(self) -> pd.DataFrame:
         """A line per weight matrix: parameter, module, share of all parameters, measured in the
@@ -434,7 +446,7 @@ class Probe:
         if self._equal:
             self._say(f"{min(self._equal)}: {EQUAL}")
         about = {}
-        if self.table.out is not None:
+        if self.store.out is not None:
             counted = Counter(str(one).removeprefix("torch.") for one in dtypes)
             about = {
                 "run": self.run,
@@ -445,7 +457,7 @@ class Probe:
                 **self.origin,
             }
         rows = [(self.run, self.number, *line) for line in lines]
-        self.table.add(self.number, rows, about)
+        self.store.add(self.number, rows, about)
         self._report(pd.DataFrame(rows, columns=COLUMNS))
         return rows
 
