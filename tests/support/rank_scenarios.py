@@ -237,6 +237,7 @@ def study(folder):
     dist.barrier()
     rows = pd.read_parquet(folder / "rows.parquet")
     assert set(rows["step"]) == {0, 2} and json.loads((folder / "run.json").read_text())["finished"]
+    dist.barrier()  # or the first writes it again while the other reads
     run(STUDY, folder, resume=True)
     raises("another run", lambda: run(STUDY, folder), ValueError)
     raises(
