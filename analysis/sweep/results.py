@@ -15,7 +15,7 @@ from sketchvar.analysis.sweep.prediction import predict
 from sketchvar.analysis.sweep.run import Sweep
 
 # of grids of one folder: they say which cells are trained, not how
-FREE = ("estimators", "rates", "seeds", "fractions", "layers")
+FREE = ("estimators", "rates", "seeds", "fractions", "layers", "plans")
 
 
 def claim_sweep(folder: Sweep, grid: Grid) -> None:
@@ -23,8 +23,8 @@ def claim_sweep(folder: Sweep, grid: Grid) -> None:
     or layers trains on in it; any other is refused with ValueError.
     """
     claim(folder.path, "sweep", asdict(grid), "sweep.json", "grid", FREE)
+    folder.describe(grid)  # first: by this file others know whose the folder is
     folder.open()
-    folder.describe(grid)
 
 
 def write_results(
