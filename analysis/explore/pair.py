@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from sketchvar.analysis import noise
 from sketchvar.analysis.explore.result import Comparison, Frontier
 from sketchvar.analysis.frontier import rows as frontiers
 from sketchvar.analysis.noise.batch import Sums
@@ -16,8 +15,8 @@ from sketchvar.estimators import estimate as estimate_product
 from sketchvar.estimators.choice import Estimators, Flags, Rates
 from sketchvar.estimators.seeds import fold
 
-DEFAULT = ("uniform-rows", "norm-rows", "gaussian", "countsketch", "centered(countsketch)")
-DEFAULT += ("uniform-rows+rounding:4", "rounding:2", "rounding:4", "optimal-rows")
+DEFAULT = ["uniform-rows", "norm-rows", "gaussian", "countsketch", "centered(countsketch)"]
+DEFAULT += ["uniform-rows+rounding:4", "rounding:2", "rounding:4", "optimal-rows"]
 RATES = (0.5, 0.2, 0.1, 0.05)
 COLUMNS = ["estimator", "rate", "share", "variance", "measured", "stderr", "draws", "z"]
 COLUMNS += ["minibatch_example", "ratio", "ratio_stderr", *Flags._fields]
@@ -56,8 +55,7 @@ def compare(
         raise ValueError(f"draws= must be 0, or 2 or more for a standard error, got {draws}")
     layer = pair_layer(x, y)
     m, given = layer.moments, layer.moments.pair
-    example = float(noise.by_example(layer.example_sq, m.C))
-    error = float(estimate(torch.clone, [Sums.of([layer]).example[0]]).stderr)
+    example, error = map(float, estimate(torch.clone, [Sums.of([layer]).example[0]]))
     lines = []
     for choice in choices(estimators, rates):
         estimator = choice.told(m.y_sq)
