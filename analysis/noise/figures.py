@@ -175,6 +175,8 @@ def alpha_through_training(ax: Axes, rows: pd.DataFrame) -> None:
         ax=ax,
     )
     plain_ticks(ax.collections[0].colorbar.ax.yaxis)
+    for text in ax.texts:  # black is for what stands on paper, and turns white on a dark page
+        text.set_color("0.1" if text.get_color() == ".15" else text.get_color())
     ax.set(xlabel="step (updates, a column each)", ylabel="")
     ax.set_yticks([i + 0.5 for i in range(len(table))], shorten(list(table.index)), rotation=0)
 
