@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -80,7 +81,7 @@ def read_runs(folders: Sequence[Path], rate: float | None = None) -> Contents:
     )
 
 
-def draw_last(rows: pd.DataFrame, rate: float) -> object:
+def draw_last(rows: pd.DataFrame, rate: float) -> Any:
     """Every run at its own last step."""
     from sketchvar.analysis.noise.figures import ratio_by_layer
 

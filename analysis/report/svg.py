@@ -3,6 +3,7 @@ the page can hide, and points say their values.
 """
 
 import io
+import math
 import re
 from html import escape
 from typing import Any
@@ -12,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.container import Container
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedLocator
+
+from sketchvar.analysis.style import find_figure
 
 INK = re.compile(r"#(?:262626|000000)\b")
 POINT = re.compile(r'<use xlink:href="(#[^"]+)" x="([-\d.]+)" y="([-\d.]+)" style="([^"]*)"/>')
@@ -24,8 +27,7 @@ def write_svg(drawn: "Axes | Figure", number: int) -> str:
     """
     import matplotlib.pyplot as plt
 
-    figure = drawn.get_figure(root=True) if isinstance(drawn, Axes) else drawn
-    assert isinstance(figure, Figure)
+    figure = find_figure(drawn)
     series = mark_series(figure)
     file = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sketchvar"}):
@@ -78,7 +80,7 @@ def name_group(text: str, name: str, label: str, axes: Axes, tall: float) -> str
         return text
     end = find_end(text, start)
     invert = axes.transData.inverted()
-    scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+    scale = find_figure(axes).dpi / 72
 
     def say(found: re.Match[str]) -> str:
         place = invert.transform((float(found[2]) * scale, (tall - float(found[3])) * scale))
@@ -110,9 +112,20 @@ def name_estimators(label: str) -> list[str]:
 
 def write_place(axis: Axis, value: float) -> str:
     """A value on an axis; the name that stands there, on one of names."""
-    formatter, ticks = axis.get_major_formatter(), list(axis.get_majorticklocs())
-    words = list(formatter.seq) if isinstance(formatter, FixedFormatter) else []
-    if words and words != [f"{tick:g}" for tick in ticks]:
+    ticks = list(axis.get_majorticklocs())
+    words = [label.get_text() for label in axis.get_majorticklabels()]
+    fixed = isinstance(axis.get_major_locator(), FixedLocator)
+    named = [not is_value(word, tick) for word, tick in zip(words, ticks, strict=False)]
+    if fixed and sum(named) > len(ticks) / 2:
         apart = [abs(tick - value) for tick in ticks]
-        return str(words[apart.index(min(apart))])
+        return words[apart.index(min(apart))]
     return f"{value:.3g}"
+
+
+def is_value(word: str, tick: float) -> bool:
+    """Whether what stands at a tick is its value, as it is or in percent."""
+    number, percent, _ = word.partition(" %")
+    try:
+        return math.isclose(float(number) / (100 if percent else 1), tick, rel_tol=1e-3)
+    except ValueError:
+        return False

@@ -22,7 +22,7 @@ from sketchvar.analysis.report.table import (
     write_fixed,
     write_whole,
 )
-from sketchvar.analysis.report.verdict import judge_training, name_run
+from sketchvar.analysis.report.verdict_training import judge_training, name_run
 
 WORDS = {
     "− exact": (
