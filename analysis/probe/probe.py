@@ -17,6 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from sketchvar.analysis import noise, records
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.noise.table import COLUMNS, Batch, read_batch, tabulate
+from sketchvar.analysis.probe.across import share_forms
+from sketchvar.analysis.probe.agreement import Agreement, Disagreement
 from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
 from sketchvar.analysis.probe.frozen import frozen
 from sketchvar.analysis.probe.log import LOG_FAILED, Send
@@ -90,8 +92,9 @@ class Probe:
     ``scaler``: the GradScaler, where the loss is scaled; what is measured is divided by its scale.
     ``group``: the ranks over which gradients are averaged; known by itself where ``model`` is
     wrapped by DDP or FSDP2.
-    Leaving the block, ``step`` after a measured step, and ``read`` are then called by all ranks
-    alike.
+    ``step``, ``read`` and ``measure`` are then called by all ranks alike, and raise or warn on all
+    of them where they are not. Closed forms that need X and Y are computed by one rank for each
+    layer, which X and Y go to; ``weights`` are taken to be of a mean over the tokens of all ranks.
     ``pairs`` names layers whose X and Y stay in their ``Moments``, for draws; all others keep row
     norms only, unless an estimator's closed form needs X and Y (rounding, centring): then those of
     all layers stay until ``step``.
@@ -157,23 +160,11 @@ class Probe:
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.given, self.model, self.choices = model, unwrapped(model), o.choices
-        whole = [choice for choice in self.choices if choice.needs_pair]
-        if whole and self.ranks.size > 1:
-            raise ValueError(
-                f"{whole[0]} needs X and Y themselves, and this model trains on"
-                " several processes; leave it out"
-            )
         exact = exact_errors or weights is not None
-        asked = {"pairs": pairs, "weights": weights is not None, "exact_errors": exact_errors}
-        held = next((name for name, given in (asked | {"metric": o.weigh}).items() if given), "")
-        if held and self.ranks.size > 1:
-            raise ValueError(
-                f"{held}= reads X and Y of one process, and this model trains on several; leave"
-                " it out"
-            )
+        whole = any(choice.needs_pair for choice in self.choices)
         several = self.ranks.size > 1
         self.observer = Observer(
-            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact, weights,
+            self.model, by_example, pairs, examples, scaler, whole, several, exact, weights,
             o.weigh, needed_statistics(o.choices), as_list(o.layers),
         )  # fmt: skip
         check_weigh(o.weigh, [watch.weight for watch in self.watched.values()])
@@ -194,6 +185,7 @@ class Probe:
         self.log = o.make_log() if self.ranks.first else None
         check_patterns("log_layers", as_list(o.log_layers), self.watched)
         self.run = run or (folder.name if folder is not None else "")
+        self.agreement = Agreement(Ranks())
         self.store = Table(folder, writer, self.ranks.first)
         self.entered = self.attached = False
         self.measured = 0  # steps
@@ -210,6 +202,8 @@ class Probe:
 
     def __enter__(self) -> "Probe":
         self.entered = True
+        self.agreement = Agreement(self.ranks)
+        self._agree(first=self.number, **self.options.asked, **self.options.measured)
         self._attend()
         return self
 
@@ -252,6 +246,9 @@ class Probe:
             self.observer.current()  # nothing may have been seen in this step
             try:
                 self._take(self.read())
+            except Disagreement as error:
+                self._say(f"the probe measures no more: {error}")
+                self.close()
             except Exception as error:  # as of a full disk
                 words = " ".join(str(error).split())
                 self._say(f"the probe could not read a step: {type(error).__name__}: {words}")
@@ -273,16 +270,12 @@ class Probe:
         fresh draws, of like size. ``ratio`` is one of means, and standard errors are over examples
         and batches: four to eight are worth their time. Returns the rows.
 
-        Raises ValueError without estimators or batches, for a step that has been measured so, and
-        for a model that trains on several processes; RuntimeError where a weight changes.
+        On several processes each brings its part of as many batches. Raises ValueError without
+        estimators or batches, and for a step that has been measured so; RuntimeError where a weight
+        changes, Disagreement where ranks do not do the same.
         """
         if not self.choices:
             raise ValueError("measure() compares estimators: give estimators= and rates=")
-        if self.ranks.size > 1:
-            raise ValueError(
-                "measure() takes batches of one process, and this model trains on several; measure"
-                " the training step itself"
-            )
         if self.averaged == self.number:
             raise ValueError(f"step {self.number} was measured already; call probe.step() first")
         self._detach()
@@ -291,7 +284,8 @@ class Probe:
         read, found = [], {}
         try:
             with frozen(self.model):
-                for batch in batches:
+                for number, batch in enumerate(batches):
+                    self._agree(step=self.number, batch=number)
                     for parameter in self.model.parameters():
                         parameter.grad = None
                     value = loss(self.given, batch)
@@ -300,8 +294,9 @@ class Probe:
                     self.observer.current()  # nothing may have been seen
                     found = self.read()
                     self._count_not_finite()
-                    read.append(read_batch(list(found.values()), self.choices))
+                    read.append(self._compare(found))
                     self.observer.begin()
+                self._agree(step=self.number, batch="no more")
         finally:
             self._detach()
         if not read:
@@ -319,10 +314,12 @@ class Probe:
 
     def read(self) -> dict[str, Layer]:
         """Layer name -> what the last measured step told. The ones that cannot be read are
-        explained by coverage().
+        explained by coverage(). Raises Disagreement where ranks do not do the same.
         """
+        self._agree(step=self.number)
         observer, step = self.observer, self.observer.step
-        found = read_step(step, list(observer.watched.values()), self.ranks)
+        watches = list(observer.watched.values())
+        found = read_step(step, watches, self.ranks, observer.pairs)
         observer.mixed |= {watch for watch, tally in step.tallies.items() if tally.mixed}
         observer.whole = observer.whole and not found
         self._explain(found)
@@ -403,7 +400,7 @@ class Probe:
         self.measured += 1
         self._count_not_finite()
         if self.choices:
-            batch = read_batch(list(found.values()), self.choices)
+            batch = self._compare(found)
             self._tabulate([batch], [one.dtype for one in found.values()])
             self.observer.forget_pairs()
         elif self.log is not None:
@@ -419,6 +416,19 @@ class Probe:
         except Exception as error:
             words = " ".join(str(error).split())
             self._say(f"{LOG_FAILED}: {type(error).__name__}: {words}", LOG_FAILED)
+
+    def _compare(self, found: Mapping[str, Layer]) -> Batch | None:
+        """Set every estimator beside the minibatch."""
+        layers = list(found.values())
+        if self.ranks.size > 1:
+            share_forms(layers, self.observer.step, self.choices, self.ranks)
+        return read_batch(layers, self.choices)
+
+    def _agree(self, **about: Any) -> None:
+        """Go on where all ranks do. Raises Disagreement."""
+        if self.ranks.size > 1:
+            layers = [[name, *w.weight.shape] for name, w in self.watched.items()]
+            self.agreement.seek({**about, "layers": layers})
 
     def _count_not_finite(self) -> None:
         tallies = self.observer.step.tallies
