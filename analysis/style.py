@@ -21,7 +21,7 @@ P = ParamSpec("P")
 F = TypeVar("F", Figure, Figure | None)
 Style = dict[str, Any]  # options of a picture's marks
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and both columns of a paper
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,

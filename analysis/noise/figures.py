@@ -134,7 +134,8 @@ def ratio_through_training(
 
 def name_once(rows: pd.DataFrame) -> pd.DataFrame:
     """One line for every layer and step, or for every kind of a deep model: medians over blocks."""
-    once = rows.drop_duplicates(["layer", "step"]).assign(error=take(rows, "alpha_stderr"))
+    once = rows.drop_duplicates(["layer", "step"])
+    once = once.assign(error=take(once, "alpha_stderr"))
     if not is_deep(once):
         return once
     once = once.assign(layer=[split(name)[1] for name in once["layer"]])

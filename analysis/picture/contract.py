@@ -88,7 +88,7 @@ def picture(
             facets = split(chosen, options)
 
             def paint(axes: Axes, facet: Facet) -> None:
-                draw(axes, facet.rows, **options | facet.options)
+                draw(axes, facet.rows, **{**options, **facet.options})
 
             if ax is not None:
                 return draw_into(ax, facets, paint, title)
@@ -168,10 +168,14 @@ def finish(
         share_labels(figure, panels)
         for axes, text in zip(panels, titles, strict=True):
             axes.set_title(text)
-    if title is not None:
-        (figure.suptitle if len(panels) > 1 else panels[0].set_title)(title)
     if not any(axes.get_legend() for axes in panels):
         legend_above(figure, panels)
+    if title is not None and len(panels) == 1:
+        panels[0].set_title(title)
+    elif title is not None and figure.legends:  # which stands where a title would
+        figure.legends[0].set_title(title, {"size": plt.rcParams["axes.titlesize"]})
+    elif title is not None:
+        figure.suptitle(title)
     for legend in [] if shape.fixed else figure.legends:
         tall = legend.get_window_extent().height / figure.dpi
         figure.set_figheight(shape.height + max(0.0, tall - ROOM))

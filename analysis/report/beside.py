@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sketchvar.analysis.folder import rows_of
+from sketchvar.analysis.frontier.best import drop_unusable
 from sketchvar.analysis.noise.select import at_rate, choose_rate
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.cost_across import read_beside as read_costs
@@ -25,6 +26,7 @@ from sketchvar.analysis.report.table import (
 
 RUNS = ("a run", "files of a probe")
 COSTS = "costs of noise"
+SAME = 1.02  # a factor that nobody sees
 
 
 def read_all(folders: Sequence[Path], rate: float | None = None) -> Contents:
@@ -55,7 +57,8 @@ def read_runs(folders: Sequence[Path], rate: float | None = None) -> Contents:
         for folder, name in zip(folders, names, strict=True)
     ]
     rate = choose_rate(pd.concat(parts), rate)
-    lines = pd.concat([summarise(at_rate(part, choose_rate(part, rate))) for part in parts])
+    each = [summarise(at_rate(part, choose_rate(part, rate))) for part in parts]
+    lines = pd.concat(each, ignore_index=True)
     rows = pd.concat(parts, ignore_index=True)
     return Contents(
         title=" beside ".join(names),
@@ -108,6 +111,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         kept_bytes=("kept_bytes", "sum"),
         x_bytes=("x_bytes", "sum"),
         layers=("layer", "nunique"),
+        oracle=("oracle", "first"),
+        biased=("biased", "first"),
     )
     return found.assign(share=found["kept_bytes"] / found["x_bytes"]).reset_index()
 
@@ -129,15 +134,18 @@ def tabulate(lines: pd.DataFrame, rate: float) -> Table:
 
 def judge(lines: pd.DataFrame) -> tuple[str, ...]:
     """Which estimator is least in each run, and where runs differ most."""
-    least = lines.loc[lines.groupby("run", sort=False)["ratio"].idxmin().dropna()]
+    usable = drop_unusable(lines[lines["ratio"].notna()])
+    least = usable.loc[usable.groupby("run", sort=False)["ratio"].idxmin()]
     first = ", ".join(
         f"{line['estimator']} in {line['run']} ({line['ratio']:.3g})"
         for line in least.to_dict("records")
     )
     wide = lines.pivot_table(index="estimator", columns="run", values="ratio", sort=False)
     apart = (wide.max(axis=1) / wide.min(axis=1)).dropna()
-    said = [f"Least ratio in the median layer: {first}."]
-    if len(apart):
+    said = [f"Least in the median layer is {first}, of what a layer can use."]
+    if len(apart) and apart.max() < SAME:
+        said.append("Where several have an estimator they agree within 2 %.")
+    elif len(apart):
         name = str(apart.idxmax())
         values = ", ".join(f"{value:.3g} in {run}" for run, value in wide.loc[name].items())
         said.append(f"The runs differ most in {name}: {values}.")

@@ -2,6 +2,7 @@
 figures, tables, words, provenance. It loads nothing from elsewhere.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -93,9 +94,14 @@ def write_verdict(contents: Contents) -> str:
 
 def choose_words(table: Table, words: Mapping[str, str]) -> dict[str, str]:
     """The words that stand in a table's title and headings."""
-    text = " ".join([table.title, *(column.title for column in table.columns)]).lower()
-    heads = " ".join(str(row.get("layer", "")) for row in (*table.heads, *table.feet))
-    return {word: said for word, said in words.items() if word.lower() in f"{text} {heads}"}
+    heads = [str(row.get("layer", "")) for row in (*table.heads, *table.feet)]
+    text = " ".join([table.title, *(column.title for column in table.columns), *heads])
+
+    def stands(word: str) -> bool:
+        flags = re.NOFLAG if len(word) == 1 else re.IGNORECASE
+        return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, flags) is not None
+
+    return {word: said for word, said in words.items() if stands(word)}
 
 
 def write_figures(pictures: Sequence[Picture]) -> str:

@@ -34,7 +34,7 @@ WORDS = {
         "how far an estimate of a weight gradient is from it, E‖Ĝ − G‖², summed over its entries"
     ),
     "minibatch variance": "the same of the gradient over the draw of the minibatch (unit: example)",
-    "ratio": "the first over the second; 1 is as noisy as the minibatch itself",
+    "ratio": "variance / minibatch variance; 1 is as noisy as the minibatch itself",
     "effective batch": (
         "1 / (1 + ratio): a step is as noisy as an exact one on this part of its batch"
     ),

@@ -3,6 +3,7 @@ words out.
 """
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -43,7 +44,7 @@ def judge_ratios(rows: pd.DataFrame, rate: float) -> Sentences:
     total = batch_fraction(mine)
     whole = total[total["layer"] == TOTAL].iloc[0]
     first = mine["minibatch_example"] / mine["minibatch_example"].sum()
-    head = mine.loc[first.idxmax(), "layer"]
+    head = mine["layer"].iloc[int(first.fillna(0.0).to_numpy().argmax())]
     return (
         said + ".",
         f"With {best} in all layers a step is as noisy as an exact one on"
@@ -62,7 +63,7 @@ def at(rows: pd.DataFrame, name: str) -> str:
 
 def write_spread(rows: pd.DataFrame) -> str:
     """A median over layers with their quartiles, and the median of their errors."""
-    low, middle, high = (write_digits(rows["ratio"].quantile(q)) for q in (0.25, 0.5, 0.75))
+    low, middle, high = (write_digits(float(rows["ratio"].quantile(q))) for q in (0.25, 0.5, 0.75))
     error = rows["ratio_stderr"].median() if "ratio_stderr" in rows else math.nan
     known = f", ± {error:.1g} each" if error == error else ""
     return f"{middle} [{low}, {high}{known}]"
@@ -140,7 +141,7 @@ def judge_costs(rows: pd.DataFrame) -> Sentences:
     return tuple(said)
 
 
-def write_cost(line: pd.Series) -> str:
+def write_cost(line: Any) -> str:
     """What an estimator's noise costs, beside its variance."""
     cost = write_error(line["cost_ratio"], line["cost_ratio_stderr"])
     variance = write_error(line["variance_ratio"], line["variance_ratio_stderr"])

@@ -2,14 +2,13 @@
 rule of 1 / (1 + ratio). Rows in, words out.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from sketchvar.analysis.report.table import name_method, write_fixed
 
-Line = Mapping[str, Any] | pd.Series
+Line = Any  # a row, as a mapping or a Series
 
 
 def judge_training(
@@ -53,7 +52,7 @@ def judge_metric(rows: pd.DataFrame, table: pd.DataFrame, exact: pd.Series) -> s
     return f"{said}; of {count} differences to it {len(ends)} are resolved: {', '.join(ends)}."
 
 
-def is_constant(rows: pd.DataFrame, line: Mapping[str, Any]) -> bool:
+def is_constant(rows: pd.DataFrame, line: Line) -> bool:
     """Whether a method ends at the same metric with all of several seeds."""
     same = [rows[name] == line[name] for name in ("estimator", "rate", "batch", "checkpointing")]
     mine = rows[same[0] & same[1] & same[2] & same[3]]
