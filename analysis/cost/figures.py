@@ -108,7 +108,10 @@ def find_height(rows: pd.DataFrame) -> float:
     return 1.1 + 0.2 * rows["layer"].nunique()
 
 
-@picture(*COST, "layer", width=0.8 * PAGE, height=find_height)
+@picture(
+    "estimator", "rate", "layer", "cost_ratio", "cost_ratio_stderr",
+    width=0.8 * PAGE, height=find_height,
+)  # fmt: skip
 def cost_by_layer(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw the one-step cost ratio of every linear layer by itself, ± 2 standard errors, the last
     step of ``cost-layers.parquet``. Of more than 40 layers, a heat map of block × kind.

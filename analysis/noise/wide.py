@@ -19,7 +19,12 @@ def widen(rows: pd.DataFrame, rate: float | None = None, step: int | None = None
     measured.
     """
     shown = at_rate(choose_step(rows, step), choose_rate(rows, rate))
-    pivot: dict[str, Any] = {"index": "layer", "columns": "estimator", "sort": False, "dropna": False}
+    pivot: dict[str, Any] = {
+        "index": "layer",
+        "columns": "estimator",
+        "sort": False,
+        "dropna": False,
+    }
     ratios = shown.pivot_table(values="ratio", **pivot)
     once = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
     scale = noise_scale(shown, decay=0).set_index("layer")["noise_scale"]

@@ -39,7 +39,7 @@ def read_all(folders: Sequence[Path], rate: float | None = None) -> Contents:
     if set(kinds) == {COSTS}:
         return replace(read_costs(folders), question="What do these costs of noise differ in?")
     for kind, folder in kinds.items():
-        if kind not in RUNS:
+        if kind not in RUNS and (kind != COSTS or set(kinds) <= {COSTS, *RUNS}):
             raise ValueError(
                 f"{folder} holds {kind}: runs, or costs of noise, can be shown beside each other;"
                 " give one folder, or several of those"
