@@ -20,7 +20,7 @@ from sketchvar.analysis.picture import (
 )
 from sketchvar.analysis.picture.fold import count_lines, find_prefix
 from sketchvar.analysis.picture.select import add_rate, list_some
-from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, mark_steps, plain_ticks
+from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, Style, mark_steps, plain_ticks
 
 COST = ("estimator", "rate", "horizon", "cost_ratio", "cost_ratio_stderr")
 VARIANCE = ("variance_ratio", "variance_ratio_stderr")
@@ -57,7 +57,7 @@ def cost_and_variance(ax: Axes, rows: pd.DataFrame, horizon: float | None = None
     On the dashed line noise costs what its variance says.
     """
     for label, part, marks in list_series(add_rate(choose_step(rows))):
-        bars = {"xerr": 2 * part[VARIANCE[1]], "yerr": 2 * part["cost_ratio_stderr"]}
+        bars: Style = {"xerr": 2 * part[VARIANCE[1]], "yerr": 2 * part["cost_ratio_stderr"]}
         how = marks | {"linestyle": "", "elinewidth": 0.7, "label": label}
         ax.errorbar(part["variance_ratio"], part["cost_ratio"], **bars, **how)
     ax.axline((1, 1), (2, 2), **UNIT_LINE)

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from sketchvar.analysis.picture.select import list_some, select
 from sketchvar.analysis.style import COLUMN, PAGE, fix_ticks, legend_above, paper_style
@@ -173,7 +174,7 @@ def finish(
     if title is not None and len(panels) == 1:
         panels[0].set_title(title)
     elif title is not None and figure.legends:  # which stands where a title would
-        figure.legends[0].set_title(title, {"size": plt.rcParams["axes.titlesize"]})
+        figure.legends[0].set_title(title, FontProperties(size=plt.rcParams["axes.titlesize"]))
     elif title is not None:
         figure.suptitle(title)
     for legend in [] if shape.fixed else figure.legends:
