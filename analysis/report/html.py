@@ -56,7 +56,7 @@ def write_csv(records: Sequence[Mapping[str, Any]]) -> str:
 def write_block(table: Table, columns: Sequence[Column]) -> str:
     """Some columns of a table."""
     head = "".join(
-        f"<th{attributes(column, column.title)}><button>{write_title(column.title)}</button></th>"
+        f"<th{attributes(column, column.title)}><button>{write_text(column.title)}</button></th>"
         for column in columns
     )
     body = "".join(
@@ -71,9 +71,9 @@ def write_block(table: Table, columns: Sequence[Column]) -> str:
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n{body}</table></div>\n'
 
 
-def write_title(title: str) -> str:
-    """A heading, which may break inside the name of an estimator."""
-    return re.sub(r"([(+])", r"\1<wbr>", escape(title))
+def write_text(text: str) -> str:
+    """Words that may break inside the name of an estimator."""
+    return re.sub(r"(?<=\S)([(+])", r"\1<wbr>", escape(text))
 
 
 def write_row(row: Row, columns: Sequence[Column], shaded: bool) -> str:
@@ -82,7 +82,8 @@ def write_row(row: Row, columns: Sequence[Column], shaded: bool) -> str:
     cells = ""
     for column in columns:
         about = attributes(column, column.title) + (shade(row, column) if shaded else "")
-        cells += f"<td{about}>{escape(column.show(row))}</td>"
+        words = column.show(row)
+        cells += f"<td{about}>{write_text(words) if column.text else escape(words)}</td>"
     return f"<tr{name(str(of)) if isinstance(of, str) else ''}>{cells}</tr>\n"
 
 

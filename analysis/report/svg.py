@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator
 
 from sketchvar.analysis.style import find_figure
 
-INK = re.compile(r"#(?:262626|000000)\b")
+INK = re.compile(r"#(?:262626|404040|000000)\b")
 POINT = re.compile(r'<use xlink:href="(#[^"]+)" x="([-\d.]+)" y="([-\d.]+)" style="([^"]*)"/>')
 
 
