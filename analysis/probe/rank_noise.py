@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Variable
 from torch.nn.parallel import DistributedDataParallel
 
@@ -79,8 +79,8 @@ class RankNoise:
 
     def forget(self) -> None:
         """Begin a step."""
-        self.own: dict[nn.Parameter, Tensor] = {}
-        self.mean: dict[nn.Parameter, Tensor] = {}
+        self.own: dict[Tensor, Tensor] = {}
+        self.mean: dict[Tensor, Tensor] = {}
         self.task, self.synced = -1, 0
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ class RankNoise:
             self.task = task
             queue = Variable._execution_engine.queue_callback
             queue(lambda: queue(self.end))  # behind the callback in which DDP has averaged
-        self.own[p] = torch.linalg.vector_norm(p.grad, dtype=wide(p))  # type: ignore[index,arg-type]
+        self.own[p] = norm_of(p)
 
     @torch.no_grad()
     def end(self) -> None:
@@ -101,7 +101,7 @@ class RankNoise:
         self.synced += 1
         if self.scaler is not None:
             self.factor = self.scaler.scale(torch.ones((), device=next(iter(self.own)).device))
-        self.mean = {p: torch.linalg.vector_norm(p.grad, dtype=wide(p)) for p in self.own}
+        self.mean = {p: norm_of(p) for p in self.own}
 
     def step(self, examples: int) -> None:
         """The end of a training step, after its last backward pass; ``examples`` are this rank's.
@@ -120,7 +120,7 @@ class RankNoise:
             for norms in (own, mean)
         )
         told = self.ranks.gather([own_sq, own_sq.new_tensor([float(examples)])])
-        squares = sum(each for each, _ in told) / self.ranks.size**2
+        squares = torch.stack([each for each, _ in told]).sum(0) / self.ranks.size**2
         numbers = torch.stack([over_draws(squares, C, self.ranks.size), C], 1).tolist()
         about = int(sum(count for _, count in told)), self.population or math.nan
         self.lines += [
@@ -136,6 +136,8 @@ class RankNoise:
         return pd.DataFrame(self.lines, columns=COLUMNS)
 
 
-def wide(p: Tensor) -> torch.dtype:
-    """In which the norm of a gradient is summed."""
-    return torch.float64 if p.dtype == torch.float64 else torch.float32
+def norm_of(p: Tensor) -> Tensor:
+    """‖.grad‖, summed in float32 or wider."""
+    assert p.grad is not None
+    dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+    return torch.linalg.vector_norm(p.grad.detach(), dtype=dtype)
