@@ -1,4 +1,4 @@
-"""What two processes do in test_probe_across_ranks.py: each scenario asserts, on both of them."""
+"""What two processes do in test_probe_ranks.py: each scenario asserts, on both of them."""
 
 import copy
 import json
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
+from support.ranks import tell_what_one_tells
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -296,6 +297,8 @@ def study(folder):
 
 
 SCENARIOS = {
+    "one process: ddp": lambda folder: tell_what_one_tells("ddp", folder / "ddp"),
+    "one process: fsdp2": lambda folder: tell_what_one_tells("fsdp2", folder / "fsdp2"),
     "all estimators": all_estimators,
     "errors, weights, metric: ddp": lambda: errors_weights_and_metric("ddp"),
     "errors, weights, metric: fsdp2": lambda: errors_weights_and_metric("fsdp2"),
