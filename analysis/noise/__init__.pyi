@@ -6,14 +6,20 @@ from .lanczos import spectrum
 from .layer import Layer, inner_products, pair_layer
 from .metric import Steps, steps_of, weigh_progress, weigh_update
 from .objective import Objective
-from .scale import TOTAL, batch_fraction, noise_scale, over_steps
+from .parameters import NOISE_COLUMNS
+from .moving import NoiseScale
+from .proxy import compare_proxies
+from .scale import ALL, TOTAL, WHOLE, batch_fraction, noise_scale, over_steps
 from .select import at_rate, by_unit, choose_rate
 from .spread import Loss, Spread, backward, exactly, random_kept, redraw, unchanged
 from .table import COLUMNS, compare
 
 __all__ = [
+    "ALL",
     "COLUMNS",
+    "NOISE_COLUMNS",
     "TOTAL",
+    "WHOLE",
     "Curvature",
     "Dynamics",
     "GaussNewton",
@@ -21,6 +27,7 @@ __all__ = [
     "Kicks",
     "Layer",
     "Loss",
+    "NoiseScale",
     "Objective",
     "Spread",
     "Steps",
@@ -32,6 +39,7 @@ __all__ = [
     "by_unit",
     "choose_rate",
     "compare",
+    "compare_proxies",
     "exactly",
     "example_sq",
     "inner_products",

@@ -39,6 +39,7 @@ class Options:
     exact_errors: bool = False
     weights: Weights | None = None
     metric: Any = None
+    parameters: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.by_example, bool):

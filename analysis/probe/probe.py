@@ -15,11 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis import noise, records
 from sketchvar.analysis.noise.layer import Layer
+from sketchvar.analysis.noise.parameters import NOISE_COLUMNS, Gradient, tabulate_noise
 from sketchvar.analysis.noise.table import COLUMNS, Batch, read_batch, tabulate
 from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
 from sketchvar.analysis.probe.frozen import frozen
 from sketchvar.analysis.probe.observer import Observer, is_trained
 from sketchvar.analysis.probe.options import Options
+from sketchvar.analysis.probe.parameters.read import read_parameters
+from sketchvar.analysis.probe.parameters.table import NoiseTable
 from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.read import NOT_FINITE, OWN, read_step
 from sketchvar.analysis.probe.step import stamp
@@ -102,6 +105,9 @@ class Probe:
     function of a parameter that gives weights in its shape: ``noise.weigh_update(optimizer)`` is
     P². It is asked before the optimizer's step; what has no state yet is NaN, and ``coverage``
     says so. Takes a product or two more for each layer.
+    ``parameters``: measure the minibatch noise of every trained parameter, of biases, norms,
+    embeddings and convolutions too: ``noise``; of one process, by example. False reads products
+    alone.
     ``out``: a folder of this run alone; every measured step adds a Parquet file with its rows, and
     ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
     that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
@@ -133,10 +139,11 @@ class Probe:
         exact_errors: bool = False,
         weights: Weights | None = None,
         metric: Any = None,
+        parameters: bool = True,
     ) -> None:
         self.options = o = Options(
             by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
-            resume, writer, population, exact_errors, weights, metric,
+            resume, writer, population, exact_errors, weights, metric, parameters,
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.given, self.model, self.choices = model, unwrapped(model), o.choices
@@ -157,7 +164,7 @@ class Probe:
         several = self.ranks.size > 1
         self.observer = Observer(
             self.model, by_example, pairs, examples, scaler, bool(whole), several, exact, weights,
-            o.weigh, needed_statistics(o.choices),
+            o.weigh, needed_statistics(o.choices), parameters,
         )  # fmt: skip
         check_weigh(o.weigh, [watch.weight for watch in self.watched.values()])
         if unknown := set(pairs) - set(self.watched):
@@ -171,6 +178,9 @@ class Probe:
         self.every, self.number = every, first
         self.run = run or (folder.name if folder is not None else "")
         self.table = Table(folder, writer, self.ranks.first)
+        self.noises = NoiseTable(folder, first)
+        self.scale = noise.NoiseScale()
+        self.gradients: dict[str, Gradient | str] = {}  # of every parameter, in the last read step
         self.entered = self.attached = False
         self.measured = 0  # steps
         self.averaged = -1  # the step that was last measured on batches of its own
@@ -263,7 +273,7 @@ class Probe:
         self._detach()
         self.observer.attach()
         self.attached = True
-        read, found = [], {}
+        read, found, known = [], {}, []
         try:
             with frozen(self.model):
                 for batch in batches:
@@ -276,6 +286,7 @@ class Probe:
                     found = self.read()
                     self._count_not_finite()
                     read.append(read_batch(list(found.values()), self.choices))
+                    known.append(self.known)
                     self.observer.begin()
         finally:
             self._detach()
@@ -283,6 +294,7 @@ class Probe:
             raise ValueError("measure() was given no batches")
         self.measured += 1
         self.averaged = self.number
+        self._note(known)
         lines = self._tabulate(read, [one.dtype for one in found.values()])
         return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -300,8 +312,29 @@ class Probe:
         found = read_step(step, list(observer.watched.values()), self.ranks)
         observer.mixed |= {watch for watch, tally in step.tallies.items() if tally.mixed}
         observer.whole = observer.whole and not found
+        if observer.ledger is not None:
+            places, weights = observer.places, observer.weights
+            weights = weights if isinstance(weights, torch.Tensor) else None
+            self.gradients = read_parameters(self.model, step, found, places, weights)
         self._explain(found)
         return found
+
+    @property
+    def known(self) -> list[Gradient]:
+        """Every parameter that the last step that was read told of."""
+        return [each for each in self.gradients.values() if isinstance(each, Gradient)]
+
+    def noise(self) -> pd.DataFrame:
+        """The minibatch noise of every trained parameter at the measured steps that ``step`` ended:
+        all of ``noise.NOISE_COLUMNS``. Then, in each step, that of the sums over each kind of
+        parameter, and over all, called ``noise.WHOLE``; ``scale`` has moving averages of them.
+
+        ``run``, ``step``, ``parameter``; its ``kind`` and ``size``; ``examples``, ``batches``,
+        ``population``; ``minibatch_example``, the variance of its gradient over minibatches;
+        ``grad_sq`` = ‖G‖²; with standard errors, as those of ``rows``, and ``signal_stderr``.
+        Empty where every parameter cannot be read: by row, on several processes.
+        """
+        return self.noises.rows()
 
     def rows(self) -> pd.DataFrame:
         """The table so far: a row per layer, measured step and choice of estimator and rate.
@@ -326,12 +359,14 @@ class Probe:
         return self.table.rows()
 
     def coverage(self) -> pd.DataFrame:
-        """A line per weight matrix: parameter, module, share of all parameters, measured in the
+        """A line per parameter: its name, module, share of the trained parameters, measured in the
         last measured step, the reason if not, the number of measured steps that were skipped
-        because a gradient was not finite, and a note on what was measured where it takes one.
+        because a gradient was not finite, and a note on what was measured where it takes one, as
+        where it is no product's weight and only ``noise`` has it.
         """
         watches, step = self.observer.places.values(), self.observer.step
-        return cover(self.model, watches, step, self.not_finite, self._equal)
+        gradients = None if self.observer.ledger is None else self.gradients
+        return cover(self.model, watches, step, self.not_finite, self._equal, gradients)
 
     def _attend(self) -> None:
         """Be attached for the next step if it is to be measured, and only then."""
@@ -364,10 +399,19 @@ class Probe:
         """Put what a step told into the table."""
         self.measured += 1
         self._count_not_finite()
+        self._note([self.known])
         if self.choices:
             batch = read_batch(list(found.values()), self.choices)
             self._tabulate([batch], [one.dtype for one in found.values()])
             self.observer.forget_pairs()
+
+    def _note(self, batches: Sequence[Sequence[Gradient]]) -> None:
+        """Put what batches told of every parameter into its table, and the moving averages."""
+        lines = tabulate_noise(batches, self.options.population)
+        rows = [(self.run, self.number, *line) for line in lines]
+        self.noises.add(self.number, rows)
+        for row in rows:
+            self.scale.add_row(dict(zip(NOISE_COLUMNS, row, strict=True)))
 
     def _count_not_finite(self) -> None:
         tallies = self.observer.step.tallies

@@ -235,6 +235,7 @@ class Step:
     readings: dict[int, Any] = field(default_factory=dict)  # by the id of the input
     outputs: dict[int, Any] = field(default_factory=dict)  # and what a BatchNorm may read, of its
     open: bool = True  # until the next step begins
+    accounts: dict[int, Any] = field(default_factory=dict)  # of other parameters, by their ids
 
     def fail(self, watch: Watch, error: Exception) -> None:
         """What was to be read of a weight could not be."""

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder, kept_dtype, rows_of
+from sketchvar.analysis.noise.moving import NoiseScale
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
 from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
 from sketchvar.analysis.report import plan
@@ -81,6 +82,7 @@ def read(folder: Path, rate: float | None = None) -> Contents:
 def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Picture, ...]:
     """Every figure of a run; that of draws is left out where the run has not reached it."""
     from sketchvar.analysis.study import figures
+    from sketchvar.analysis.study.kinds_figure import noise_by_kind
 
     step = int(rows["step"].max())
     found = [
@@ -113,7 +115,18 @@ def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Pictu
             noise_scale(rows, decay=0), int(rows["examples"].max())
         ),
     )
-    return (*found, scale)
+    found.append(scale)
+    if files.noise.exists():
+        whole, size = NoiseScale().add(records.read_rows(files.noise)), int(rows["examples"].max())
+        caption = "Gradient noise scale of the whole model and of each kind of its parameters,"
+        found.append(
+            Picture(
+                "noise_by_kind",
+                f"{caption} moving averages over the measured steps",
+                lambda: noise_by_kind(whole, size),
+            )
+        )
+    return tuple(found)
 
 
 def tabulate_layers(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:

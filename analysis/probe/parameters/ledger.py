@@ -1,0 +1,160 @@
+"""Ledger: the accounts of all parameters that a probe's products do not tell of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from sketchvar.analysis.probe.parameters.account import Account
+from sketchvar.analysis.probe.parameters.rules import sum_rows
+from sketchvar.analysis.probe.parameters.tracer import Tracer
+from sketchvar.analysis.probe.product import Product
+from sketchvar.analysis.probe.step import Step
+from sketchvar.analysis.probe.units import Dimension, Flat, Unit, is_flat
+from sketchvar.analysis.probe.watch import Use
+from sketchvar.estimators.layers.forms import Conv2dForm
+
+
+class Ledger:
+    """Keeps the accounts of an observer's steps; ``ends`` is the observer.
+
+    ``count`` is the number of examples that the model was called with, ``rows`` that of their rows.
+    """
+
+    def __init__(self, ends: Any) -> None:
+        self.ends, self.anchor = ends, ends.anchor
+        self.names: dict[int, str] = {}
+        self.owned: dict[nn.Module, list[str]] = {}
+        self.shape: torch.Size | None = None
+
+    def survey(self, model: nn.Module) -> None:
+        """Look for parameters, where modules have come or gone."""
+        self.names = {id(p): name for name, p in model.named_parameters()}
+        self.owned = {
+            module: [*module._parameters]
+            for module in model.modules()
+            if is_traceable(module) and any(p is not None for p in module._parameters.values())
+        }
+
+    def called(self, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """The model is called with these arguments: the first tensor among them has examples."""
+        given = [*args, *kwargs.values()]
+        given += [each for value in given if isinstance(value, Mapping) for each in value.values()]
+        found = next((t for t in given if isinstance(t, Tensor) and t.ndim), None)
+        self.shape = None
+        if found is not None and not found.is_nested:
+            wide = found.is_floating_point() and found.ndim > 1
+            self.shape = found.shape[:-1] if wide else found.shape
+
+    @property
+    def count(self) -> int | None:
+        """How many examples the model was called with, where that is known."""
+        layout = self.ends.layout
+        if isinstance(layout, str):
+            return None
+        if not isinstance(layout, Dimension):
+            return int(layout.count(self.ends.anchor))
+        shape = self.shape if layout.data is None else layout.data.shape
+        if shape is None:
+            return None
+        return shape[layout.number] if len(shape) > layout.number else shape[0]
+
+    def unit(self, leading: torch.Size) -> Unit | None:
+        """How rows of these dimensions divide into examples; None where that is not known."""
+        layout, shape = self.ends.layout, self.shape
+        if isinstance(layout, str) or not len(leading):
+            return None
+        count = self.count
+        if isinstance(layout, Dimension) and layout.data is None:
+            number = layout.number if len(leading) > 1 else 0
+            if count is None or leading[number] == count:
+                return layout
+            if shape is not None and len(shape) > 1 and is_flat(leading, shape[:2].numel()):
+                return Flat(layout, shape[:2], len(leading))
+            return None
+        found = layout.fit(leading)
+        return (
+            None if isinstance(found, str) or found.count(leading_like(leading)) != count else found
+        )
+
+    def count_in(self, t: Any) -> int | None:
+        """The examples that the first dimension of a tensor counts, if it does."""
+        layout = self.ends.layout
+        along = isinstance(t, Tensor) and t.ndim > 0 and isinstance(layout, Dimension)
+        if not along or layout.number:
+            return None
+        count = self.count
+        return len(t) if count is None or len(t) == count else None
+
+    def run(self, step: Step, module: nn.Module, plain: Any, args: Any, kwargs: Any) -> Any:
+        """Do what ``plain(module, *args, **kwargs)`` does, and follow what it has of its own."""
+        keys = [key for key in self.owned.get(module, ()) if is_plain(module._parameters.get(key))]
+        if not keys:
+            return plain(module, *args, **kwargs)
+        return Tracer(self, step).run(module, keys, plain, args, kwargs)
+
+    def account(self, step: Step, p: Any) -> Account:
+        """That of a parameter in a step, a new one if there is none."""
+        found = step.accounts.get(id(p))
+        if found is None or found.weight is not p:
+            name = self.names.get(id(p), "")
+            found = step.accounts[id(p)] = Account(name, p, step.exact)
+        return found
+
+    def take(self, step: Step, use: Use, x: Tensor | None, y: Tensor, bias: Any) -> None:
+        """The output gradient of a product is here: that of its bias, and of a weight that others
+        share.
+        """
+        task = torch._C._current_graph_task_id()
+        if bias is not None:
+            whole = bias if bias._base is None else bias._base
+            account = self.account(step, whole)
+            g = sum_of_use(use, y)
+            account.open(task).add_at(g, bias.storage_offset(), whole.numel())
+        if use.watch.tied and use.watch.part is None and x is not None:
+            account = self.account(step, use.watch.weight)
+            x = x.detach().to(y.dtype)
+            account.open(task).products.append(Product(use.form, use.unit, x, y))
+
+    def finish(self, step: Step, task: int) -> None:
+        """A backward pass has ended."""
+        for account in step.accounts.values():
+            if account.task != task:
+                continue
+            try:
+                account.close()
+            except Exception as error:
+                words = " ".join(str(error).split())
+                account.problem = f"the probe could not read it: {type(error).__name__}: {words}"
+
+
+def sum_of_use(use: Use, y: Tensor) -> Tensor:
+    """An output gradient summed over the rows of each example (S × q)."""
+    if isinstance(use.form, Conv2dForm):
+        return (y if y.ndim == 4 else y[None]).flatten(2).sum(2)
+    return sum_rows(use.unit, y)
+
+
+def leading_like(leading: torch.Size) -> Tensor:
+    """Something with these leading dimensions, and no memory."""
+    return torch.empty(1).expand(*leading, 1)
+
+
+def is_traceable(module: nn.Module) -> bool:
+    """Whether a module's forward reads its parameters where they can be told apart."""
+    hidden = nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention | torch.jit.ScriptModule
+    return "forward" not in vars(module) and not isinstance(module, hidden)
+
+
+def is_plain(p: Any) -> bool:
+    """Whether a parameter is trained, and here as a whole."""
+    return (
+        isinstance(p, nn.Parameter)
+        and not isinstance(p, UninitializedParameter)
+        and type(p) is nn.Parameter
+        and p.requires_grad
+        and not p.is_complex()
+        and p.layout is torch.strided
+    )
