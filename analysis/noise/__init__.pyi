@@ -5,9 +5,9 @@ from .horizon import Dynamics
 from .lanczos import spectrum
 from .layer import Layer, inner_products, pair_layer
 from .metric import Steps, steps_of, weigh_progress, weigh_update
+from .moving import NoiseScale
 from .objective import Objective
 from .parameters import NOISE_COLUMNS
-from .moving import NoiseScale
 from .proxy import compare_proxies
 from .scale import ALL, TOTAL, WHOLE, batch_fraction, noise_scale, over_steps
 from .select import at_rate, by_unit, choose_rate

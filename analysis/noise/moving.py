@@ -1,5 +1,5 @@
-"""NoiseScale: the noise scale of a model and of each kind of its parameters, as moving averages that
-can be saved with a training and go on.
+"""NoiseScale: the noise scale of a model and of each kind of its parameters, by moving averages
+that can be saved with a training and go on.
 """
 
 import math

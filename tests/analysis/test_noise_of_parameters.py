@@ -152,7 +152,7 @@ def test_the_picture_and_the_proxy_by_kind():
     assert labels == ["linear weights", "norm layers", "whole model", "batch size"]
     plt.close(figure)
     proxies = noise.compare_proxies({"one": rows}).set_index("kind")
-    wide = table.pivot(index="step", columns="kind", values="noise_scale").dropna()
+    wide = table.pivot_table("noise_scale", "step", "kind").dropna()
     want = np.exp(np.log(wide["norm"] / wide[ALL]).mean())
     assert proxies.loc["norm", "ratio"] == pytest.approx(want)
     assert set(proxies.index) == {"linear", "norm"}

@@ -10,12 +10,17 @@ BROADCAST = frozenset(
     + ["addcdiv", "masked_fill", "logaddexp"]
 )  # fmt: skip
 EXPAND = frozenset(["expand", "expand_as", "broadcast_to", "repeat", "tile"])
+# with rows in the first dimensions, and giving as many
 BY_ROW = BROADCAST | frozenset(
-    """silu gelu relu relu_ sigmoid tanh softplus leaky_relu elu selu hardtanh clamp clip chunk split
-    tensor_split unbind to float half bfloat16 double type type_as contiguous clone dropout abs neg
-    exp sqrt rsqrt square log softmax log_softmax layer_norm rms_norm mean sum linear glu mish
-    hardswish detach alpha_dropout cos sin unsqueeze""".split()
-)  # with rows in the first dimensions, and giving as many
+    [
+        "silu", "gelu", "relu", "relu_", "sigmoid", "tanh", "softplus", "leaky_relu", "elu",
+        "selu", "hardtanh", "clamp", "clip", "chunk", "split", "tensor_split", "unbind", "to",
+        "float", "half", "bfloat16", "double", "type", "type_as", "contiguous", "clone",
+        "dropout", "abs", "neg", "exp", "sqrt", "rsqrt", "square", "log", "softmax",
+        "log_softmax", "layer_norm", "rms_norm", "mean", "sum", "linear", "glu", "mish",
+        "hardswish", "detach", "alpha_dropout", "cos", "sin", "unsqueeze",
+    ]
+)  # fmt: skip
 PICK = frozenset(["__getitem__", "index_select"])
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from sketchvar.analysis.probe.parameters.account import Account
-from sketchvar.analysis.probe.parameters.rules import sum_rows
+from sketchvar.analysis.probe.parameters.origin import sum_rows
 from sketchvar.analysis.probe.parameters.tracer import Tracer
 from sketchvar.analysis.probe.product import Product
 from sketchvar.analysis.probe.step import Step

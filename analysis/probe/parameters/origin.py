@@ -9,6 +9,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sketchvar.analysis.probe.parameters.account import Account
+from sketchvar.analysis.probe.parameters.traced import Traced
+from sketchvar.analysis.probe.units import Unit
+
+ROWS = "its rows stand in {}: which is of which example is not known"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,3 +69,14 @@ class Rows:
         if isinstance(first, Tensor | slice | list) and self.numbers.ndim == 1:
             return Rows(self.tracer, self.numbers[first], self.examples)
         return None
+
+
+def is_shared(t: Any) -> bool:
+    """Whether it is made of parameters alone."""
+    return isinstance(t, Traced) and isinstance(t.origin, Shared)
+
+
+def sum_rows(unit: Unit, t: Tensor) -> Tensor:
+    """Rows (... × d) summed over those of each example (S × d)."""
+    count = unit.count(t)
+    return unit.part(t, slice(0, count)).reshape(count, -1, t.shape[-1]).sum(1)

@@ -7,16 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from sketchvar.analysis.probe.parameters.account import Account, Parts
-from sketchvar.analysis.probe.parameters.functions import (
-    BROADCAST,
-    BY_ROW,
-    EXPAND,
-    PICK,
-    name_of,
-)
-from sketchvar.analysis.probe.parameters.origin import Root, Rows, Shared
+from sketchvar.analysis.probe.parameters.follow import follow, let_go, number
+from sketchvar.analysis.probe.parameters.functions import BROADCAST, EXPAND, PICK, name_of
+from sketchvar.analysis.probe.parameters.origin import ROWS, Root, Shared, sum_rows
 from sketchvar.analysis.probe.parameters.replay import replay
-from sketchvar.analysis.probe.parameters.rules import ROWS, RULES, sum_rows
+from sketchvar.analysis.probe.parameters.rules import RULES
 from sketchvar.analysis.probe.parameters.traced import Traced, plain, tensors_in, traced_in
 from sketchvar.analysis.probe.sight import expect_end, quietly, save
 from sketchvar.analysis.probe.step import TWICE, Step
@@ -35,8 +30,8 @@ class Tracer:
         """Do what ``plainly(module, *args, **kwargs)`` does, these of its parameters traced."""
         own: dict[str, Any] = {key: module._parameters[key] for key in keys}
         if any(p.ndim > 2 for p in own.values()) and not is_of_torch(module):
-            args = tuple(self.number(each) for each in args)
-            kwargs = {key: self.number(each) for key, each in kwargs.items()}
+            args = tuple(number(self, each) for each in args)
+            kwargs = {key: number(self, each) for key, each in kwargs.items()}
         try:
             for key, p in own.items():
                 module._parameters[key] = self.trace(p)
@@ -60,27 +55,11 @@ class Tracer:
         """How rows of these dimensions divide into examples, None where that is not known."""
         return self.ledger.unit(leading)
 
-    def number(self, t: Any) -> Any:
-        """An argument, its rows numbered by example where that is known."""
-        if not isinstance(t, Tensor) or not t.is_floating_point() or t.ndim < 2:
-            return t
-        leading = t.shape[:-1]
-        unit = self.unit(leading)
-        if unit is None or isinstance(t, Traced):
-            return t
-        count = unit.count(t)
-        places = torch.arange(1, leading.numel() + 1, device=t.device).view(*leading, 1)
-        at = unit.part(places, slice(0, count)).reshape(count, -1)  # 0 of padding
-        numbers = torch.full((leading.numel() + 1,), -1, device=t.device)
-        own = torch.arange(count, device=t.device)[:, None].expand_as(at)
-        numbers = numbers.scatter(0, at.flatten(), own.flatten())[1:].view(leading)
-        return Traced.of(t, Rows(self, numbers, count))
-
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run a function that was given traced tensors; nothing in it is traced by itself."""
         shared = [t for t in traced_in(args, kwargs) if isinstance(t.origin, Shared)]
         if not shared:
-            return self.follow(func, args, kwargs)
+            return follow(self, func, args, kwargs)
         rule = RULES.get(func)
         if rule is not None:
             found = rule(self, *args, **kwargs)
@@ -98,36 +77,6 @@ class Tracer:
                 return self.copy(out, shared[0])
             return self.made_of(out, shared, func, args)
         return replay(self, func, args, kwargs, shared)
-
-    def follow(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run a function of rows whose examples are known."""
-        out, name = func(*args, **kwargs), name_of(func)
-        first = args[0] if args else None
-        if not isinstance(first, Traced):
-            first = next(iter(traced_in(args, kwargs)))
-            if name not in BROADCAST:
-                return out
-        rows: Any = first.origin
-        if name in PICK and first is args[0]:
-            picked = rows.pick(args[-1] if name == "__getitem__" else index_of(args, kwargs))
-            return Traced.of(out, picked) if picked is not None else out
-        if name in ("view", "reshape", "flatten"):
-            rows = Rows(self, rows.numbers.flatten(), rows.examples)
-        elif name == "repeat_interleave" and rows.numbers.ndim == 1 and is_int(args[1:2]):
-            rows = Rows(self, rows.numbers.repeat_interleave(args[1]), rows.examples)
-        elif name not in BY_ROW:
-            return out
-        return self.number_rows(out, rows)
-
-    def number_rows(self, out: Any, rows: Rows) -> Any:
-        """An output, or each of several, as rows of these numbers if it has as many."""
-        if isinstance(out, tuple | list):
-            return type(out)(self.number_rows(each, rows) for each in out)
-        shape = rows.numbers.shape
-        fits = (
-            isinstance(out, Tensor) and out.ndim > len(shape) and out.shape[: len(shape)] == shape
-        )
-        return Traced.of(out, rows) if fits else out
 
     def has_examples(self, t: Tensor) -> bool:
         """Whether a tensor that is not made of parameters alone looks as if its first dimensions
@@ -254,11 +203,6 @@ def put(values: Any, copies: dict[int, Tensor]) -> Any:
     return copies.get(id(values), values)
 
 
-def let_go(out: Any) -> Any:
-    """Rows without their numbers."""
-    return plain(out) if isinstance(out, Traced) and isinstance(out.origin, Rows) else out
-
-
 def is_of_torch(module: nn.Module) -> bool:
     """Whether a module's forward is torch's own."""
     return type(module).__module__.startswith("torch.nn")
@@ -267,16 +211,6 @@ def is_of_torch(module: nn.Module) -> bool:
 def is_slot(index: Any) -> bool:
     """Whether an index picks one of several."""
     return isinstance(index, int) or (isinstance(index, Tensor) and index.ndim == 0)
-
-
-def is_int(values: Sequence[Any]) -> bool:
-    return len(values) == 1 and isinstance(values[0], int)
-
-
-def index_of(args: Any, kwargs: Any) -> Any:
-    """The index of an index_select along the first dimension; None along another."""
-    given = dict(zip(("input", "dim", "index"), args, strict=False)) | kwargs
-    return given["index"] if given.get("dim") == 0 else None
 
 
 def turns(name: str, args: Any) -> bool:
