@@ -32,6 +32,13 @@ class OfPoints(ToFolder, OnDevice, OfTask):
         COSTED, "; catalog: all that a layer can use, the frontier of cost against bytes"
     )
     rates: tuple[float, ...] = options.rates(0.1)
+    curved: int = option(
+        "--curvature-batches",
+        default=1,
+        type=int,
+        metavar="N",
+        help="batches that have the curvature of each draw: 4 for long horizons",
+    )
     jobs: int | None = options.processes("draws, and forks, at a time")
     seed: int = options.seed()
 
@@ -58,7 +65,7 @@ class Asked(OfPoints):
 
     horizons: tuple[int, ...] = option(
         "--horizons",
-        default=(1, 10, 30),
+        default=(1, 10),
         type=int,
         nargs="+",
         metavar="T",
@@ -67,7 +74,7 @@ class Asked(OfPoints):
             " is one step alone. Long ones take long: 30 steps twice as many products as 10"
         ),
     )
-    draws: int = options.draws(16, "of each estimator's noise, and four times of the minibatch's")
+    draws: int = options.draws(12, "of each estimator's noise, and four times of the minibatch's")
     curvature: str = option(
         "--curvature",
         default="gauss-newton",
@@ -81,13 +88,6 @@ class Asked(OfPoints):
         choices=["gauss-newton", "kicks", "hessian"],
         help="measure one step by these curvatures too, of the same draws: do they agree?",
     )
-    curved: int = option(
-        "--curvature-batches",
-        default=1,
-        type=int,
-        metavar="N",
-        help="batches that have the curvature of each draw: 4 for long horizons",
-    )
     nodes: int | None = option(
         "--nodes",
         type=int,
@@ -100,6 +100,12 @@ class Asked(OfPoints):
         nargs="*",
         metavar="E",
         help="estimators that are also drawn with one seed for all layers",
+    )
+    coherence: bool = option(
+        "--coherence",
+        default=False,
+        action="store_true",
+        help="measure that of every estimator too, and not of the minibatch and --one-seed alone",
     )
     layers: bool = option(
         "--by-layer",
@@ -133,7 +139,7 @@ def main(asked: Asked, screen: Screen) -> None:
             coherent=asked.coherent,
             layers=asked.layers,
             curved=asked.curved,
-            coherence="catalog" not in asked.estimators,
+            coherence=asked.coherence,
             agree=asked.agree,
         )
     out, last = asked.choose_folder("cost", asked.task), study.measure_at[-1]

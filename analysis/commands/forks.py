@@ -21,11 +21,11 @@ class Asked(OfPoints):
         "--ahead", default=16, type=int, metavar="T", help="steps that every fork takes"
     )
     count: int = option(
-        "--forks", default=7, type=int, metavar="K", help="forks of every method that are reported"
+        "--forks", default=4, type=int, metavar="K", help="forks of every method that are reported"
     )
     tuning: int = option(
         "--tuning",
-        default=2,
+        default=1,
         type=int,
         metavar="K",
         help="forks of every method and learning rate by which the best is found",
@@ -74,6 +74,7 @@ def main(asked: Asked, screen: Screen) -> None:
             fractions=asked.fractions,
             factors=asked.factors,
             draws=asked.draws,
+            curved=asked.curved,
         )
     out, last = asked.choose_folder("forks", asked.task), study.measure_at[-1]
     what = f"Training {asked.task} for {last} updates on {device}; forks go to {out}/forks.parquet"

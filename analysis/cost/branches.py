@@ -48,14 +48,14 @@ class ForkStudy(Points):
     estimators: tuple[str, ...]
     rates: tuple[float, ...]
     ahead: int = 16
-    count: int = 7
-    tuning: int = 2
+    count: int = 4
+    tuning: int = 1
     fractions: tuple[float, ...] = FRACTIONS
     factors: tuple[float, ...] = FACTORS
     draws: int = 4
     nodes: int | None = None
     held_out: int = 8
-    curved: int = 4
+    curved: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -45,14 +45,14 @@ class CostStudy(Points):
     work: ClassVar[str] = "cost"
     estimators: tuple[str, ...]
     rates: tuple[float, ...]
-    horizons: tuple[int, ...] = (1, 10, 30)
-    draws: int = 8
+    horizons: tuple[int, ...] = (1, 10)
+    draws: int = 12
     curvature: str = "gauss-newton"
     nodes: int | None = None
     coherent: tuple[str, ...] = ()
     layers: bool = False
     curved: int = 1
-    coherence: bool = True
+    coherence: bool = False
     agree: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -23,9 +23,8 @@ def compare_proxies(runs: Mapping[str, pd.DataFrame], decay: float = 0.9) -> pd.
     """
     lines = []
     for run, rows in runs.items():
-        scale = (
-            NoiseScale(decay).add(rows).pivot(index="step", columns="kind", values="noise_scale")
-        )
+        table = NoiseScale(decay).add(rows)
+        scale = table.pivot_table("noise_scale", "step", "kind")
         for kind in scale.columns.drop(ALL):
             both = np.log(scale[[kind, ALL]].dropna())
             apart = both[kind] - both[ALL]

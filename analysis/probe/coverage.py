@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from sketchvar.analysis.probe.kinds import Kind, kind_of
+from sketchvar.analysis.probe.patterns import LEFT_OUT
 from sketchvar.analysis.probe.step import Step
 from sketchvar.analysis.probe.watch import Watch
 
@@ -18,7 +19,6 @@ COUPLED = (
 )
 EQUAL = "the gradients of its examples are equal, as far as their digits tell: the variance is 0"
 
-
 ALONE = "in noise() alone, as it forms no product that an estimator could replace"
 
 
@@ -28,6 +28,7 @@ def cover(
     step: Step,
     not_finite: Mapping[str, int],
     equal: Collection[str],
+    left_out: Collection[tuple[nn.Module, str]] = (),
     gradients: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """A line per parameter: its name, kind of module, share of all trained parameters, measured in
@@ -53,6 +54,8 @@ def cover(
             seen = [watch for watch in parts if watch in step.tallies] or parts
             reasons = dict.fromkeys(filter(None, map(step.reason, seen)))
             reason = "; ".join(reasons) if weight.requires_grad and parts else why(module, weight)
+            if weight.requires_grad and (module, key) in left_out:
+                reason = LEFT_OUT
             notes = [] if reason else notes_on(seen, step, equal)
             told = (gradients or {}).get(names[id(weight)])
             if reason and not parts and weight.requires_grad and told is not None:

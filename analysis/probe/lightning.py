@@ -14,6 +14,8 @@ class ProbeCallback(Callback):
     """Measures while ``Trainer(callbacks=[ProbeCallback(estimators=..., rates=..., every=10)])``
     trains.
 
+    Sends its numbers (see ``Probe``'s ``log``) to the trainer's loggers; not with ``log=None``.
+
     Takes what ``Probe`` takes, but for the model, scaler, group and first step, which the trainer
     knows, and raises at once what ``Probe`` would; functions given as ``examples`` and ``weights``
     are called with the batch, and ``metric="progress"`` or ``"update"`` is that of the trainer's
@@ -22,6 +24,7 @@ class ProbeCallback(Callback):
     """
 
     def __init__(self, **options: Any) -> None:
+        options.setdefault("log", self.send)
         check(options)
         for name in ("examples", "weights"):
             if callable(given := options.get(name)):
@@ -30,13 +33,20 @@ class ProbeCallback(Callback):
         self.probe: Probe | None = None
         self.batch: Any = None
         self.updates = 0
+        self.trainer: Trainer | None = None
+
+    def send(self, numbers: dict[str, float], step: int) -> None:
+        """Give numbers to all loggers of the trainer."""
+        assert self.trainer is not None
+        for logger in self.trainer.loggers:
+            logger.log_metrics(numbers, step)
 
     def of_batch(self, given: Callable[[Any], Any]) -> Callable[..., Any]:
         """A function of the batch, for any arguments of the model."""
         return lambda *args, **kwargs: given(self.batch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.updates = trainer.global_step
+        self.trainer, self.updates = trainer, trainer.global_step
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.probe = Probe(
             pl_module,

@@ -15,6 +15,7 @@ from sketchvar.analysis.probe.fused import FusedLinear, pays
 from sketchvar.analysis.probe.intercept import OBSERVED, intercept, release
 from sketchvar.analysis.probe.kinds import Kind, kind_of
 from sketchvar.analysis.probe.parameters.ledger import Ledger
+from sketchvar.analysis.probe.patterns import check_patterns, is_named
 from sketchvar.analysis.probe.sight import Sight, expect_end, no_autocast, save
 from sketchvar.analysis.probe.step import Step, stamp
 from sketchvar.analysis.probe.units import (
@@ -68,6 +69,7 @@ class Observer:
         weights: Weights | None = None,
         weigh: Weigh | None = None,
         needed: frozenset[str] = frozenset(),
+        layers: Collection[str] = ("*",),
         parameters: bool = True,
     ) -> None:
         check_free(model)
@@ -79,6 +81,8 @@ class Observer:
             self.weights = PARTLY.format("weights") if callable(weights) else weights_of(weights)
         self.layout = PARTLY.format("examples") if callable(examples) else layout_of(examples)
         self.weigh, self.needed = weigh, needed
+        self.layers = layers
+        self.left_out: dict[tuple[nn.Module, str], str] = {}  # the layers that it does not name
         self.modules: list[nn.Module] = []
         self.kinds: dict[nn.Module, Kind] = {}
         self.norms: dict[nn.Module, str] = {}
@@ -88,6 +92,7 @@ class Observer:
         self.anchor = torch.zeros((), requires_grad=True)
         self.ledger = Ledger(self) if by_example and parameters and not several else None
         self.survey()
+        check_patterns("layers", layers, [*self.watched, *self.left_out.values()])
         if not self.watched:
             raise ValueError(
                 f"{type(model).__name__} has no linear layer whose weight requires a gradient:"
@@ -113,7 +118,7 @@ class Observer:
         self.modules = modules
         owners = Counter(id(p) for m in modules for p in m._parameters.values() if p is not None)
         before, self.places = self.places, {}
-        self.kinds, self.norms = {}, {}
+        self.kinds, self.norms, self.left_out = {}, {}, {}
         for name, module in self.model.named_modules():
             kind = kind_of(module)
             if isinstance(module, _BatchNorm) and "forward" not in vars(module):
@@ -122,6 +127,9 @@ class Observer:
                 continue
             self.kinds[module] = kind
             for layer, (owner, key) in kind.weights(name, module).items():
+                if not is_named(layer, self.layers):
+                    self.left_out[owner, key] = layer
+                    continue
                 known = before.get((owner, key, None))
                 tied = owners[id(owner._parameters[key])] > 1
                 if known is None or (known.name, known.tied) != (layer, tied):
@@ -132,7 +140,7 @@ class Observer:
             if watch.part is not None and (*place[:2], None) in self.places:
                 self.places[place] = watch
         if self.ledger is not None:
-            self.ledger.survey(self.model)
+            self.ledger.survey(self.model, self.layers)
 
     def attach(self) -> None:
         """Come between the modules and their forward. Raises ValueError where another probe has."""

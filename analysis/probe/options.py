@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from sketchvar.analysis.noise.table import choose_comparable
+from sketchvar.analysis.probe.log import Log, Send, read_log
+from sketchvar.analysis.probe.schedule import Every, Periods, read_periods
 from sketchvar.analysis.probe.table import claim
 from sketchvar.analysis.probe.units import Examples, Weights, layout_of, weights_of
 from sketchvar.analysis.probe.weighing import METRICS, Weigh, as_weigh
@@ -26,7 +28,7 @@ class Options:
     pairs: Collection[str] = ()
     estimators: Estimators = ()
     rates: Rates = ()
-    every: int = 1
+    every: Every = 1
     first: int = 0
     examples: Examples = 0
     scaler: Any = None
@@ -39,6 +41,10 @@ class Options:
     exact_errors: bool = False
     weights: Weights | None = None
     metric: Any = None
+    overhead: float | None = None
+    layers: str | Collection[str] = "*"
+    log: Send | None = None
+    log_layers: str | Collection[str] = ()
     parameters: bool = True
 
     def __post_init__(self) -> None:
@@ -47,8 +53,17 @@ class Options:
                 f"by_example is True or False, got {self.by_example!r}; give options by name, as in"
                 " Probe(model, estimators=['countsketch'], rates=[0.1])"
             )
-        if self.every < 1:
-            raise ValueError(f"every must be 1 or more, got {self.every}")
+        _ = self.periods  # refuses what is none
+        if self.overhead is not None and not 0 < self.overhead <= 1:
+            raise ValueError(
+                f"overhead is a fraction of the training time, 0 to 1, got {self.overhead}; 0.01"
+                " makes it 1 % slower"
+            )
+        if self.overhead is not None and self.every != 1:
+            raise ValueError("overhead= chooses every itself; give one of the two")
+        if not as_list(self.layers):
+            raise ValueError("layers= is empty: there would be nothing to measure; leave it out")
+        self.make_log()
         if self.first < 0:
             raise ValueError(f"first is the number of a step, 0 or more, got {self.first}")
         if self.population is not None and self.population < 1:
@@ -70,6 +85,15 @@ class Options:
         _ = self.weigh  # refuses what is none
         if as_list(self.rates) and not self.choices:
             raise ValueError("rates= needs estimators=, as in estimators=['countsketch']")
+
+    @cached_property
+    def periods(self) -> Periods:
+        """What ``every`` means."""
+        return read_periods(self.every)
+
+    def make_log(self) -> Log | None:
+        """What ``log`` and ``log_layers`` mean."""
+        return read_log(self.log, self.log_layers)
 
     @cached_property
     def weigh(self) -> Weigh | None:

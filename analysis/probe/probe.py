@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,18 +20,21 @@ from sketchvar.analysis.noise.parameters import NOISE_COLUMNS, Gradient, tabulat
 from sketchvar.analysis.noise.table import COLUMNS, Batch, read_batch, tabulate
 from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
 from sketchvar.analysis.probe.frozen import frozen
+from sketchvar.analysis.probe.log import LOG_FAILED, Send
 from sketchvar.analysis.probe.observer import Observer, is_trained
 from sketchvar.analysis.probe.options import Options
 from sketchvar.analysis.probe.parameters.read import read_parameters
 from sketchvar.analysis.probe.parameters.table import NoiseTable
+from sketchvar.analysis.probe.patterns import check_patterns
 from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.read import NOT_FINITE, OWN, read_step
+from sketchvar.analysis.probe.schedule import Budget, Every, Schedule, clock_of
 from sketchvar.analysis.probe.step import stamp
 from sketchvar.analysis.probe.table import Table, claim
 from sketchvar.analysis.probe.units import Examples, Weights
 from sketchvar.analysis.probe.watch import Watch
 from sketchvar.analysis.probe.weighing import check_weigh, needed_statistics
-from sketchvar.estimators.choice import Estimators, Rates
+from sketchvar.estimators.choice import Estimators, Rates, as_list
 
 CLEARED = (
     "gradients were cleared between backward passes of one measured step: the passes since then are"
@@ -75,8 +79,11 @@ class Probe:
     so; a layer right before one is measured to first order), and so do losses that compare
     examples, and examples that repeat, which no probe can see: ``noise.redraw`` has the truth.
 
-    ``every``: measure steps 0, every, 2·every, ...; ``first`` is the number of the first step,
-    where training goes on.
+    ``every``: measure steps 0, every, 2·every, ...; or how often from each step on, as in
+    ``{0: 1, 100: 10, 1000: 100}``, dense early and sparse later. Or ``overhead=0.01``: as often as
+    leaves training 1 % slower in the long run, by what measuring costs in this run (``Budget``).
+    ``first`` is the number of the first step, where training goes on.
+    ``layers``: names or patterns of the layers to measure, as in ``"encoder.*.query"``.
     ``estimators`` and ``rates``: spellings or ``Estimator`` objects, see ``choices``.
     ``examples``: which rows are one example. The dimension of a layer's input that counts examples;
     or, for packed sequences, an integer tensor with the example of every row, negative for padding;
@@ -112,6 +119,11 @@ class Probe:
     ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
     that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
     TensorBoard writer, or anything with its ``add_scalar``. The first rank writes.
+    ``log``: a function of numbers by name and of the step, as ``wandb.log``,
+    ``mlflow.log_metrics``, ``accelerator.log`` and Fabric's ``log_dict`` are: a dozen numbers of
+    every measured step, for each estimator the ratio of all layers together, of the median and of
+    the worst layer, and without any, the noise scale (``docs/loggers.md``). ``log_layers``: names
+    or patterns of layers whose own numbers are sent too. Where it raises, training goes on.
 
     Under torch.compile a measured step runs eagerly and all others compiled, whichever came first.
     Raises ValueError for a model without a weight that can be measured, unknown names, rates
@@ -126,7 +138,7 @@ class Probe:
         *,
         estimators: Estimators = (),
         rates: Rates = (),
-        every: int = 1,
+        every: Every = 1,
         first: int = 0,
         examples: Examples = 0,
         scaler: Any = None,
@@ -139,11 +151,16 @@ class Probe:
         exact_errors: bool = False,
         weights: Weights | None = None,
         metric: Any = None,
+        overhead: float | None = None,
+        layers: str | Collection[str] = "*",
+        log: Send | None = None,
+        log_layers: str | Collection[str] = (),
         parameters: bool = True,
     ) -> None:
         self.options = o = Options(
             by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
-            resume, writer, population, exact_errors, weights, metric, parameters,
+            resume, writer, population, exact_errors, weights, metric, overhead, layers, log,
+            log_layers, parameters,
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.given, self.model, self.choices = model, unwrapped(model), o.choices
@@ -164,7 +181,7 @@ class Probe:
         several = self.ranks.size > 1
         self.observer = Observer(
             self.model, by_example, pairs, examples, scaler, bool(whole), several, exact, weights,
-            o.weigh, needed_statistics(o.choices), parameters,
+            o.weigh, needed_statistics(o.choices), as_list(o.layers), parameters,
         )  # fmt: skip
         check_weigh(o.weigh, [watch.weight for watch in self.watched.values()])
         if unknown := set(pairs) - set(self.watched):
@@ -175,7 +192,14 @@ class Probe:
         if folder is not None and self.ranks.first:
             claim(folder, resume, first, o.asked)
             self.origin = records.provenance(self.observer.device)
-        self.every, self.number = every, first
+        self.number = first
+        device = self.observer.device
+        self.schedule: Schedule = o.periods
+        if o.overhead is not None:
+            agree = partial(self.ranks.greatest, device=device)
+            self.schedule = Budget(o.overhead, first, clock_of(device), agree)
+        self.log = o.make_log() if self.ranks.first else None
+        check_patterns("log_layers", as_list(o.log_layers), self.watched)
         self.run = run or (folder.name if folder is not None else "")
         self.table = Table(folder, writer, self.ranks.first)
         self.noises = NoiseTable(folder, first)
@@ -214,7 +238,7 @@ class Probe:
         trace: TracebackType | None,
     ) -> None:
         if kind is None and self.attached and not self.observer.over:
-            if self.choices and not self.measured:
+            if (self.choices or self.log) and not self.measured:
                 self._say(FORGOTTEN)
             self._explain()  # it would be said after a step that never comes
         self.close()
@@ -242,6 +266,7 @@ class Probe:
                 words = " ".join(str(error).split())
                 self._say(f"the probe could not read a step: {type(error).__name__}: {words}")
             self.observer.begin()
+        self.schedule.end(self.number)
         self.number += 1
         if self.entered:
             self._attend()
@@ -315,7 +340,8 @@ class Probe:
         if observer.ledger is not None:
             places, weights = observer.places, observer.weights
             weights = weights if isinstance(weights, torch.Tensor) else None
-            self.gradients = read_parameters(self.model, step, found, places, weights)
+            named = as_list(self.options.layers)
+            self.gradients = read_parameters(self.model, step, found, places, weights, named)
         self._explain(found)
         return found
 
@@ -365,12 +391,13 @@ class Probe:
         where it is no product's weight and only ``noise`` has it.
         """
         watches, step = self.observer.places.values(), self.observer.step
-        gradients = None if self.observer.ledger is None else self.gradients
-        return cover(self.model, watches, step, self.not_finite, self._equal, gradients)
+        left, known = self.observer.left_out, self.observer.ledger is not None
+        gradients = self.gradients if known else None
+        return cover(self.model, watches, step, self.not_finite, self._equal, left, gradients)
 
     def _attend(self) -> None:
         """Be attached for the next step if it is to be measured, and only then."""
-        if self.number % self.every:
+        if not self.schedule.is_due(self.number):
             self._detach()
         elif not self.attached:
             self.observer.attach()
@@ -404,6 +431,19 @@ class Probe:
             batch = read_batch(list(found.values()), self.choices)
             self._tabulate([batch], [one.dtype for one in found.values()])
             self.observer.forget_pairs()
+        elif self.log is not None:
+            rows = noise.compare(found.values(), ["exact"], population=self.options.population)
+            self._report(rows.assign(step=self.number))
+
+    def _report(self, rows: pd.DataFrame) -> None:
+        """Send the numbers of a step to the log, whatever it makes of them."""
+        if self.log is None or rows.empty:
+            return
+        try:
+            self.log.tell(rows, self.number)
+        except Exception as error:
+            words = " ".join(str(error).split())
+            self._say(f"{LOG_FAILED}: {type(error).__name__}: {words}", LOG_FAILED)
 
     def _note(self, batches: Sequence[Sequence[Gradient]]) -> None:
         """Put what batches told of every parameter into its table, and the moving averages."""
@@ -441,6 +481,7 @@ class Probe:
             }
         rows = [(self.run, self.number, *line) for line in lines]
         self.table.add(self.number, rows, about)
+        self._report(pd.DataFrame(rows, columns=COLUMNS))
         return rows
 
     def _explain(self, found: Mapping[str, Layer] | None = None) -> None:
@@ -484,9 +525,9 @@ class Probe:
                 " are one"
             )
 
-    def _say(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+    def _say(self, text: str, once: str = "") -> None:
+        if (once or text) not in self._said:
+            self._said.add(once or text)
             warnings.warn(text, stacklevel=4)
 
 

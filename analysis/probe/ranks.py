@@ -77,6 +77,10 @@ class Ranks:
             dist.all_reduce(t := t.clone(), group=self.group)
         return t
 
+    def greatest(self, number: int, device: torch.device) -> int:
+        """The greatest of a whole number of every rank."""
+        return max(int(t.item()) for (t,) in self.gather([torch.tensor([number], device=device)]))
+
     def gather(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         """Vectors of every rank, in the order of the ranks; each rank gives equally many, of any
         lengths.

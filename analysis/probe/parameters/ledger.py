@@ -1,6 +1,6 @@
 """Ledger: the accounts of all parameters that a probe's products do not tell of."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 from sketchvar.analysis.probe.parameters.account import Account
 from sketchvar.analysis.probe.parameters.origin import sum_rows
 from sketchvar.analysis.probe.parameters.tracer import Tracer
+from sketchvar.analysis.probe.patterns import is_named
 from sketchvar.analysis.probe.product import Product
 from sketchvar.analysis.probe.step import Step
 from sketchvar.analysis.probe.units import Dimension, Flat, Unit, is_flat
@@ -29,13 +30,15 @@ class Ledger:
         self.owned: dict[nn.Module, list[str]] = {}
         self.shape: torch.Size | None = None
 
-    def survey(self, model: nn.Module) -> None:
-        """Look for parameters, where modules have come or gone."""
+    def survey(self, model: nn.Module, layers: Collection[str]) -> None:
+        """Look for parameters of modules that ``layers`` names, where modules have come or gone."""
         self.names = {id(p): name for name, p in model.named_parameters()}
         self.owned = {
             module: [*module._parameters]
-            for module in model.modules()
-            if is_traceable(module) and any(p is not None for p in module._parameters.values())
+            for name, module in model.named_modules()
+            if any(p is not None for p in module._parameters.values())
+            and is_traceable(module)
+            and is_named(name, layers)
         }
 
     def called(self, args: Any, kwargs: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Reading every parameter of a step: what its products told, or its account."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.noise.parameters import Gradient
 from sketchvar.analysis.probe.parameters.account import ALIKE, OUTSIDE, Account
+from sketchvar.analysis.probe.patterns import LEFT_OUT, is_named
 from sketchvar.analysis.probe.step import Step
 from sketchvar.analysis.probe.watch import Watch
 
@@ -25,11 +26,12 @@ UNSEEN = "no gradient came by the forward of a module of its own"
 
 def read_parameters(
     model: nn.Module, step: Step, layers: Mapping[str, Layer], watches: Mapping[Any, Watch],
-    weights: Tensor | None,
+    weights: Tensor | None, named: Collection[str] = ("*",),
 ) -> dict[str, Gradient | str]:  # fmt: skip
     """Name of each trained parameter -> its gradient by example, or why there is none.
 
-    ``layers`` are what the step told of products, ``watches`` by their places.
+    ``layers`` are what the step told of products, ``watches`` by their places; ``named`` are the
+    patterns of what was to be measured.
     """
     parts: dict[int, list[Watch]] = {}
     for watch in watches.values():
@@ -49,6 +51,8 @@ def read_parameters(
             found[name] = account.problem
         elif seen and not any(w.tied for w in parts[id(p)]):
             found[name] = of_layers(name, kind, p, seen, weights)
+        elif not is_named(name.rpartition(".")[0], named):
+            found[name] = LEFT_OUT
         else:
             reasons = [step.reason(w) for w in parts.get(id(p), ())]
             hidden = isinstance(module, nn.RNNBase | nn.RNNCellBase)
