@@ -440,7 +440,8 @@ class Probe:
         if self.log is None or rows.empty:
             return
         try:
-            self.log.tell(rows, self.number)
+            whole = self.scale.value() if self.scale.averages else None
+            self.log.tell(rows, self.number, whole)
         except Exception as error:
             words = " ".join(str(error).split())
             self._say(f"{LOG_FAILED}: {type(error).__name__}: {words}", LOG_FAILED)
