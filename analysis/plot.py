@@ -30,7 +30,7 @@ from sketchvar.analysis.study.figures import (
     ratio_by_layer,
     ratio_through_training,
 )
-from sketchvar.analysis.study.kinds_figure import noise_by_kind
+from sketchvar.analysis.study.kinds_figures import noise_by_kind
 from sketchvar.analysis.style import paper_style, save
 from sketchvar.analysis.sweep.figures import final_losses, total_ratio, validation_curves
 from sketchvar.analysis.truth.figure import closed_forms_and_truth

@@ -32,9 +32,7 @@ class Log:
         self.send, self.layers = send, layers
         self.past: deque[np.ndarray] = deque(maxlen=PAST)
 
-    def tell(
-        self, rows: pd.DataFrame, step: int, scale: tuple[float, float] | None = None
-    ) -> None:
+    def tell(self, rows: pd.DataFrame, step: int, scale: tuple[float, float] | None = None) -> None:
         """Send the numbers of a step, of which these are the rows; ``scale`` is the noise scale of
         the whole model with its error, where that is known. Raises what ``send`` raises.
         """

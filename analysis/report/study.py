@@ -82,7 +82,7 @@ def read(folder: Path, rate: float | None = None) -> Contents:
 def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Picture, ...]:
     """Every figure of a run; that of draws is left out where the run has not reached it."""
     from sketchvar.analysis.study import figures
-    from sketchvar.analysis.study.kinds_figure import noise_by_kind
+    from sketchvar.analysis.study.kinds_figures import noise_by_kind
 
     step = int(rows["step"].max())
     found = [

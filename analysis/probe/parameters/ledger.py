@@ -17,6 +17,11 @@ from sketchvar.analysis.probe.units import Dimension, Flat, Unit, is_flat
 from sketchvar.analysis.probe.watch import Use
 from sketchvar.estimators.layers.forms import Conv2dForm
 
+EQUAL = (
+    "there are as many examples as positions, and what its table is looked up at, by example or by"
+    " position, is not known; measure with another batch size"
+)
+
 
 class Ledger:
     """Keeps the accounts of an observer's steps; ``ends`` is the observer.
@@ -29,6 +34,7 @@ class Ledger:
         self.names: dict[int, str] = {}
         self.owned: dict[nn.Module, list[str]] = {}
         self.shape: torch.Size | None = None
+        self.inputs: set[int] = set()  # the storages of what the model was called with
 
     def survey(self, model: nn.Module, layers: Collection[str]) -> None:
         """Look for parameters of modules that ``layers`` names, where modules have come or gone."""
@@ -45,11 +51,12 @@ class Ledger:
         """The model is called with these arguments: the first tensor among them has examples."""
         given = [*args, *kwargs.values()]
         given += [each for value in given if isinstance(value, Mapping) for each in value.values()]
-        found = next((t for t in given if isinstance(t, Tensor) and t.ndim), None)
+        plain = [t for t in given if isinstance(t, Tensor) and t.layout is torch.strided and t.ndim]
         self.shape = None
-        if found is not None and not found.is_nested:
-            wide = found.is_floating_point() and found.ndim > 1
-            self.shape = found.shape[:-1] if wide else found.shape
+        self.inputs = {t.untyped_storage()._cdata for t in plain}
+        if plain:
+            wide = plain[0].is_floating_point() and plain[0].ndim > 1
+            self.shape = plain[0].shape[:-1] if wide else plain[0].shape
 
     @property
     def count(self) -> int | None:
@@ -81,6 +88,17 @@ class Ledger:
         return (
             None if isinstance(found, str) or found.count(leading_like(leading)) != count else found
         )
+
+    def picks(self, ids: Tensor) -> Unit | str | None:
+        """How picks of a table's rows divide into examples, None where they are the same for all,
+        as positions are, or why neither is known.
+        """
+        unit, shape = self.unit(ids.shape), self.shape
+        if not isinstance(unit, Dimension) or shape is None or len(shape) < 2:
+            return unit
+        if shape[0] != shape[1] or ids.untyped_storage()._cdata in self.inputs:
+            return unit
+        return None if ids.ndim == 1 else EQUAL  # positions are as many as examples
 
     def count_in(self, t: Any) -> int | None:
         """The examples that the first dimension of a tensor counts, if it does."""

@@ -36,7 +36,10 @@ def embedding(
         tracer.fail(weight, BY_COUNT)
         return out
     skipped = None if padding_idx is None else padding_idx % len(table)
-    unit = tracer.unit(input.shape)
+    unit = tracer.ledger.picks(input)
+    if isinstance(unit, str):
+        tracer.fail(weight, unit)
+        return out
     if unit is None:
 
         def take(g: Tensor) -> None:
