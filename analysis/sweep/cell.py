@@ -163,7 +163,8 @@ def measure_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tu
         return math.nan, math.nan
     unsketch(model)
     names = [n for n in select(cell.layers, Probe(model).watched) if n not in cell.left_out]
-    with Probe(model, pairs=names if estimator.traits.needs_pair else []) as probe:
+    pairs = names if estimator.traits.needs_pair else []
+    with Probe(model, pairs=pairs, parameters=False) as probe:
         training.gradient(step, batch)
     model.zero_grad(set_to_none=True)
     layers = [
