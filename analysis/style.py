@@ -1,12 +1,13 @@
-"""The style that all pictures share: a picture takes rows and returns a matplotlib Figure, in this
-style and without changing that of anything else.
+"""The style that all pictures share: fonts, colours, markers, ticks, legends, files; without
+changing that of anything else.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from zlib import crc32
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -31,6 +32,7 @@ STYLE = {
     "lines.markersize": 4,
     "grid.linewidth": 0.5,
     "pdf.fonttype": 42,
+    "svg.fonttype": "none",
 }
 UNIT_LINE: dict[str, Any] = {
     "color": "black",
@@ -42,11 +44,33 @@ PALETTE = sns.color_palette("colorblind", 10)
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d"]  # 13: all of 130 differ
 
 
+KNOWN = (  # their places in colours and markers; those that are shown together most come first
+    "gaussian", "countsketch", "uniform-rows", "norm-rows", "rounding:2", "optimal-rows",
+    "centered(countsketch)", "rademacher", "srht", "rounding:4", "sparse-sign", "countsketch-iid",
+    "srht-iid", "dct", "dct-iid", "haar", "uniform-rows-iid", "norm-rows-iid", "bernoulli-rows",
+    "priority-rows", "winner-take-all-rows", "winner-take-all-rows-iid", "scored-rows",
+    "scored-rows-iid", "optimal-rows-iid", "top-rows", "feature-gaussian", "feature-rademacher",
+    "feature-columns", "feature-haar", "norm-columns", "principal-features", "sampled-entries",
+    "largest-entries", "hot-columns", "low-rank", "generators", "subtoken-directions",
+    "nearest-rounding", "rounding:1", "rounding:8", "row-bits:2", "rounding-rotated:2", "nvfp4",
+    "nvfp4-nearest", "mxfp4", "nvfp4-both", "fp8", "uniform-rows+rounding:4",
+    "countsketch+rounding:4", "feature-gaussian+rounding:2",
+)  # fmt: skip
+COLOURS = tuple(PALETTE[i] for i in (0, 1, 2, 3, 4, 9, 7, 5, 8, 6))  # the two palest come last
+FILLS = ("full", "none", "left", "right", "bottom", "top")  # by rate
+DASHES = ("-", "--", ":", "-.")
+
+
 @contextmanager
-def paper_style() -> Iterator[None]:
-    """Use fonts and grid for a paper, and seaborn's colour-blind palette, within the block only."""
+def paper_style(scale: float = 1.0) -> Iterator[None]:
+    """Use fonts and grid for a paper, ``scale`` times as large, and seaborn's colour-blind palette,
+    within the block only.
+    """
+    sizes = {n: v * scale if "size" in n or "width" in n else v for n, v in STYLE.items()}
     with mpl.rc_context():
-        sns.set_theme("paper", "whitegrid", "colorblind", color_codes=False, rc=STYLE)
+        sns.set_theme(
+            "paper", "whitegrid", "colorblind", font_scale=scale, color_codes=False, rc=sizes
+        )
         yield
 
 
@@ -64,17 +88,27 @@ def in_paper_style(picture: Callable[P, F]) -> Callable[P, F]:
     return draw
 
 
-def fix_ticks(figure: Figure) -> None:
+def fix_ticks(figure: Figure, scale: float = 1.0) -> None:
     """Fix the style of ticks, which would else take that of the moment when they are drawn."""
     for axes in figure.axes:
-        axes.tick_params(labelsize=STYLE["xtick.labelsize"])  # their number depends on it
+        axes.tick_params(labelsize=STYLE["xtick.labelsize"] * scale)  # their number depends on it
     figure.draw_without_rendering()
 
 
-def look(names: list[str]) -> dict[str, tuple[object, str]]:
-    """Give every estimator a colour and a marker, the same in all figures of a run."""
-    colours = [PALETTE[i] for i in (0, 1, 2, 3, 4, 9, 7, 5, 8, 6)]  # the two palest come last
-    return {name: (colours[i % 10], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+def look(names: Sequence[str]) -> dict[str, tuple[object, str]]:
+    """Give every estimator its colour and marker, the same in all figures."""
+    return {name: find_look(name) for name in names}
+
+
+def find_look(name: str) -> tuple[object, str]:
+    """The colour and marker of one estimator. What is not ``KNOWN`` takes one of the other pairs,
+    by its letters.
+    """
+    if name == "exact":
+        return "0.25", "o"
+    pairs, first = len(COLOURS) * len(MARKERS), len(KNOWN)
+    at = KNOWN.index(name) if name in KNOWN else first + crc32(name.encode()) % (pairs - first)
+    return COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
 
 
 def label_choice(estimator: str, rate: float) -> str:
@@ -87,29 +121,53 @@ def plain_ticks(axis: Axis) -> None:
     fit side by side.
     """
     low, high = axis.get_view_interval()
-    crowded = isinstance(axis, XAxis) and high > 1000 * low
+    crowded = high > (1e3 if isinstance(axis, XAxis) else 1e4) * low
     axis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_above(figure: Figure, axes: Axes) -> None:
-    """One legend for the whole figure, above it, so that it hides no data."""
-    handles, labels = axes.get_legend_handles_labels()
-    for columns in range(min(len(labels), 4), 0, -1):  # as many as fit side by side
+def mark_steps(axes: Axes, steps: Sequence[int]) -> None:
+    """A step axis to scale, with ticks at the measured steps where they do not crowd."""
+    axes.set_xlabel("step (updates)")
+    span = max(steps) - min(steps)
+    shown: list[int] = []
+    for step in sorted(set(steps)):
+        if not shown or step - shown[-1] >= 0.08 * span:
+            shown.append(step)
+    axes.set_xticks(shown, [str(step) for step in shown])
+
+
+def legend_above(figure: Figure, axes: Axes | Sequence[Axes]) -> None:
+    """One legend for the whole figure, above it, so that it hides no data; of all these axes."""
+    found: dict[str, Any] = {}
+    for each in [axes] if isinstance(axes, Axes) else axes:
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    for columns in range(min(len(found), 4), 0, -1):  # as many as fit side by side
         legend = figure.legend(
-            handles, labels, loc="outside upper center", ncols=columns, frameon=False
+            list(found.values()),
+            list(found),
+            loc="outside upper center",
+            ncols=columns,
+            frameon=False,
         )
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write PNG (200 dpi) and PDF beside each other; ``path`` has no suffix."""
-    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
+def save(
+    picture: Figure | Axes, path: Path | str, kinds: Sequence[str] = ("png", "pdf")
+) -> list[Path]:
+    """Write a picture as PNG (200 dpi), PDF, SVG or what else matplotlib writes, beside each other;
+    ``path`` has no suffix. The figure is closed.
+    """
+    figure = picture if isinstance(picture, Figure) else picture.figure
+    path = Path(path)
+    files = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
     with paper_style():
         for file in files:
             figure.savefig(file, dpi=200)
-    plt.close(figure)
+    plt.close(figure.number if hasattr(figure, "number") else figure)
     return files

@@ -1,75 +1,74 @@
-"""Pictures of benches: rows in, Figure out."""
+"""Pictures of benches: rows in, Axes out."""
 
-import matplotlib.pyplot as plt
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from sketchvar.analysis.style import PAGE, PALETTE, in_paper_style, legend_above, plain_ticks
+from sketchvar.analysis.picture import Facet, picture
+from sketchvar.analysis.style import PAGE, PALETTE, label_choice, plain_ticks
 
 
-@in_paper_style
-def layer_times(rows: pd.DataFrame) -> Figure:
-    """Time over nn.Linear's by estimator, one panel per shape, a colour per rate with its theory as
-    a line.
-    """
+def by_shape(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
+    """A panel for each shape of a layer."""
     train = rows[rows["mode"] == "train"]
     names = list(train.groupby("estimator")["ratio"].min().sort_values().index)
-    shapes = list(train.groupby(["rows", "p", "q"], sort=False))
-    rates = sorted(set(train["rate"]))
-    size = (PAGE, 1.2 + 0.16 * len(names))
-    figure, grid = plt.subplots(
-        1, len(shapes), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for axes, (shape, group) in zip(grid[0], shapes, strict=True):
-        for rate, colour in zip(rates, PALETTE, strict=False):
-            part = group[group["rate"] == rate]
-            bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
-            places = [names.index(name) for name in part["estimator"]]
-            points = {"fmt": "o", "color": colour, "markersize": 3, "elinewidth": 0.8}
-            axes.errorbar(
-                part["ratio"], places, xerr=bars, label=f"rate {rate:g}, theory as a line", **points
-            )
-            axes.axvline(part["theory"].iloc[0], color=colour, linewidth=0.8)
-        axes.set(
-            title="{} × {} → {}".format(*shape),
-            xscale="log",
-            yticks=range(len(names)),
-            yticklabels=names,
-        )
-        plain_ticks(axes.xaxis)
-    grid[0, 0].invert_yaxis()
-    figure.supxlabel("time of forward and backward / nn.Linear (median, quartiles)", fontsize=8)
-    legend_above(figure, grid[0, 0])
-    return figure
+    parts = train.groupby(["rows", "p", "q"], sort=False)
+    return [Facet("{} × {} → {}".format(*shape), part, {"names": names}) for shape, part in parts]
 
 
-@in_paper_style
-def peak_memory(rows: pd.DataFrame) -> Figure:
-    """Peak memory over the plain step's by choice, one panel per batch size, theory as a mark on
+@picture(
+    "estimator", "rate", "mode", "rows", "p", "q", "ratio", "low", "high", "theory",
+    height=lambda rows: 1.2 + 0.16 * rows["estimator"].nunique(), split=by_shape,
+)  # fmt: skip
+def layer_times(ax: Axes, rows: pd.DataFrame, names: list[str] | None = None) -> None:
+    """Draw time over nn.Linear's by estimator, median and quartiles, a panel per shape, a colour
+    per rate with its theory as a line; in the order of ``names``.
+    """
+    names = names or list(dict.fromkeys(rows["estimator"]))
+    for rate, colour in zip(sorted(set(rows["rate"])), PALETTE, strict=False):
+        part = rows[rows["rate"] == rate]
+        bars = [part["ratio"] - part["low"], part["high"] - part["ratio"]]
+        places = [names.index(name) for name in part["estimator"]]
+        points = {"fmt": "o", "color": colour, "markersize": 3, "elinewidth": 0.8}
+        label = f"rate {rate:g}, theory as a line"
+        ax.errorbar(part["ratio"], places, xerr=bars, label=label, **points)
+        ax.axvline(part["theory"].iloc[0], color=colour, linewidth=0.8)
+    ax.set(xscale="log", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    ax.set_xlabel("time of forward and backward / nn.Linear (median, quartiles)")
+    plain_ticks(ax.xaxis)
+
+
+def by_batch(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
+    """A panel for each batch size."""
+    return [
+        Facet(f"batch {batch} × {part['length'].iloc[0]} tokens", part)
+        for batch, part in rows.groupby("batch", sort=False)
+    ]
+
+
+@picture(
+    "estimator", "rate", "batch", "length", "checkpointing", "ratio", "theory",
+    width=PAGE / 2, height=lambda rows: 1.1 + 0.15 * len(rows), split=by_batch,
+)  # fmt: skip
+def peak_memory(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw peak memory over the plain step's by choice, a panel per batch size, theory as a mark on
     it.
     """
-    labels = [
-        name if name == "plain" else f"{name} {r:g}"
-        for name, r in zip(rows.estimator, rows.rate, strict=True)
+    names = [
+        name if name == "plain" else label_choice(label, rate)
+        for name, label, rate in zip(rows["estimator"], rows["label"], rows["rate"], strict=True)
     ]
-    kind = rows["checkpointing"].map({False: "activations kept", True: "activation checkpointing"})
-    rows = rows.assign(choice=labels, kind=kind)
-    batches = list(rows.groupby("batch", sort=False))
-    size = (PAGE, 1.1 + 0.3 * len(set(labels)))
-    figure, grid = plt.subplots(
-        1, len(batches), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for axes, (batch, part) in zip(grid[0], batches, strict=True):
-        sns.barplot(
-            part, x="ratio", y="choice", hue="kind", ax=axes, legend=bool(axes is grid[0, 0])
-        )
-        plain = part[~part["checkpointing"]]
-        axes.plot(
-            plain["theory"], plain["choice"], "k|", markersize=10, label="theory, activations kept"
-        )
-        axes.set(title=f"batch {batch} × {part['length'].iloc[0]} tokens", xlabel="", ylabel="")
-    figure.supxlabel("peak memory / plain", fontsize=8)
-    legend_above(figure, grid[0, 0])
-    grid[0, 0].get_legend().remove()
-    return figure
+    choices = list(dict.fromkeys(names))
+    rows = rows.assign(place=[choices.index(name) for name in names])
+    again = rows["checkpointing"].astype(bool)
+    kinds = {"activations kept": rows[~again], "activation checkpointing": rows[again]}
+    for i, (kind, part) in enumerate(kinds.items()):
+        places = part["place"] + 0.4 * (i - 0.5)
+        ax.barh(places, part["ratio"], height=0.38, color=PALETTE[i], label=kind)
+    plain = kinds["activations kept"]
+    label = "theory, activations kept"
+    ax.plot(plain["theory"], plain["place"] - 0.2, "k|", markersize=8, label=label)
+    ax.set(yticks=range(len(choices)), yticklabels=choices, ylim=(len(choices) - 0.4, -0.6))
+    ax.set_xlabel("peak memory / plain")

@@ -1,69 +1,45 @@
 """Figures of several runs of costs beside each other, as of models that differ in depth."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from sketchvar.analysis.style import (
-    PAGE,
-    UNIT_LINE,
-    in_paper_style,
-    label_choice,
-    legend_above,
-    look,
-    plain_ticks,
-)
+from sketchvar.analysis.cost.figures import at_horizon, name_horizon
+from sketchvar.analysis.cost.fork_figures import name_noise
+from sketchvar.analysis.picture import list_series, picture
+from sketchvar.analysis.picture.select import add_rate
+from sketchvar.analysis.style import UNIT_LINE, plain_ticks
 
 
-@in_paper_style
-def coherence_across(rows: pd.DataFrame) -> Figure:
-    """Coherence of every noise in every run (``of``), ± 2 standard errors: rows of several
+@picture(
+    "of", "noise", "rate", "seeds", "coherence", "coherence_stderr", of="noise", height=3.2
+)  # fmt: skip
+def coherence_across(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw the coherence of every noise in every run (``of``), ± 2 standard errors: rows of several
     ``coherence.parquet``.
     """
-    names = [
-        label_choice(name, rate) + (", one seed" if seeds == "one" else "")
-        for name, rate, seeds in zip(rows["noise"], rows["rate"], rows["seeds"], strict=True)
-    ]
-    figure, axes = plt.subplots(figsize=(PAGE * 0.7, 3.2), layout="constrained")
-    draw_lines(axes, rows.assign(label=names), "coherence")
-    axes.axhline(0, **UNIT_LINE)
-    axes.set_ylabel("1 − cost where tensors err apart / cost")
-    legend_above(figure, axes)
-    return figure
+    draw_across(ax, rows.assign(label=name_noise(rows)), "coherence", "noise")
+    ax.axhline(0, **UNIT_LINE)
+    ax.set_ylabel("1 − cost where tensors err apart / cost, ± 2 stderr")
 
 
-@in_paper_style
-def cost_across(rows: pd.DataFrame) -> Figure:
-    """One-step cost ratio of every estimator in every run (``of``), ± 2 standard errors: rows of
-    several ``cost.parquet``.
+@picture("of", "estimator", "rate", "horizon", "cost_ratio", "cost_ratio_stderr", height=3.2)
+def cost_across(ax: Axes, rows: pd.DataFrame, horizon: float = 1) -> None:
+    """Draw the cost ratio of every estimator in every run (``of``), over one step unless another
+    horizon is given, ± 2 standard errors: rows of several ``cost.parquet``.
     """
-    rows = rows[rows["horizon"] == 1]
-    names = [label_choice(*pair) for pair in zip(rows["estimator"], rows["rate"], strict=True)]
-    figure, axes = plt.subplots(figsize=(PAGE * 0.7, 3.2), layout="constrained")
-    draw_lines(axes, rows.assign(label=names), "cost_ratio")
-    axes.axhline(1, **UNIT_LINE)
-    axes.set_yscale("log")
-    plain_ticks(axes.yaxis)
-    axes.set_ylabel("cost / cost of the minibatch's noise, one step")
-    legend_above(figure, axes)
-    return figure
+    draw_across(ax, add_rate(at_horizon(rows, horizon)), "cost_ratio", "estimator")
+    ax.axhline(1, **UNIT_LINE)
+    ax.set_yscale("log")
+    plain_ticks(ax.yaxis)
+    ax.set_ylabel(f"cost / cost of the minibatch's noise, {name_horizon(horizon)}, ± 2 stderr")
 
 
-def draw_lines(axes: Axes, rows: pd.DataFrame, field: str) -> None:
+def draw_across(ax: Axes, rows: pd.DataFrame, field: str, of: str) -> None:
     """``field`` of every ``label`` over the runs, a little apart."""
-    runs, looks = list(dict.fromkeys(rows["of"])), look(list(dict.fromkeys(rows["label"])))
-    for i, (label, (colour, marker)) in enumerate(looks.items()):
-        each = rows[rows["label"] == label]
-        apart = 0.3 * (i / max(len(looks) - 1, 1) - 0.5)
-        axes.errorbar(
-            [runs.index(of) + apart for of in each["of"]],
-            each[field],
-            yerr=2 * each[f"{field}_stderr"],
-            fmt=f"{marker}-",
-            color=colour,
-            label=label,
-            linewidth=0.8,
-            elinewidth=0.7,
-        )
-    axes.set_xticks(range(len(runs)), runs)
+    runs, series = list(dict.fromkeys(rows["of"])), list_series(rows, of)
+    for i, (label, part, marks) in enumerate(series):
+        apart = 0.3 * (i / max(len(series) - 1, 1) - 0.5)
+        places = [runs.index(run) + apart for run in part["of"]]
+        how = marks | {"linewidth": 0.8, "elinewidth": 0.7, "label": label}
+        ax.errorbar(places, part[field], 2 * part[f"{field}_stderr"], **how)
+    ax.set_xticks(range(len(runs)), runs)

@@ -3,53 +3,65 @@ catalog.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from sketchvar.analysis.cost.figures import last_step, name_horizon
+from sketchvar.analysis.cost.figures import COST, VARIANCE, at_horizon, name_horizon
 from sketchvar.analysis.frontier.best import BASELINE, FAMILIES, find_envelope, find_line
-from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, legend_above, plain_ticks
+from sketchvar.analysis.noise.select import choose_step
+from sketchvar.analysis.picture import Facet, picture
+from sketchvar.analysis.style import COLUMN, PALETTE, UNIT_LINE, plain_ticks
 
 LEAST = 1e-4  # of the minibatch's noise: below it nobody looks
 TICKS = (0.03, 0.06, 0.125, 0.25, 0.5, 1)
+BYTES = "bytes kept of X (payload, indices, scales, seed)"
 
 
-@in_paper_style
-def cost_frontier(rows: pd.DataFrame) -> Figure:
-    """Variance ratio, one-step cost ratio and that of the longest finite horizon against the bytes
-    that are kept of X, a line per estimator in the colour of its family, ± 2 standard errors; the
-    last step of ``cost.parquet``.
-
-    The broad line is the least of all that are unbiased; biased ones are drawn thin and dotted.
+def by_question(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
+    """Panels of the variance, of the cost of one step, and of that over the longest finite
+    horizon; of one ``field`` alone where it is asked for.
     """
-    rows = last_step(rows)
     horizons = sorted(h for h in set(rows["horizon"]) if math.isfinite(h))
-    panels = [("variance_ratio", horizons[0], "variance / minibatch variance")]
-    panels += [
-        ("cost_ratio", h, f"cost / minibatch's cost, {name_horizon(h)}")
-        for h in dict.fromkeys((horizons[0], horizons[-1]))
+    ends = list(dict.fromkeys((horizons[0], horizons[-1])))
+    asked = [("variance_ratio", horizons[0]), *(("cost_ratio", h) for h in ends)]
+    if (field := options.get("field")) is not None:
+        asked = [(field, options.get("horizon") or horizons[0])]
+    titles = {"variance_ratio": "variance / minibatch's", "cost_ratio": "cost / minibatch's"}
+    return [
+        Facet(
+            titles[field] + (f", {name_horizon(h)}" if field == "cost_ratio" else ""),
+            rows,
+            {"field": field, "horizon": h},
+        )
+        for field, h in asked
     ]
-    figure, grid = plt.subplots(
-        1, len(panels), figsize=(PAGE, 3.4), sharex=True, sharey=True, layout="constrained"
-    )
-    for axes, (field, horizon, title) in zip(grid, panels, strict=True):
-        draw_panel(axes, as_ratio(rows[rows["horizon"] == horizon], field))
-        axes.axhline(1, **UNIT_LINE)
-        axes.set(title=title, xscale="log", yscale="log")
-    axes = grid[0]
-    axes.set_xticks(TICKS)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], LEAST))
-    plain_ticks(axes.yaxis)
-    axes.set_ylabel("noise of an estimator / noise of the minibatch")
-    figure.supxlabel("bytes kept of X (payload, indices, scales, seed)", fontsize=8)
-    legend_above(figure, axes)
-    return figure
+
+
+@picture(*COST, *VARIANCE, "share", "family", width=COLUMN, height=3.4, split=by_question)
+def cost_frontier(
+    ax: Axes, rows: pd.DataFrame, field: str | None = None, horizon: float | None = None
+) -> None:
+    """Draw variance_ratio or cost_ratio (``field``, over a ``horizon``), or both in panels, against
+    the bytes that are kept of X, a line per estimator in the colour of its family, ± 2 standard
+    errors; the last step of ``cost.parquet``.
+
+    The broad line is the least of all that are unbiased; biased ones are drawn thin and dotted,
+    oracles dash-dotted.
+    """
+    rows, field = choose_step(rows), field or "cost_ratio"
+    horizon = min(rows["horizon"]) if horizon is None else horizon
+    draw_families(ax, as_ratio(at_horizon(rows, horizon), field))
+    ax.axhline(1, **UNIT_LINE)
+    ax.set(xscale="log", yscale="log", xlabel=BYTES)
+    ax.set_ylabel("noise of an estimator / noise of the minibatch")
+    ax.set_xticks(TICKS)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    plain_ticks(ax.yaxis)
 
 
 def as_ratio(rows: pd.DataFrame, field: str) -> pd.DataFrame:
@@ -66,20 +78,21 @@ def as_ratio(rows: pd.DataFrame, field: str) -> pd.DataFrame:
     )
 
 
-def draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
+def draw_families(ax: Axes, rows: pd.DataFrame) -> None:
     """Every line, the least of all, and uniform rows."""
-    rows = rows[rows["ratio"] > 0]
+    rows = rows[rows["ratio"] > LEAST]
     for i, family in enumerate(FAMILIES):
         label: str | None = family
         for _, each in rows[rows["family"] == family].groupby("line", sort=False):
-            each, biased = each.sort_values("fraction"), bool(each["biased"].iloc[0])
-            axes.errorbar(
+            each = each.sort_values("fraction")
+            oracle, biased = bool(each["oracle"].iloc[0]), bool(each["biased"].iloc[0])
+            ax.errorbar(
                 each["fraction"],
                 each["ratio"],
                 yerr=2 * each["stderr"],
-                fmt="o:" if biased else "o-",
-                color=f"C{i}",
-                alpha=0.35 if biased else 0.7,
+                fmt="o-." if oracle else "o:" if biased else "o-",
+                color=PALETTE[i],
+                alpha=0.35 if biased or oracle else 0.7,
                 linewidth=0.7,
                 elinewidth=0.4,
                 markersize=2,
@@ -88,7 +101,7 @@ def draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
             )
             label = None
     least = find_envelope(rows)
-    axes.plot(least["fraction"], least["ratio"], color="0.8", linewidth=5, zorder=0)
+    ax.plot(least["fraction"], least["ratio"], color="0.8", linewidth=5, zorder=0)
     base = rows[rows["estimator"] == BASELINE].sort_values("fraction")
     if len(base):
-        axes.plot(base["fraction"], base["ratio"], "k-", linewidth=1.6, label=BASELINE, zorder=3)
+        ax.plot(base["fraction"], base["ratio"], "k-", linewidth=1.6, label=BASELINE, zorder=3)

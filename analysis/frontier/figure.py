@@ -2,16 +2,18 @@
 family.
 """
 
+from collections.abc import Mapping
 from textwrap import fill
+from typing import Any
 
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from sketchvar.analysis.frontier.best import BASELINE, FAMILIES, find_envelope
-from sketchvar.analysis.style import PAGE, UNIT_LINE, Style, in_paper_style, look, plain_ticks
+from sketchvar.analysis.picture import Facet, picture, take
+from sketchvar.analysis.picture.series import clip_bars
+from sketchvar.analysis.style import PAGE, UNIT_LINE, Style, look, plain_ticks
 
 TICKS = (0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1)
 TITLES = {
@@ -22,83 +24,75 @@ TITLES = {
 }
 
 
-@in_paper_style
-def frontier(rows: pd.DataFrame) -> Figure:
-    """Rows of ``frontier`` or its ``average``; every panel repeats uniform rows and the least ratio
-    of all families. Bars are one standard error, where rows know it: estimators share the error of
-    the minibatch variance, and differ by less than the bars say.
+def by_family(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
+    """A panel for each family that there is, which has the baseline and the least of all too."""
+    asked = options.get("family")
+    families = [f for f in FAMILIES if f in set(rows["family"])] if asked is None else [asked]
+    if unknown := set(families) - set(rows["family"]):
+        there = ", ".join(dict.fromkeys(rows["family"]))
+        raise ValueError(f"no family {min(unknown)!r} in these rows; there are {there}")
+    return [Facet(TITLES.get(f, f), rows, {"family": f}) for f in families]
+
+
+@picture(
+    "estimator", "line", "family", "fraction", "ratio", "stderr", "oracle", "biased",
+    width=PAGE, height=3.7, split=by_family, across=2,
+)  # fmt: skip
+def frontier(ax: Axes, rows: pd.DataFrame, family: str | None = None) -> None:
+    """Draw rows of ``frontier`` or its ``average``, of one ``family`` or a panel for each; every
+    panel repeats uniform rows and the least ratio of all families.
+
+    Bars are one standard error, where rows know it: estimators share the error of the minibatch
+    variance, and differ by less than the bars say.
     """
-    figure, grid = plt.subplots(
-        2, 2, figsize=(PAGE, 7), sharex=True, sharey=True, layout="constrained"
-    )
     shown = rows[rows["ratio"] > 0]
+    if shown.empty:
+        raise ValueError("no ratio can be drawn: every variance is 0 or not a number")
     baseline = shown[shown["estimator"] == BASELINE].sort_values("fraction")
-    least = find_envelope(rows[rows["fraction"] >= baseline["fraction"].min()])
-    for axes, family in zip(grid.flat, FAMILIES, strict=True):
-        axes.axhline(1, **UNIT_LINE)
-        axes.plot(
-            least["fraction"],
-            least["ratio"],
-            color="0.85",
-            linewidth=5,
-            zorder=0,
-            label="least of all, no oracle",
-        )
-        axes.plot(
-            baseline["fraction"],
-            baseline["ratio"],
-            color="black",
-            linewidth=2.2,
-            label=BASELINE,
-            zorder=5,
-        )
-        lines(axes, shown[(shown["family"] == family) & (shown["estimator"] != BASELINE)])
-        axes.set(title=TITLES[family], xscale="log", yscale="log")
-        axes.legend(
-            loc="upper right",
-            fontsize=5.5,
-            handlelength=2.4,
-            labelspacing=0.25,
-            borderpad=0.3,
-            framealpha=0.9,
-        )
-    axes = grid.flat[0]
-    axes.set_xticks(TICKS)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    plain_ticks(axes.yaxis)
-    axes.set_ylim(max(shown["ratio"].min() * 0.7, 3e-3), shown["ratio"].max() * 20)
-    figure.supxlabel("bytes kept of X (payload, indices, scales, seed)", fontsize=8)
-    figure.supylabel("estimator variance / minibatch variance (by example)", fontsize=8)
-    return figure
+    start = baseline["fraction"].min() if len(baseline) else 0.0
+    least = find_envelope(rows[rows["fraction"] >= start])
+    ax.axhline(1, **UNIT_LINE)
+    broad: Style = {"color": "0.85", "linewidth": 5, "zorder": 0}
+    ax.plot(least["fraction"], least["ratio"], label="least of all, no oracle", **broad)
+    if len(baseline):
+        thick: Style = {"color": "black", "linewidth": 2.2, "zorder": 5, "label": BASELINE}
+        ax.plot(baseline["fraction"], baseline["ratio"], **thick)
+    draw_lines(ax, shown[(shown["family"] == family) & (shown["estimator"] != BASELINE)])
+    ax.set(xscale="log", yscale="log")
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=5.5,
+        handlelength=2.4, columnspacing=1.0, labelspacing=0.25, frameon=False,
+    )  # fmt: skip
+    ax.set_xticks(TICKS)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    plain_ticks(ax.yaxis)
+    ax.set_ylim(shown["ratio"].min() * 0.7, shown["ratio"].max() * 1.5)
+    ax.tick_params(labelbottom=True)
+    ax.set(xlabel="bytes kept of X (payload, indices, scales, seed)")
+    ax.set_ylabel("estimator variance / minibatch variance (by example)")
 
 
-def lines(axes: Axes, rows: pd.DataFrame) -> None:
+def draw_lines(ax: Axes, rows: pd.DataFrame) -> None:
     """One line per estimator, or several that coincide: dotted for an oracle, dash-dotted for a
     biased one.
     """
-    for name, (colour, marker) in look(list(dict.fromkeys(rows["line"]))).items():
-        part = rows[rows["line"] == name].sort_values("fraction")
+    for name, part in rows.groupby("line", sort=False):
+        part = part.sort_values("fraction")
+        colour, marker = look([part["estimator"].iloc[0]])[part["estimator"].iloc[0]]
         oracle, biased = bool(part["oracle"].iloc[0]), bool(part["biased"].iloc[0])
-        note = (
-            " (oracle)"
-            if oracle
-            else " (biased)"
-            if biased
-            else " (draws)"
-            if part["stderr"].any()
-            else ""
-        )
-        dashes = ":" if oracle else "-." if biased else "-"
-        error = part.get("ratio_stderr", pd.Series(float("nan"), part.index)).astype(float)
-        bars = [error.clip(upper=0.95 * part["ratio"]), error]  # the axis is logarithmic
+        drawn = " (draws)" if part["stderr"].any() else ""
+        note = " (oracle)" if oracle else " (biased)" if biased else drawn
         style: Style = {
             "marker": marker,
-            "linestyle": dashes,
+            "linestyle": ":" if oracle else "-." if biased else "-",
             "color": colour,
             "linewidth": 1,
+            "elinewidth": 0.5,
+            "markersize": 3,
+            "markeredgewidth": 0,
         }
-        style |= {"markersize": 3, "markeredgewidth": 0}
-        axes.plot(part["fraction"], part["ratio"], label=fill(name, 40) + note, **style)
-        thin: Style = {"fmt": "none", "ecolor": colour, "elinewidth": 0.5}
-        axes.errorbar(part["fraction"], part["ratio"], bars, **thin)
+        bars = clip_bars(part["ratio"], take(part, "ratio_stderr"))
+        ax.errorbar(
+            part["fraction"], part["ratio"], bars, label=fill(str(name), 32) + note, **style
+        )

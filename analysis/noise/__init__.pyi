@@ -10,9 +10,10 @@ from .objective import Objective
 from .parameters import NOISE_COLUMNS
 from .proxy import compare_proxies
 from .scale import ALL, TOTAL, WHOLE, batch_fraction, noise_scale, over_steps
-from .select import at_rate, by_unit, choose_rate
+from .select import at_rate, by_unit, choose_rate, choose_step
 from .spread import Loss, Spread, backward, exactly, random_kept, redraw, unchanged
 from .table import COLUMNS, compare
+from .wide import widen
 
 __all__ = [
     "ALL",
@@ -38,6 +39,7 @@ __all__ = [
     "by_row",
     "by_unit",
     "choose_rate",
+    "choose_step",
     "compare",
     "compare_proxies",
     "exactly",
@@ -53,4 +55,5 @@ __all__ = [
     "unchanged",
     "weigh_progress",
     "weigh_update",
+    "widen",
 ]

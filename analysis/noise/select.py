@@ -26,6 +26,21 @@ def choose_rate(rows: pd.DataFrame, rate: float | None = None) -> float:
     return rate
 
 
+def choose_step(rows: pd.DataFrame, step: int | None = None) -> pd.DataFrame:
+    """Select the rows of a step, of the last unless given; all, where rows say none. Raises
+    ValueError for one that was not measured.
+    """
+    if "step" not in rows:
+        return rows
+    steps = sorted(set(rows["step"]))
+    if not steps:
+        raise ValueError("there are no rows; the run stopped before its first measured step")
+    if step is not None and step not in steps:
+        there = ", ".join(str(one) for one in steps[:20]) + (" …" if len(steps) > 20 else "")
+        raise ValueError(f"step {step} was not measured; measured were {there}")
+    return rows[rows["step"] == (steps[-1] if step is None else step)]
+
+
 def by_unit(rows: pd.DataFrame) -> pd.DataFrame:
     """Repeat the rows with ``ratio`` against the minibatch variance of each ``unit``: example, then
     row, of which ``ratio_stderr`` is not known.

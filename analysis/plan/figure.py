@@ -6,58 +6,44 @@ from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
-from sketchvar.analysis.style import PAGE, UNIT_LINE, Style, in_paper_style, legend_above, look
+from sketchvar.analysis.picture import picture, take
+from sketchvar.analysis.style import MARKERS, PALETTE, UNIT_LINE, Style, plain_ticks
 
-WAYS: list[dict[str, Any]] = [{}, {"linestyle": "--"}, {"linestyle": ":"}]
+WAYS = ("-", "--", ":")
 LABEL = "variance / minibatch variance (by example), mean over layers"
 
 
-@in_paper_style
-def ratio_by_memory(table: pd.DataFrame, chosen: Mapping[str, Any], label: str = LABEL) -> Figure:
-    """A table of ``trace_curves``: totals on the steps that were held out, with bars of one
-    standard error where it is known; on those that were chosen on where nothing was held out. Stars
-    mark the plan that was made (its ``totals``): filled as it does on those steps, open as it did
-    where it was chosen.
+@picture("method", "fraction", "ratio", of="method", height=3.2)
+def ratio_by_memory(
+    ax: Axes, table: pd.DataFrame, chosen: Mapping[str, Any], label: str = LABEL
+) -> None:
+    """Draw a table of ``trace_curves``: totals on the steps that were held out, with bars of one
+    standard error where it is known; on those that were chosen on where nothing was held out.
+
+    Stars mark the plan that was made (its ``totals``): filled as it does on those steps, open as it
+    did where it was chosen.
     """
-    figure, axes = plt.subplots(figsize=(PAGE * 0.7, 3.2), layout="constrained")
     held_out = "held_out" in table and bool(table["held_out"].notna().any())
     value = "held_out" if held_out else "ratio"
-    looks = look(list(dict.fromkeys(table["method"])))
-    for (name, (colour, marker)), way in zip(looks.items(), WAYS, strict=False):
-        part = table[(table["method"] == name) & (table[value] > 0)]
-        bars = part.get(f"{value}_stderr", pd.Series(float("nan"), part.index)).astype(float)
-        style: Style = {
-            "marker": marker,
-            "color": colour,
-            "markersize": 3,
-            "elinewidth": 0.7,
-            **way,
-        }
-        axes.errorbar(part["fraction"], part[value], bars, label=name, **style)
-    axes.axhline(1, **UNIT_LINE)
+    for i, (name, rows) in enumerate(table.groupby("label", sort=False)):
+        part = rows[rows[value] > 0]
+        style: Style = {"color": PALETTE[i % 10], "marker": MARKERS[i % len(MARKERS)]}
+        style |= {"markersize": 3, "elinewidth": 0.7, "linestyle": WAYS[i % len(WAYS)]}
+        bars = take(part, f"{value}_stderr")
+        ax.errorbar(part["fraction"], part[value], bars, label=str(name), **style)
+    ax.axhline(1, **UNIT_LINE)
     for column, face in (("ratio", "white" if held_out else "black"), ("held_out", "black")):
         if found := chosen.get(column):
             words = "this plan" if face == "black" else "this plan, where it was chosen"
-            star: Style = {
-                "color": "black",
-                "markerfacecolor": face,
-                "markersize": 7,
-                "zorder": 5,
-            }
-            axes.plot(chosen["fraction"], found, "*", label=words, linestyle="", **star)
-    axes.set(
-        xscale="log", yscale="log", xlabel="bytes kept, of those that exact training keeps of X"
-    )
+            star: Style = {"color": "black", "markerfacecolor": face, "markersize": 7, "zorder": 5}
+            ax.plot(chosen["fraction"], found, "*", label=words, linestyle="", **star)
+    ax.set(xscale="log", yscale="log", xlabel="bytes kept, of those that exact training keeps of X")
     words = label + (", on steps that no plan was chosen on" if held_out else "")
-    axes.set_ylabel(fill(words, 40))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    legend_above(figure, axes)
-    return figure
+    ax.set_ylabel(fill(words, 40))
+    plain_ticks(ax.xaxis)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
+    plain_ticks(ax.yaxis)

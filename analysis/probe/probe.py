@@ -201,7 +201,7 @@ class Probe:
         self.log = o.make_log() if self.ranks.first else None
         check_patterns("log_layers", as_list(o.log_layers), self.watched)
         self.run = run or (folder.name if folder is not None else "")
-        self.table = Table(folder, writer, self.ranks.first)
+        self.store = Table(folder, writer, self.ranks.first)
         self.noises = NoiseTable(folder, first)
         self.scale = noise.NoiseScale()
         self.gradients: dict[str, Gradient | str] = {}  # of every parameter, in the last read step
@@ -382,7 +382,19 @@ class Probe:
         optimal rows), and where a weight was used several times. Each use draws for itself, so that
         their variances add; on several processes the form is that of one sketch of all rows.
         """
-        return self.table.rows()
+        return self.store.rows()
+
+    def table(self, rate: float | None = None, step: int | None = None) -> pd.DataFrame:
+        """The ratio of every layer (down) and estimator (across) at one rate and step, with bytes
+        kept, noise scale and totals, as ``sketchvar figures`` prints it: see ``noise.widen``.
+        """
+        return noise.widen(self.rows(), rate, step)
+
+    def plot(self, rate: float | None = None, step: int | None = None, **options: Any) -> Any:
+        """Draw ``table``: see ``plot.ratio_by_layer``, which takes ``rows`` too."""
+        from sketchvar.analysis.noise.figures import ratio_by_layer
+
+        return ratio_by_layer(self.rows(), rate, step, **options)
 
     def coverage(self) -> pd.DataFrame:
         """A line per parameter: its name, module, share of the trained parameters, measured in the
@@ -470,7 +482,7 @@ class Probe:
         if self._equal:
             self._say(f"{min(self._equal)}: {EQUAL}")
         about = {}
-        if self.table.out is not None:
+        if self.store.out is not None:
             counted = Counter(str(one).removeprefix("torch.") for one in dtypes)
             about = {
                 "run": self.run,
@@ -481,7 +493,7 @@ class Probe:
                 **self.origin,
             }
         rows = [(self.run, self.number, *line) for line in lines]
-        self.table.add(self.number, rows, about)
+        self.store.add(self.number, rows, about)
         self._report(pd.DataFrame(rows, columns=COLUMNS))
         return rows
 

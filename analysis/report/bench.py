@@ -1,6 +1,7 @@
 """What benches say: time of layers, peak memory of training, cost of the probe."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +32,7 @@ def read_layer(folder: Path, rate: float | None = None) -> Contents:
     return Contents(
         title=f"time of layers on {rows['device'].iloc[0]}",
         tables=(tabulate_times(rows),),
-        pictures=(Picture("layer", caption, lambda: figures.layer_times(rows)),),
+        pictures=(Picture("layer", caption, partial(figures.layer_times, rows)),),
         provenance=read_provenance(folder),
     )
 
@@ -72,7 +73,7 @@ def read_memory(folder: Path, rate: float | None = None) -> Contents:
     return Contents(
         title=f"memory of training on {rows['device'].iloc[0]}",
         tables=tuple(tables),
-        pictures=(Picture("memory", caption, lambda: figures.peak_memory(rows)),),
+        pictures=(Picture("memory", caption, partial(figures.peak_memory, rows)),),
         provenance=read_provenance(folder),
     )
 

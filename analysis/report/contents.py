@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sketchvar.analysis.report.table import Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -19,16 +20,7 @@ class Picture:
 
     name: str
     caption: str
-    draw: Callable[[], "Figure | None"]  # None: there is nothing to draw
-
-    def make(self) -> "Figure | None":
-        """Draw it. Raises ValueError where the rows lack what it shows."""
-        try:
-            return self.draw()
-        except KeyError as error:
-            raise ValueError(
-                f"{self.name} cannot be drawn of rows without {error}; measure again"
-            ) from None
+    draw: Callable[..., "Axes | Figure"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +47,5 @@ def draw(contents: Contents, folder: Path) -> list[Path]:
     mpl.use("agg")
     paths = []
     for picture in contents.pictures:
-        if (figure := picture.make()) is not None:
-            paths.append(save(figure, folder / picture.name)[0])
+        paths.append(save(picture.draw(), folder / picture.name)[0])
     return paths

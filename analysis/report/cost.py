@@ -1,5 +1,6 @@
 """What noise costs, and where forks ended: tables, figures and a verdict."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +50,7 @@ SAID = {
 def read_costs(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``cost``; it shows every rate, whatever ``rate``."""
     from sketchvar.analysis.cost import figures
+    from sketchvar.analysis.cost.fork_figures import coherence_of_noise
 
     rows = records.read_rows(folder / "cost.parquet")
     many = cost_frontier.has_many(rows)
@@ -63,7 +65,7 @@ def read_costs(folder: Path, rate: float | None = None) -> Contents:
             Picture(
                 "coherence",
                 "How much of each noise's cost is there because weights err together",
-                lambda: figures.coherence_of_noise(noises),
+                partial(coherence_of_noise, noises),
             ),
         )
     if (folder / "cost-layers.parquet").exists():
@@ -72,7 +74,7 @@ def read_costs(folder: Path, rate: float | None = None) -> Contents:
             Picture(
                 "cost_by_layer",
                 "One-step cost ratio of every layer by itself",
-                lambda: figures.cost_by_layer(layers),
+                partial(figures.cost_by_layer, layers),
             ),
         )
     about = records.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
@@ -91,28 +93,25 @@ def list_pictures(rows: pd.DataFrame) -> tuple[Picture, ...]:
     """The figures that ``cost.parquet`` makes."""
     from sketchvar.analysis.cost import figures
 
-    return (
+    found = [
         Picture(
             "cost",
             "Cost ratio against variance ratio, one point per estimator",
-            lambda: figures.cost_and_variance(rows),
-        ),
-        Picture(
-            "cost_by_horizon",
-            "Cost ratio by the number of steps that are looked at",
-            lambda: figures.cost_by_horizon(rows),
+            partial(figures.cost_and_variance, rows),
         ),
         Picture(
             "cost_and_bytes",
             "What bytes buy: variance and one-step cost",
-            lambda: figures.cost_and_bytes(rows),
+            partial(figures.cost_and_bytes, rows),
         ),
-        Picture(
-            "cost_through_training",
-            "One-step cost ratio through training",
-            lambda: figures.cost_through_training(rows),
-        ),
-    )
+    ]
+    if len(set(rows["horizon"])) > 1:
+        caption = "Cost ratio by the number of steps that are looked at"
+        found.append(Picture("cost_by_horizon", caption, partial(figures.cost_by_horizon, rows)))
+    if len(set(rows["step"])) > 1 and 1 in set(rows["horizon"]):
+        caption, draw = "One-step cost ratio through training", figures.cost_through_training
+        found.append(Picture("cost_through_training", caption, partial(draw, rows)))
+    return tuple(found)
 
 
 def tabulate_costs(rows: pd.DataFrame) -> Table:
@@ -183,8 +182,8 @@ def tabulate_agreement(rows: pd.DataFrame) -> Table:
 
 def read_forks(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``forks``."""
-    from sketchvar.analysis.cost import figures
     from sketchvar.analysis.cost.effective import judge
+    from sketchvar.analysis.cost.fork_figures import effective_batches_and_predictions
 
     rows = records.read_rows(folder / "effective.parquet")
     about = records.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
@@ -209,7 +208,7 @@ def read_forks(folder: Path, rate: float | None = None) -> Contents:
             Picture(
                 "effective",
                 "The effective batch that forks were read off at, beside predictions",
-                lambda: figures.effective_batches_and_predictions(rows),
+                partial(effective_batches_and_predictions, rows),
             ),
             *(() if parts is None else list_pictures(parts)),
         ),

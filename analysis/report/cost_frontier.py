@@ -1,6 +1,7 @@
 """What the whole catalog costs for its bytes: the best of every budget, beside its variance."""
 
 import math
+from functools import partial
 
 import pandas as pd
 
@@ -33,7 +34,7 @@ def has_many(rows: pd.DataFrame) -> bool:
 def picture(rows: pd.DataFrame) -> Picture:
     """The figure of the frontier in cost."""
     caption = "What bytes buy: variance and cost of the whole catalog"
-    return Picture("cost_frontier", caption, lambda: cost_frontier(rows))
+    return Picture("cost_frontier", caption, partial(cost_frontier, rows))
 
 
 def tabulate(rows: pd.DataFrame) -> Table:

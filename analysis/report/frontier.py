@@ -1,5 +1,6 @@
 """What a frontier says: the best estimators for each budget of bytes."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -36,7 +37,7 @@ def read(folder: Path, rate: float | None = None) -> Contents:
     return Contents(
         title=f"frontier {folder.name}",
         tables=(tabulate_budgets(table, budgets),),
-        pictures=(Picture("frontier", caption, lambda: frontier(merge_lines(table))),),
+        pictures=(Picture("frontier", caption, partial(frontier, merge_lines(table))),),
         words=WORDS,
         provenance=found,
     )

@@ -13,6 +13,7 @@ from sketchvar.analysis.report.kinds import read_folder
 from sketchvar.analysis.report.table import Column, Table, write_digits
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS = 9  # of a table that fits on paper
@@ -59,8 +60,8 @@ def report(folder: Path, rate: float | None = None) -> str:
     parts += [(table.title, write_table(table)) for table in contents.tables]
     if contents.sentences:
         parts.append(("In words", write_paragraphs(contents.sentences)))
-    drawn = ((p.caption or p.name.replace("_", " "), p.make()) for p in contents.pictures)
-    figures = [embed(figure, caption) for caption, figure in drawn if figure is not None]
+    drawn = ((p.caption or p.name.replace("_", " "), p.draw()) for p in contents.pictures)
+    figures = [embed(picture, caption) for caption, picture in drawn]
     parts += [("Figures", "".join(figures))] if figures else []
     parts += [(table.title, write_table(table)) for table in contents.details]
     about = write_words(flatten(contents.provenance))
@@ -137,10 +138,11 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return lines
 
 
-def embed(figure: "Figure", caption: str) -> str:
+def embed(drawn: "Axes | Figure", caption: str) -> str:
     """The figure as a PNG (150 dpi) in the page itself."""
     import matplotlib.pyplot as plt
 
+    figure = drawn.get_figure(root=True) if hasattr(drawn, "get_figure") else drawn
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     plt.close(figure)

@@ -1,5 +1,6 @@
 """What predicted scores say: how far each layer's go from norm-rows to the oracle."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ WORDS = {
 
 def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a folder of ``scores``."""
-    from sketchvar.analysis.study.figures import ratio_by_layer
+    from sketchvar.analysis.noise.figures import ratio_by_layer
 
     rows = records.read_rows(folder / "scores.parquet")
     about = records.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
@@ -35,7 +36,7 @@ def read(folder: Path, rate: float | None = None) -> Contents:
     return Contents(
         title=str(about.get("run", folder.name)),
         tables=(tabulate_gaps(rows, step, kept),),
-        pictures=(Picture("scores", caption, lambda: ratio_by_layer(rows, step, kept)),),
+        pictures=(Picture("scores", caption, partial(ratio_by_layer, rows, kept, step)),),
         words=WORDS,
         provenance=about,
     )

@@ -2,6 +2,7 @@
 training, with bytes and noise scale.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder, kept_dtype, rows_of
 from sketchvar.analysis.noise.moving import NoiseScale
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
-from sketchvar.analysis.noise.select import at_rate, by_unit, choose_rate
+from sketchvar.analysis.noise.select import at_rate, choose_rate
 from sketchvar.analysis.report import plan
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
@@ -81,49 +82,49 @@ def read(folder: Path, rate: float | None = None) -> Contents:
 
 def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Picture, ...]:
     """Every figure of a run; that of draws is left out where the run has not reached it."""
-    from sketchvar.analysis.study import figures
-    from sketchvar.analysis.study.kinds_figures import noise_by_kind
+    from sketchvar.analysis.noise import figures
+    from sketchvar.analysis.noise.kinds_figures import noise_by_kind
+    from sketchvar.analysis.noise.scale_figures import noise_scale_through_training
 
     step = int(rows["step"].max())
     found = [
         Picture(
             "ratio_by_layer",
             f"Ratio of every layer, rate {rate:g}, step {step}",
-            lambda: figures.ratio_by_layer(rows, step, rate),
+            partial(figures.ratio_by_layer, rows, rate),
         ),
         Picture(
             "ratio_through_training",
-            f"Median ratio over layers, rate {rate:g}, by either unit of the minibatch",
-            lambda: figures.ratio_through_training(by_unit(rows), rate),
+            f"Median ratio over layers, rate {rate:g}, and the quartiles of layers",
+            partial(figures.ratio_through_training, rows, rate),
         ),
         Picture(
             "alpha_through_training",
             "How far the rows of X and Y of each layer point the same way",
-            lambda: figures.alpha_through_training(rows),
+            partial(figures.alpha_through_training, rows),
         ),
     ]
     if files.draws.exists():
         drawn = records.read_rows(files.draws)
         caption = f"Closed forms beside repeated draws, on layer {drawn['layer'].iloc[0]}"
         found.append(
-            Picture("closed_form_and_draws", caption, lambda: figures.closed_form_and_draws(drawn))
+            Picture("closed_form_and_draws", caption, partial(figures.closed_form_and_draws, drawn))
         )
+    batch = int(rows["examples"].max())
     scale = Picture(
         "noise_scale",
         "Gradient noise scale of each layer and of all together, from each step alone",
-        lambda: figures.noise_scale_through_training(
-            noise_scale(rows, decay=0), int(rows["examples"].max())
-        ),
+        partial(noise_scale_through_training, noise_scale(rows, decay=0), batch),
     )
     found.append(scale)
     if files.noise.exists():
-        whole, size = NoiseScale().add(records.read_rows(files.noise)), int(rows["examples"].max())
+        whole = NoiseScale().add(records.read_rows(files.noise))
         caption = "Gradient noise scale of the whole model and of each kind of its parameters,"
         found.append(
             Picture(
                 "noise_by_kind",
                 f"{caption} moving averages over the measured steps",
-                lambda: noise_by_kind(whole, size),
+                partial(noise_by_kind, whole, batch),
             )
         )
     return tuple(found)

@@ -3,6 +3,7 @@ smaller batch, and the prediction.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -98,23 +99,29 @@ def list_pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...
     from sketchvar.analysis.sweep import figures
 
     task = rows["task"].iloc[0]
-    return (
+    found = [
         Picture(
             "curves",
             f"{task}: validation loss through training, mean and range over seeds",
-            lambda: figures.validation_curves(rows),
+            partial(figures.validation_curves, rows),
         ),
         Picture(
             "ratio",
             f"{task}: ratio of all layers together through training",
-            lambda: figures.total_ratio(rows),
+            partial(figures.total_ratio, rows),
         ),
         Picture(
             "final",
             f"{task}: final validation loss less that of exact training, pooled 95 % intervals",
-            lambda: figures.final_losses(table),
+            partial(figures.final_losses, table),
         ),
-    )
+    ]
+    known = {
+        "curves": rows.loc[rows["step"] > rows["step"].min(), "validation"].notna().any(),
+        "ratio": rows.loc[rows["estimator"] != "exact", "ratio"].notna().any(),
+        "final": len(figures.select_drawn(table)) > 0,
+    }
+    return tuple(each for each in found if known[each.name])
 
 
 def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame) -> Table:

@@ -2,6 +2,7 @@
 true.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -35,7 +36,7 @@ def read(folder: Path, rate: float | None = None, level: float = LEVEL) -> Conte
     return Contents(
         title=str(about.get("run", folder.name)),
         tables=tuple(tables),
-        pictures=(Picture("truth", caption, lambda: closed_forms_and_truth(rows)),),
+        pictures=(Picture("truth", caption, partial(closed_forms_and_truth, rows)),),
         words=WORDS,
         provenance=about,
     )

@@ -1,150 +1,108 @@
-"""Pictures of training runs: rows in, Figure out."""
+"""Pictures of training runs: validation loss and ratio through training, and final losses."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from sketchvar.analysis.noise.select import at_rate, list_rates
-from sketchvar.analysis.style import (
-    COLUMN,
-    PAGE,
-    PALETTE,
-    UNIT_LINE,
-    Style,
-    in_paper_style,
-    label_choice,
-    legend_above,
-    look,
-    plain_ticks,
-)
+from sketchvar.analysis.noise.select import at_rate, choose_rate, list_rates
+from sketchvar.analysis.picture import Facet, list_series, merge_series, picture
+from sketchvar.analysis.picture.select import add_rate
+from sketchvar.analysis.picture.series import clip_bars
+from sketchvar.analysis.style import COLUMN, PALETTE, UNIT_LINE, mark_steps, plain_ticks
 from sketchvar.analysis.sweep.pooled import LEVEL
 
+RUNS = ("estimator", "rate", "step", "batch", "checkpointing", "takes_rate")
+MANY = 20  # evaluations beyond which points have no marks
 
-def select_whole_batch(rows: pd.DataFrame) -> pd.DataFrame:
-    """Select the runs on the whole batch, without those that only repeat exact training under
-    checkpointing.
+
+def by_rate(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
+    """A panel for every rate, greatest first, of the runs on the whole batch, without those that
+    only repeat exact training under checkpointing; estimators that take none are in all.
     """
-    return rows[(rows["batch"] == rows["batch"].max()) & ~rows["checkpointing"]]
+    whole = rows[(rows["batch"] == rows["batch"].max()) & ~rows["checkpointing"].astype(bool)]
+    rates = sorted(list_rates(whole), reverse=True) or [1.0]
+    if (rate := options.get("rate")) is not None:
+        rates = [choose_rate(whole, rate)]
+    return [Facet(f"rate {r:g}", at_rate(whole, r), {"rate": r}) for r in rates]
 
 
-class Panel(NamedTuple):
-    """One rate of a figure, with the rows that belong there."""
-
-    axes: Any
-    rate: float
-    rows: pd.DataFrame
-
-
-def panel_by_rate(shown: pd.DataFrame) -> tuple[Figure, list[Panel]]:
-    """Make a panel for every rate, greatest first; estimators that take none are in all of them."""
-    rates = sorted(list_rates(shown), reverse=True) or [1.0]
-    figure, grid = plt.subplots(
-        1, len(rates), figsize=(PAGE, 2.8), sharey=True, squeeze=False, layout="constrained"
-    )
-    panels = zip(grid[0], rates, strict=True)
-    return figure, [Panel(axes, rate, at_rate(shown, rate)) for axes, rate in panels]
-
-
-@in_paper_style
-def validation_curves(rows: pd.DataFrame) -> Figure:
-    """Validation loss from the second evaluation on, one panel per rate, mean and range over
-    seeds.
+@picture(*RUNS, "validation", width=COLUMN, split=by_rate)
+def validation_curves(ax: Axes, rows: pd.DataFrame, rate: float | None = None) -> None:
+    """Draw validation loss from the second evaluation on, at one rate or a panel for each: the mean
+    over seeds in a shade of their range.
     """
-    shown = select_whole_batch(rows)
-    shown = shown[
-        shown["step"] > shown["step"].min()
-    ]  # the loss of a fresh model would hide all differences
-    looks = look(list(dict.fromkeys(shown["estimator"])))
-    figure, panels = panel_by_rate(shown)
-    for axes, rate, part in panels:
-        sns.lineplot(
-            part,
-            x="step",
-            y="validation",
-            hue="estimator",
-            style="estimator",
-            estimator="mean",
-            errorbar=("pi", 100),
-            err_kws={"alpha": 0.15, "linewidth": 0},
-            palette={name: colour for name, (colour, _) in looks.items()},
-            markers={name: marker for name, (_, marker) in looks.items()},
-            dashes=False,
-            linewidth=1,
-            ax=axes,
-        )
-        axes.set(
-            title=f"rate {rate:g}",
-            xlabel="step (updates)",
-            ylabel="validation loss, mean and range over seeds",
-        )
-        axes.get_legend().remove()
-    legend_above(figure, panels[0].axes)
-    return figure
+    shown = rows[rows["step"] > rows["step"].min()]  # that of a fresh model would hide differences
+    if not shown["validation"].notna().any():
+        raise ValueError("no validation loss after the first evaluation is in these rows yet")
+    for label, part, marks in list_series(shown):
+        by = part.groupby("step")["validation"]
+        how = marks | ({"marker": ""} if by.ngroups > MANY else {})
+        ax.plot(by.mean().index, by.mean(), label=label, linewidth=1, **how)
+        shade = {"color": marks["color"], "alpha": 0.12, "linewidth": 0}
+        ax.fill_between(by.min().index, by.min(), by.max(), **shade)
+    ax.set_ylabel("validation loss, mean and range over seeds")
+    mark_steps(ax, list(shown["step"]))
 
 
-@in_paper_style
-def total_ratio(rows: pd.DataFrame) -> Figure | None:
-    """Total ratio through training, one panel per rate, mean over seeds with its standard error (of
-    seeds: each has its own batch and weights).
+@picture(*RUNS, "ratio", width=COLUMN, split=by_rate)
+def total_ratio(ax: Axes, rows: pd.DataFrame, rate: float | None = None) -> None:
+    """Draw the ratio of all layers together through training, at one rate or a panel for each, mean
+    over seeds with its standard error: each seed has its own batch and weights.
     """
-    shown = select_whole_batch(rows)
-    shown = shown[(shown["estimator"] != "exact") & shown["ratio"].notna()]
+    shown = rows[(rows["estimator"] != "exact") & rows["ratio"].notna()]
     if shown.empty:
-        return None
-    looks = look(list(dict.fromkeys(rows["estimator"])))
-    figure, panels = panel_by_rate(shown)
-    for axes, rate, part in panels:
-        for name, runs in part.groupby("estimator", sort=False):
-            colour, marker = looks[str(name)]
-            steps = runs.groupby("step")["ratio"]
-            style: Style = {
-                "color": colour,
-                "linewidth": 1,
-                "elinewidth": 0.7,
-                "label": str(name),
-            }
-            axes.errorbar(steps.mean().index, steps.mean(), steps.sem(), fmt=f"{marker}-", **style)
-        axes.axhline(1, **UNIT_LINE)
-        axes.set(title=f"rate {rate:g}", yscale="log", xlabel="step (updates)")
-        plain_ticks(axes.yaxis)
-    panels[0].axes.set_ylabel(
-        "estimator variance / minibatch variance,\nall layers together, mean ± stderr over seeds"
+        raise ValueError("no ratio of variances was measured in these runs")
+    by = shown.groupby(["label", "step"], sort=False)
+    table = by.agg(
+        estimator=("estimator", "first"), ratio=("ratio", "mean"), ratio_stderr=("ratio", "sem")
+    ).reset_index()
+    for label, part, marks in merge_series(list_series(table), "step", "ratio"):
+        bars = clip_bars(part["ratio"], part["ratio_stderr"])
+        how = marks | ({"marker": ""} if len(part) > MANY else {})
+        ax.errorbar(part["step"], part["ratio"], bars, label=label, elinewidth=0.7, **how)
+    ax.axhline(1, **UNIT_LINE)
+    ax.set_yscale("log")
+    ax.set_ylabel(
+        "estimator variance / minibatch variance, all layers together, ± stderr over seeds"
     )
-    legend_above(figure, panels[0].axes)
-    return figure
+    mark_steps(ax, list(shown["step"]))
+    plain_ticks(ax.yaxis)
 
 
-@in_paper_style
-def final_losses(table: pd.DataFrame) -> Figure:
-    """Final validation loss less that of exact training with its 95 % interval; filled where it is
-    resolved among all intervals that are drawn (Holm, where the table says it).
+def select_drawn(table: pd.DataFrame) -> pd.DataFrame:
+    """The methods whose difference to exact training is known: estimators and smaller batches."""
+    shown = table[table["validation_exact"].notna() & ~table["checkpointing"].astype(bool)]
+    return shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
+
+
+FINAL = tuple(f"validation_exact{end}" for end in ("", "_low", "_high"))
+
+
+@picture(
+    "estimator", "rate", "batch", "checkpointing", *FINAL,
+    width=COLUMN * 1.4, height=lambda table: 0.8 + 0.2 * len(select_drawn(table)),
+)  # fmt: skip
+def final_losses(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw final validation loss less that of exact training with its 95 % interval; filled where
+    it is resolved among all intervals that are drawn (Holm, where the table says it).
     """
-    shown = table[table["validation_exact"].notna() & ~table["checkpointing"]]
-    shown = shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
+    shown = select_drawn(table)
+    if shown.empty:
+        raise ValueError("no method of this summary has a difference to exact training")
+    labels = add_rate(shown)["label"]
     names = [
-        f"exact, batch {b}" if e == "exact" else label_choice(e, r)
-        for e, r, b in zip(shown["estimator"], shown["rate"], shown["batch"], strict=True)
+        f"exact, batch {batch}" if name == "exact" else label
+        for name, batch, label in zip(shown["estimator"], shown["batch"], labels, strict=True)
     ]
-    figure, axes = plt.subplots(
-        figsize=(COLUMN * 1.4, 0.8 + 0.2 * len(shown)), layout="constrained"
-    )
-    colours = ["tab:gray" if e == "exact" else PALETTE[0] for e in shown["estimator"]]
-    for i, (_, line) in enumerate(shown.iterrows()):
-        axes.plot(
-            [line["validation_exact_low"], line["validation_exact_high"]], [i, i], color=colours[i]
-        )
+    for i, line in enumerate(shown.to_dict("records")):
+        colour = "0.4" if line["estimator"] == "exact" else PALETTE[0]
+        middle, low, high = (line[field] for field in FINAL)
+        ax.plot([low, high], [i, i], color=colour)
         resolved = not line.get("validation_exact_holm", 0.0) >= LEVEL
-        face = colours[i] if resolved else "white"
-        axes.plot(line["validation_exact"], i, "o", color=colours[i], markerfacecolor=face)
-    axes.axvline(0, color="black", linewidth=0.8, linestyle="--")
-    axes.set(
-        yticks=range(len(shown)),
-        yticklabels=names,
-        xlabel="final validation loss − exact (95 %"
-        + ("; filled: resolved)" if "validation_exact_holm" in shown else ")"),
-    )
-    axes.invert_yaxis()
-    return figure
+        ax.plot(middle, i, "o", color=colour, markerfacecolor=colour if resolved else "white")
+    ax.axvline(0, **UNIT_LINE)
+    marked = "; filled: resolved)" if "validation_exact_holm" in shown else ")"
+    ax.set_xlabel("final validation loss − exact (95 %" + marked)
+    ax.set(yticks=range(len(shown)), yticklabels=names, ylim=(len(shown) - 0.4, -0.6))

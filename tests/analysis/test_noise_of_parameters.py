@@ -147,10 +147,10 @@ def test_the_error_is_what_the_scale_varies_by(correlation):
 def test_the_picture_and_the_proxy_by_kind():
     rows = pd.concat([rows_of(step, [gradients(step)[1]]) for step in range(5)])
     table = noise.NoiseScale().add(rows)
-    figure = plot.noise_by_kind(table, 32)
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    axes = plot.noise_by_kind(table, 32)
+    labels = axes.get_legend_handles_labels()[1]
     assert set(labels) == {"linear weights", "norm layers", "whole model", "batch size"}
-    plt.close(figure)
+    plt.close(axes.figure)
     proxies = noise.compare_proxies({"one": rows}).set_index("kind")
     wide = table.pivot_table("noise_scale", "step", "kind").dropna()
     want = np.exp(np.log(wide["norm"] / wide[ALL]).mean())

@@ -1,0 +1,5 @@
+"""Picture: the contract that all public pictures keep, rows in and Axes out."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
