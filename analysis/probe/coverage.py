@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from sketchvar.analysis.probe.kinds import Kind, kind_of
+from sketchvar.analysis.probe.parameters.read import UNSEEN
 from sketchvar.analysis.probe.patterns import LEFT_OUT
 from sketchvar.analysis.probe.step import Step
 from sketchvar.analysis.probe.watch import Watch
@@ -60,14 +61,15 @@ def cover(
             told = (gradients or {}).get(names[id(weight)])
             if reason and not parts and weight.requires_grad and told is not None:
                 if isinstance(told, str):
-                    reason = told
+                    reason = reason if told == UNSEEN and is_matrix(weight) else told
                 else:
                     notes = [note_on(weight, reason, step), *coupled(step)]
                     reason = ""
             share = 0.0 if id(weight) in counted else size_of(weight) / max(total, 1)
             counted.add(id(weight))
-            skipped = sum(not_finite.get(watch.name, 0) for watch in parts)
             parameter, kind = f"{name}.{key}".lstrip("."), type(module).__name__
+            skipped = sum(not_finite.get(watch.name, 0) for watch in parts)
+            skipped = skipped or not_finite.get(parameter, 0)
             share = share if weight.requires_grad else 0.0
             note = "; ".join(filter(None, notes))
             lines.append((parameter, kind, share, not reason, reason, skipped, note))

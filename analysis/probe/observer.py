@@ -177,7 +177,7 @@ class Observer:
         """The model is called with these arguments, on which ``examples`` and ``weights`` may
         depend.
         """
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or is_transformed():
             return
         if self.ledger is not None:
             self.ledger.called(args, kwargs)

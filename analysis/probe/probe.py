@@ -27,9 +27,9 @@ from sketchvar.analysis.probe.parameters.read import read_parameters
 from sketchvar.analysis.probe.parameters.table import NoiseTable
 from sketchvar.analysis.probe.patterns import check_patterns
 from sketchvar.analysis.probe.ranks import Ranks
-from sketchvar.analysis.probe.read import NOT_FINITE, OWN, read_step
+from sketchvar.analysis.probe.read import OWN, read_step
 from sketchvar.analysis.probe.schedule import Budget, Every, Schedule, clock_of
-from sketchvar.analysis.probe.step import stamp
+from sketchvar.analysis.probe.step import NOT_FINITE, stamp
 from sketchvar.analysis.probe.table import Table, claim
 from sketchvar.analysis.probe.units import Examples, Weights
 from sketchvar.analysis.probe.watch import Watch
@@ -339,7 +339,6 @@ class Probe:
         observer.whole = observer.whole and not found
         if observer.ledger is not None:
             places, weights = observer.places, observer.weights
-            weights = weights if isinstance(weights, torch.Tensor) else None
             named = as_list(self.options.layers)
             self.gradients = read_parameters(self.model, step, found, places, weights, named)
         self._explain(found)
@@ -471,6 +470,9 @@ class Probe:
         self.not_finite.update(
             watch.name for watch, tally in tallies.items() if tally.problem == NOT_FINITE
         )
+        if self.observer.ledger is not None:
+            found = self.gradients.items()
+            self.not_finite.update(name for name, why in found if why == NOT_FINITE)
 
     def _tabulate(
         self, batches: Sequence[Batch | None], dtypes: Iterable[torch.dtype]

@@ -22,6 +22,7 @@ WEIGHED = (
     "its gradient was accumulated over several backward passes, each with weights= of its own:"
     " measure a single one"
 )
+NOT_FINITE = "its gradient is not finite"
 NOT_REACHED = "no gradient reached it"
 ELSEWHERE = (
     "its gradient did not come by its own module's forward: something else reads the weight, as a"

@@ -152,7 +152,7 @@ def by_func(model, batch):
         torch.func.grad(of_one)(params, {k: v[s : s + 1] for k, v in batch.items()})
         for s in range(S)
     ]
-    return {n: torch.stack([g[n].flatten() for g in each]).double() for n in params}
+    return {n: torch.stack([g[n].to_dense().flatten() for g in each]).double() for n in params}
 
 
 def build(name):

@@ -53,7 +53,7 @@ class Ledger:
         given += [each for value in given if isinstance(value, Mapping) for each in value.values()]
         plain = [t for t in given if isinstance(t, Tensor) and t.layout is torch.strided and t.ndim]
         self.shape = None
-        self.inputs = {t.untyped_storage().data_ptr() for t in plain}
+        self.inputs = {t.untyped_storage()._cdata for t in plain}
         if plain:
             wide = plain[0].is_floating_point() and plain[0].ndim > 1
             self.shape = plain[0].shape[:-1] if wide else plain[0].shape
@@ -96,7 +96,7 @@ class Ledger:
         unit, shape = self.unit(ids.shape), self.shape
         if not isinstance(unit, Dimension) or shape is None or len(shape) < 2:
             return unit
-        if shape[0] != shape[1] or ids.untyped_storage().data_ptr() in self.inputs:
+        if shape[0] != shape[1] or ids.untyped_storage()._cdata in self.inputs:
             return unit
         return None if ids.ndim == 1 else EQUAL  # positions are as many as examples
 

@@ -12,21 +12,21 @@ from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.noise.parameters import Gradient
 from sketchvar.analysis.probe.parameters.account import ALIKE, OUTSIDE, Account
 from sketchvar.analysis.probe.patterns import LEFT_OUT, is_named
-from sketchvar.analysis.probe.step import Step
+from sketchvar.analysis.probe.step import NOT_FINITE, WEIGHED, Step
 from sketchvar.analysis.probe.watch import Watch
 
 RECURRENT = (
     "a recurrent layer uses its weights at every time step, inside one function that tells nothing"
     " of them"
 )
-NOT_FINITE = "its gradient is not finite"
+NOTHING = 1e-9  # of ‖G‖² of all parameters
 MEASURED = ": the part that came by its module's forward is measured"
 UNSEEN = "no gradient came by the forward of a module of its own"
 
 
 def read_parameters(
     model: nn.Module, step: Step, layers: Mapping[str, Layer], watches: Mapping[Any, Watch],
-    weights: Tensor | None, named: Collection[str] = ("*",),
+    weights: Tensor | str | None, named: Collection[str] = ("*",),
 ) -> dict[str, Gradient | str]:  # fmt: skip
     """Name of each trained parameter -> its gradient by example, or why there is none.
 
@@ -34,8 +34,10 @@ def read_parameters(
     patterns of what was to be measured.
     """
     parts: dict[int, list[Watch]] = {}
+    beside: dict[nn.Module, list[Watch]] = {}
     for watch in watches.values():
         parts.setdefault(id(watch.weight), []).append(watch)
+        beside.setdefault(watch.module, []).append(watch)
     found: dict[str, Gradient | str] = {}
     wrong = check_accounts(step)
     for name, module, key, p in owned_parameters(model):
@@ -50,11 +52,11 @@ def read_parameters(
         elif account is not None and account.problem:
             found[name] = account.problem
         elif seen and not any(w.tied for w in parts[id(p)]):
-            found[name] = of_layers(name, kind, p, seen, weights)
+            found[name] = of_layers(name, kind, p, seen)
         elif not is_named(name.rpartition(".")[0], named):
             found[name] = LEFT_OUT
         else:
-            reasons = [step.reason(w) for w in parts.get(id(p), ())]
+            reasons = [step.reason(w) for w in parts.get(id(p), beside.get(module, ()))]
             hidden = isinstance(module, nn.RNNBase | nn.RNNCellBase)
             found[name] = next(filter(None, reasons), RECURRENT if hidden else UNSEEN)
     counts = [len(g.example_sq) for g in found.values() if isinstance(g, Gradient)]
@@ -78,9 +80,18 @@ def owned_parameters(model: nn.Module) -> list[tuple[str, nn.Module, str, nn.Par
 
 
 def of_account(
-    name: str, kind: str, account: Account, step: Step, weights: Tensor | None
-) -> Gradient:
-    """What an account says, in the scale of the gradient over the scaler's."""
+    name: str, kind: str, account: Account, step: Step, weights: Tensor | str | None
+) -> Gradient | str:
+    """What an account says, in the scale of the gradient over the scaler's, or why it says nothing
+    in examples of these ``weights``.
+    """
+    count = sum(map(len, account.example_sq))
+    if isinstance(weights, str):
+        return weights
+    if weights is not None and account.passes > 1:
+        return WEIGHED
+    if weights is not None and len(weights) != count:
+        return f"weights= gives {len(weights)} numbers, but it has {count} examples"
     scale = step.scale**2
     C = account.C if account.own_sq is None else account.own_sq
     assert C is not None
@@ -98,12 +109,16 @@ def check_accounts(step: Step) -> dict[int, str]:
     first = next(iter(known.values())).C
     assert first is not None
     none = torch.zeros_like(first)
-    pairs = [(a.C, none if a.gap is None else a.gap) for a in known.values()]
-    numbers = torch.stack([torch.stack([t.to(none) for t in pair]) for pair in pairs]).tolist()
+    told = [(a.C, a.own_sq, a.gap) for a in known.values()]
+    pairs = [[none if t is None else t.to(none) for t in each] for each in told]
+    numbers = torch.stack([torch.stack(pair) for pair in pairs]).tolist()
+    least = NOTHING * sum(C for C, _, _ in numbers if math.isfinite(C))
     found = {}
-    for (i, account), (C, gap) in zip(known.items(), numbers, strict=True):
+    for (i, account), (C, own_sq, gap) in zip(known.items(), numbers, strict=True):
         if not math.isfinite(C):
             found[i] = NOT_FINITE
+        elif max(C, own_sq) <= least:
+            continue  # nothing but rounding, as the bias of keys has
         elif gap > ALIKE and account.own_sq is None:
             found[i] = OUTSIDE
         elif gap > ALIKE:
@@ -111,9 +126,7 @@ def check_accounts(step: Step) -> dict[int, str]:
     return found
 
 
-def of_layers(
-    name: str, kind: str, p: Any, layers: list[Layer], weights: Tensor | None
-) -> Gradient | str:
+def of_layers(name: str, kind: str, p: Any, layers: list[Layer]) -> Gradient | str:
     """What products say of a weight, or of the parts of it."""
     squares = [layer.example_sq for layer in layers if layer.example_sq is not None]
     if len(squares) < len(layers) or len({len(each) for each in squares}) > 1:
@@ -124,7 +137,7 @@ def of_layers(
         torch.stack([layer.moments.C for layer in layers]).sum(),
         torch.stack(squares).sum(0),
         torch.stack(inner).sum(0) if len(inner) == len(layers) else None,
-        weights, layers[0].dtype,
+        layers[0].weights, layers[0].dtype,
     )  # fmt: skip
 
 
