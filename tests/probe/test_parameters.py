@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from sketchvar.analysis.noise.parameters import Gradient
+from sketchvar.analysis.noise.parameters import Gradient, tabulate_noise
 from sketchvar.analysis.probe import Probe
 
 transformers = pytest.importorskip("transformers")
@@ -194,3 +195,190 @@ def test_every_parameter_against_torch_func(name):
     table = probe.coverage()
     trained = table[table["reason"] != "frozen: it has no gradient"]
     assert trained["measured"].all() and trained["share"].sum() == pytest.approx(1)
+
+
+class Scale(nn.Module):
+    """A norm as Hugging Face has it: arithmetic with its weight."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(0.5, 1.5, size))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
+
+
+class Words(nn.Module):
+    """An embedding, both sorts of norms and a layer, over rows in whatever dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.scale = nn.Embedding(9, 6), Scale(6)
+        self.norm, self.out = nn.LayerNorm(6), nn.Linear(6, 4)
+
+    def forward(self, words):
+        return self.out(torch.tanh(self.scale(self.norm(self.table(words)))))
+
+
+def words(seed=0, count=S, length=5):
+    return torch.randint(9, (count, length), generator=torch.Generator().manual_seed(seed))
+
+
+def of_examples(model, examples):
+    """Gradients by example, one backward pass each: the loss sums over examples."""
+    found = {name: [] for name, _ in model.named_parameters()}
+    for one in examples:
+        model.zero_grad()
+        model(one).square().sum().backward()
+        for name, p in model.named_parameters():
+            found[name].append(p.grad.flatten().double())
+    model.zero_grad()
+    return {name: torch.stack(each) for name, each in found.items()}
+
+
+def read(model, backward, **options):
+    with Probe(model, **options) as probe:
+        backward()
+        probe.read()
+    return probe.gradients
+
+
+def packed(model):
+    numbers = torch.tensor([0, 0, 1, 1, 1, 2, -1, 3, 3])
+    row = words(5, 1, 9)[0]
+    examples = [row[numbers == s] for s in range(4)]
+
+    def backward():
+        out = model(row[None]).square().sum(-1)[0]
+        out[numbers >= 0].sum().backward()
+
+    return examples, backward, {"examples": numbers[None]}
+
+
+def twice(model):
+    """Gradients of two passes, the second after ``.grad`` held something of a step before."""
+    model(words(9)).sum().backward()  # before the step
+    parts = words(0), words(1)
+
+    def backward():
+        for part in parts:
+            model(part).square().sum().backward()
+
+    return [*parts[0], *parts[1]], backward, {}
+
+
+def again(model):
+    """Several evaluations with clearing between them, as LBFGS has: the last counts."""
+
+    def backward():
+        for seed in (3, 0):
+            model.zero_grad()
+            model(words(seed)).square().sum().backward()
+
+    return [*words(0)], backward, {}
+
+
+LAYOUTS = {
+    "one pass": lambda m: ([*words()], lambda: m(words()).square().sum().backward(), {}),
+    "sequences first": lambda m: (
+        [*words()], lambda: m(words().T.contiguous()).square().sum().backward(), {"examples": 1},
+    ),
+    "a mask": lambda m: (
+        [*words()], lambda: m(words()).square().sum().backward(),
+        {"examples": torch.ones(S, 5, dtype=torch.bool)},
+    ),
+    "flat": lambda m: (
+        [*words()], lambda: m(words().flatten()).square().sum().backward(),
+        {"examples": torch.arange(S).repeat_interleave(5)},
+    ),
+    "as many examples as positions": lambda m: (
+        [*words(0, 5)], lambda: m(words(0, 5)).square().sum().backward(), {},
+    ),
+    "checkpointing": lambda m: (
+        [*words()],
+        lambda: checkpoint(m, words(), use_reentrant=False).square().sum().backward(), {},
+    ),
+    "a scaled loss": lambda m: (
+        [*words()],
+        lambda: (m(words()).square().sum() * 1024).backward(),
+        {"scaler": torch.amp.GradScaler("cpu", init_scale=1024.0)},
+    ),
+    "packed": packed, "accumulated": twice, "evaluated again": again,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_rows_and_passes(layout):
+    model = Words()
+    examples, backward, options = LAYOUTS[layout](model)
+    truth = of_examples(Words(), examples)
+    found = read(model, backward, **options)
+    for name, each in truth.items():
+        assert isinstance(found[name], Gradient), (name, found[name])
+        assert agree(found[name], each, 0.0), name
+
+
+def test_a_mean_over_tokens_of_every_parameter():
+    """As the layer's own weight is measured, by the form of ``noise.by_example``."""
+    model, batch, counts = Words(), words(), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    truth = of_examples(Words(), batch)
+    found = read(model, lambda: model(batch).square().sum().backward(), weights=counts)
+    w = counts.double() / counts.sum()
+    rows = tabulate_noise([[g for g in found.values()]])
+    for name, *rest in rows[: len(truth)]:
+        each = truth[name]
+        G = each.sum(0)
+        want = ((each - w[:, None] * G).square().sum(1) / (1 - w)).sum()
+        assert rest[5] == pytest.approx(float(want), rel=1e-4), name
+
+
+class Routes(nn.Module):
+    """Experts whose rows are picked in a layout of their own: the largest rows, sorted."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.experts = nn.ModuleList([OwnLayout()])
+
+    def forward(self, words):
+        return self.experts[0](self.first(words).flatten(0, 1))
+
+
+class OwnLayout(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(2, 6, 3))
+
+    def forward(self, x):
+        order = x.sum(1).argsort()
+        x = torch.stack([x[order[::2]], x[order[1::2]]])
+        return torch.bmm(x, self.weights)
+
+
+def test_experts_in_a_layout_of_their_own_are_reported_and_training_goes_on():
+    torch.manual_seed(0)
+    model, x = Routes(), torch.randn(S, T, 6)
+    found = read(model, lambda: model(x).square().sum().backward())
+    gradient = model.experts[0].weights.grad.clone()
+    assert "not known" in found["experts.0.weights"]
+    assert isinstance(found["first.bias"], Gradient)
+    model.zero_grad()
+    model(x).square().sum().backward()
+    torch.testing.assert_close(gradient, model.experts[0].weights.grad)
+
+
+def test_what_else_reads_a_parameter_is_noticed():
+    """A penalty on a norm: its own part is measured, and coverage says so."""
+    model, batch = Words(), words()
+    truth = of_examples(Words(), batch)
+
+    def backward():
+        (model(batch).square().sum() + 3 * model.norm.weight.square().sum()).backward()
+
+    with Probe(model) as probe:
+        backward()
+        found = (probe.read(), probe.gradients)[1]
+    assert agree(found["norm.weight"], truth["norm.weight"], 0.0)
+    notes = probe.coverage().set_index("parameter")["note"]
+    assert "is measured" in notes["norm.weight"] and not notes["norm.bias"]
