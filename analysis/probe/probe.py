@@ -337,12 +337,18 @@ class Probe:
         found = read_step(step, list(observer.watched.values()), self.ranks)
         observer.mixed |= {watch for watch, tally in step.tallies.items() if tally.mixed}
         observer.whole = observer.whole and not found
-        if observer.ledger is not None:
-            places, weights = observer.places, observer.weights
-            named = as_list(self.options.layers)
-            self.gradients = read_parameters(self.model, step, found, places, weights, named)
+        self._read_parameters(found)
         self._explain(found)
         return found
+
+    def _read_parameters(self, found: Mapping[str, Layer]) -> None:
+        """Read every parameter of the step, of whose products these layers were found."""
+        observer = self.observer
+        if observer.ledger is not None:
+            observer.step.read, named = True, as_list(self.options.layers)
+            self.gradients = read_parameters(
+                self.model, observer.step, found, observer.places, observer.weights, named
+            )
 
     @property
     def known(self) -> list[Gradient]:
@@ -403,6 +409,8 @@ class Probe:
         """
         watches, step = self.observer.places.values(), self.observer.step
         left, known = self.observer.left_out, self.observer.ledger is not None
+        if known and not step.read:
+            self._read_parameters(read_step(step, list(self.watched.values()), self.ranks))
         gradients = self.gradients if known else None
         return cover(self.model, watches, step, self.not_finite, self._equal, left, gradients)
 

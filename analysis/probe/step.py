@@ -237,6 +237,7 @@ class Step:
     outputs: dict[int, Any] = field(default_factory=dict)  # and what a BatchNorm may read, of its
     open: bool = True  # until the next step begins
     accounts: dict[int, Any] = field(default_factory=dict)  # of other parameters, by their ids
+    read: bool = False  # whether every parameter was
 
     def fail(self, watch: Watch, error: Exception) -> None:
         """What was to be read of a weight could not be."""
