@@ -65,6 +65,8 @@ def cover(
                 else:
                     notes = [note_on(weight, reason, step), *coupled(step)]
                     reason = ""
+            elif gradients is not None and weight.requires_grad and not is_matrix(weight):
+                reason = UNSEEN
             share = 0.0 if id(weight) in counted else size_of(weight) / max(total, 1)
             counted.add(id(weight))
             parameter, kind = f"{name}.{key}".lstrip("."), type(module).__name__

@@ -409,7 +409,7 @@ class Probe:
         """
         watches, step = self.observer.places.values(), self.observer.step
         left, known = self.observer.left_out, self.observer.ledger is not None
-        if known and not step.read:
+        if known and not step.read and (step.tallies or step.accounts):
             self._read_parameters(read_step(step, list(self.watched.values()), self.ranks))
         gradients = self.gradients if known else None
         return cover(self.model, watches, step, self.not_finite, self._equal, left, gradients)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from sketchvar.analysis.probe.kinds import Kind, kind_of
 from sketchvar.analysis.probe.parameters.account import Account
 from sketchvar.analysis.probe.parameters.origin import sum_rows
-from sketchvar.analysis.probe.parameters.tracer import Tracer
+from sketchvar.analysis.probe.parameters.tracer import Tracer, is_of_torch
 from sketchvar.analysis.probe.patterns import is_named
 from sketchvar.analysis.probe.product import Product
 from sketchvar.analysis.probe.step import Step
@@ -32,20 +33,27 @@ class Ledger:
     def __init__(self, ends: Any) -> None:
         self.ends, self.anchor = ends, ends.anchor
         self.names: dict[int, str] = {}
-        self.owned: dict[nn.Module, list[str]] = {}
+        self.owned: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
         self.shape: torch.Size | None = None
         self.inputs: set[int] = set()  # the storages of what the model was called with
 
     def survey(self, model: nn.Module, layers: Collection[str]) -> None:
         """Look for parameters of modules that ``layers`` names, where modules have come or gone."""
         self.names = {id(p): name for name, p in model.named_parameters()}
-        self.owned = {
-            module: [*module._parameters]
+        own = {
+            module: [(module, key) for key, p in module._parameters.items() if p is not None]
             for name, module in model.named_modules()
-            if any(p is not None for p in module._parameters.values())
-            and is_traceable(module)
-            and is_named(name, layers)
+            if is_traceable(module) and is_named(name, layers)
         }
+        self.owned = {}
+        for module in model.modules():
+            if "forward" not in vars(module) and not isinstance(module, torch.jit.ScriptModule):
+                found = list(own.get(module, ()))
+                for child in module.children():  # a parent may read what its child never does
+                    if is_of_torch(child) and not isinstance(kind_of(child), Kind):
+                        found += own.get(child, ())
+                if found:
+                    self.owned[module] = found
 
     def called(self, args: Any, kwargs: Mapping[str, Any]) -> None:
         """The model is called with these arguments: the first tensor among them has examples."""
@@ -111,10 +119,11 @@ class Ledger:
 
     def run(self, step: Step, module: nn.Module, plain: Any, args: Any, kwargs: Any) -> Any:
         """Do what ``plain(module, *args, **kwargs)`` does, and follow what it has of its own."""
-        keys = [key for key in self.owned.get(module, ()) if is_plain(module._parameters.get(key))]
-        if not keys:
+        found = self.owned.get(module, ())
+        places = [(owner, key) for owner, key in found if is_plain(owner._parameters.get(key))]
+        if not places:
             return plain(module, *args, **kwargs)
-        return Tracer(self, step).run(module, keys, plain, args, kwargs)
+        return Tracer(self, step).run(module, places, plain, args, kwargs)
 
     def account(self, step: Step, p: Any) -> Account:
         """That of a parameter in a step, a new one if there is none."""

@@ -25,19 +25,24 @@ class Tracer:
         self.ledger, self.step = ledger, step
 
     def run(
-        self, module: nn.Module, keys: Sequence[str], plainly: Any, args: Any, kwargs: Any
-    ) -> Any:
-        """Do what ``plainly(module, *args, **kwargs)`` does, these of its parameters traced."""
-        own: dict[str, Any] = {key: module._parameters[key] for key in keys}
-        if any(p.ndim > 2 for p in own.values()) and not is_of_torch(module):
+        self, module: nn.Module, places: Sequence[tuple[nn.Module, str]], plainly: Any, args: Any,
+        kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Do what ``plainly(module, *args, **kwargs)`` does, the parameters at these places, of the
+        module or of its children, traced.
+        """
+        own: list[Any] = [owner._parameters[key] for owner, key in places]
+        several = (o is module and p.ndim > 2 for (o, _), p in zip(places, own, strict=True))
+        if any(several) and not is_of_torch(module):
             args = tuple(number(self, each) for each in args)
             kwargs = {key: number(self, each) for key, each in kwargs.items()}
         try:
-            for key, p in own.items():
-                module._parameters[key] = self.trace(p)
+            for (owner, key), p in zip(places, own, strict=True):
+                owner._parameters[key] = self.trace(p)
             out = plainly(module, *args, **kwargs)
         finally:
-            module._parameters.update(own)
+            for (owner, key), p in zip(places, own, strict=True):
+                owner._parameters[key] = p
         return tuple(map(let_go, out)) if type(out) is tuple else let_go(out)
 
     def trace(self, p: Any) -> Any:
