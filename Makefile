@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: study test test-slow check format lab clean
+.PHONY: study test test-slow check docs format lab clean
 .DEFAULT_GOAL := study
 
 study: .venv/.study
@@ -19,6 +19,10 @@ check: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs: .venv/.test
+	$(BIN)/mkdocs serve --open
 
 format: .venv/.test
 	$(BIN)/ruff check --fix .

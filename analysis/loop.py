@@ -2,6 +2,7 @@
 schedule's rate.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,12 +10,16 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from sketchvar.analysis.noise import backward
 from sketchvar.analysis.probe import Layer, Probe
+from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.tasks import Batch, Task, Validation, move
 from sketchvar.estimators.seeds import fold
+
+ONE = Ranks()  # this process alone
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Training:
     """A task's model on its way through ``steps`` updates; step s is the gradient after s of them.
 
     What a step draws (its batch, dropout, sketches) is a function of seed and step alone, so that a
-    training that is resumed, or measured on the way, reaches the same weights.
+    training that is resumed, or measured on the way, reaches the same weights. On several ``ranks``
+    each trains on its part of the batch, and what they draw within the model is their own.
     """
 
     task: Task
@@ -31,9 +37,16 @@ class Training:
     steps: int
     device: torch.device
     seed: int
+    parallel: DistributedDataParallel | None = None  # of the model, where there are several ranks
+    ranks: Ranks = ONE
+
+    @property
+    def trained(self) -> nn.Module:
+        """The module whose gradient is that of the whole batch."""
+        return self.model if self.parallel is None else self.parallel
 
     def batch(self, step: int) -> Batch:
-        """The minibatch of a step, on the device."""
+        """The minibatch of a step, on the device: that of all ranks."""
         return move(self.task.batch(step, self.seed), self.device)
 
     def gradient(self, step: int, batch: Batch) -> float:
@@ -43,7 +56,30 @@ class Training:
         """
         self.optimizer.zero_grad(set_to_none=True)
         self.seed_step(step)
-        return backward(forward(self.task, self.model, batch, self.device), f"step {step}")
+        return self.backward(batch, f"step {step}")
+
+    def part(self, batch: Batch) -> Batch:
+        """This rank's examples of a batch."""
+        return take(batch, self.ranks.number, self.ranks.size)
+
+    def backward(self, batch: Batch, where: str) -> float:
+        """Add the gradient of a batch's loss to the model's, as averaged over ranks; returns the
+        loss.
+
+        A rank's loss counts by the part of the batch that it is a mean over. Raises
+        FloatingPointError, naming ``where``, for a loss that is not finite.
+        """
+        if self.parallel is None:
+            return backward(forward(self.task, self.model, batch, self.device), where)
+        part = self.part(batch)
+        whole, mine = (count(self.task, each) for each in (batch, part))
+        share = mine / whole * self.ranks.size
+        loss = forward(self.task, self.parallel, part, self.device) * share
+        loss.backward()
+        value = float(self.ranks.sum(loss.detach())) / self.ranks.size
+        if not math.isfinite(value):  # on any rank
+            raise FloatingPointError(f"the loss is {value} at {where}")
+        return value
 
     def update(self, step: int) -> None:
         """Update the weights at the schedule's rate, and clear the gradients, so that what is
@@ -65,16 +101,46 @@ class Training:
         with in_precision(self.task, self.device):
             return self.task.validate(self.model, self.device)
 
-    def seed_step(self, step: int) -> None:
-        """Seed what a step draws from torch's own generators, as dropout and sketches do."""
-        torch.manual_seed(fold(self.seed, "step", step))
+    def seed_step(self, step: int, seed: int | None = None) -> None:
+        """Seed what a step draws from torch's own generators, as dropout and sketches do; by the
+        training's seed unless another is given.
+        """
+        at = fold(self.seed if seed is None else seed, "step", step)
+        torch.manual_seed(fold(at, "rank", self.ranks.number) if self.ranks.number else at)
 
 
-def start(task: Task, steps: int, device: torch.device, seed: int) -> Training:
-    """Build a task's model and optimizer at step 0 of ``steps``."""
+def start(task: Task, steps: int, device: torch.device, seed: int, ranks: Ranks = ONE) -> Training:
+    """Build a task's model and optimizer at step 0 of ``steps``; on several ranks by DDP.
+
+    Raises ValueError where a batch has too few examples for all ranks.
+    """
+    if task.batch_size < ranks.size:
+        raise ValueError(
+            f"a batch of {task.batch_size} examples has none for some of {ranks.size} processes;"
+            " give a larger --batch-size, or fewer processes"
+        )
     torch.manual_seed(fold(seed, "model"))
     model = task.model().to(device)
-    return Training(task, model, task.optimizer(model), steps, device, seed)
+    parallel = DistributedDataParallel(model) if ranks.size > 1 else None
+    return Training(task, model, task.optimizer(model), steps, device, seed, parallel, ranks)
+
+
+def take(batch: Batch, number: int, parts: int) -> Batch:
+    """Take one of so many parts of a batch, of as many examples as the others or one less."""
+
+    def of(t: Tensor) -> Tensor:
+        return t.tensor_split(parts)[number]
+
+    inputs, targets = batch
+    if isinstance(inputs, dict):
+        return {name: of(t) for name, t in inputs.items()}, of(targets)
+    return of(inputs), of(targets)
+
+
+def count(task: Task, batch: Batch) -> float:
+    """How much the loss of a batch is a mean over: tokens, or examples."""
+    tokens = task.count_tokens(batch)
+    return len(batch[1]) if tokens is None else float(tokens.sum())
 
 
 def forward(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:

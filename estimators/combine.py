@@ -59,7 +59,8 @@ class Centered(Estimator):
     @property
     def traits(self) -> Traits:  # type: ignore[override]
         """Those of ``inner``; the mean needs the pair and sees every row."""
-        return self.inner.traits._replace(needs_pair=True, skips_unseen=False)
+        inner = self.inner.traits
+        return inner._replace(needs_pair=True, skips_unseen=False, row_by_row=False)
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         mean = column_mean(x)

@@ -57,6 +57,8 @@ class Traits(NamedTuple):
     # its error changes with the basis of the features, or with the order of the rows
     basis_matters: bool = False
     order_matters: bool = False
+    # its closed form is a sum over rows, of each by itself, so that parts of X and Y can be summed
+    row_by_row: bool = False
 
 
 class Estimator(ABC):

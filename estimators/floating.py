@@ -35,8 +35,9 @@ class GridRounding(Estimator):
     ``e4m3``, ``e5m2``, ``log2`` (powers of two, and zero or the least at random below it: LUQ),
     ``nf4``. Scales: ``float``, ``power`` of two, or ``e4m3`` of one unit for all of X. So ``nvfp4``
     is e2m1 in blocks of 16 with scales in e4m3, ``mxfp4`` in blocks of 32 with powers of two,
-    ``fp8`` e4m3 with a float for each row. A block (default: all of a row or column) may be cut
-    short by the end.
+    ``fp8`` e4m3 with a float for each row. A block (default: all of a row or column) that goes
+    beyond the end is filled up by zeros, as for kernels, which take whole blocks; they change no
+    other entry, and are not kept.
     ``rotate`` first mixes that many neighbours along the axis by signs, the same every time, and a
     Hadamard transform; along tokens those of Y are mixed alike. ``nearest`` rounds to the nearest
     value instead, of a tie to the even one: biased, the same every time.
@@ -192,8 +193,18 @@ class GridRounding(Estimator):
         return padded.reshape(z.shape[0], count, size)
 
     def need(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows blocks"]:
-        """The least scale of each block at which nothing is beyond the grid."""
-        return least_scale(self.blocks(z).abs().amax(2), GRIDS[self.grid].max().item())
+        """The least scale of each block at which nothing is beyond the grid. Raises ValueError
+        where none is large enough; what is not finite shows in what is made of it.
+        """
+        end, most = GRIDS[self.grid].max().item(), SCALES[self.scale].most
+        scale = least_scale(self.blocks(z).abs().amax(2), end)
+        reaches = torch.finfo(z.dtype).max / end > most  # else there is nothing to look at
+        if reaches and bool(((scale > most) & scale.isfinite()).any()):
+            raise ValueError(
+                f"{self} writes scales up to {most:.3g} and values up to {end:g} times that, got"
+                f" {z[z.isfinite()].abs().max().item():.3g}; divide X, or take scale='float'"
+            )
+        return scale
 
     def scaled(
         self, z: Float[Tensor, "rows columns"], kept: tuple[Tensor, ...]

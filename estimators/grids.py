@@ -70,18 +70,20 @@ def goes_up_to_nearest(
 class ScaleFormat(NamedTuple):
     """How the scales of blocks are written: never smaller than ``need``, so that nothing clips.
 
-    ``write`` gives what is kept, ``read`` the scales again; NaN where no scale is large enough.
+    ``write`` gives what is kept, ``read`` the scales again, NaN of one that is not finite.
+    ``most`` is the largest that can be written.
     """
 
     write: Callable[[Float[Tensor, "rows blocks"]], tuple[Tensor, ...]]
     read: Callable[..., Float[Tensor, "rows blocks"]]
     bytes_each: Callable[[int], int]  # of the bytes of a float that X is worked in
     bytes_once: Callable[[int], int]
+    most: float = float("inf")
 
 
 def write_powers(need: Float[Tensor, "rows blocks"]) -> tuple[Tensor, ...]:
-    """The exponent of the least power of two that is enough, within ±127; −128 where there is
-    none.
+    """The exponent of the least power of two that is enough, within ±127; −128 of what is not
+    finite.
     """
     mantissa, exponent = torch.frexp(need)
     exponent = exponent - (mantissa <= 0.5).to(exponent.dtype)
@@ -114,7 +116,7 @@ SCALES = {
     "float": ScaleFormat(
         lambda need: (need,), lambda kept, dtype: kept.to(dtype), lambda b: b, lambda b: 0
     ),
-    "power": ScaleFormat(write_powers, read_powers, lambda b: 1, lambda b: 0),
+    "power": ScaleFormat(write_powers, read_powers, lambda b: 1, lambda b: 0, 2.0**127),
     "e4m3": ScaleFormat(write_e4m3, read_e4m3, lambda b: 1, lambda b: b),
 }
 

@@ -48,7 +48,7 @@ class StochasticRounding(Estimator):
     bits: int
     group: int | None = None
     rotate: bool = False
-    traits = Traits(needs_pair=True, basis_matters=True)
+    traits = Traits(needs_pair=True, basis_matters=True, row_by_row=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.bits, bool) or self.bits not in BITS:

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 INSTRUMENTS = {
-    "loop", "meter", "records", "claim", "folder", "style", "picture", "probe", "noise", "tasks",
+    "loop", "torchrun", "meter", "records", "claim", "folder", "style", "picture", "probe",
+    "noise", "tasks",
 }  # fmt: skip
 QUESTIONS = {"study", "frontier", "plan", "truth", "cost", "sweep", "bench", "verify", "scores",
     "audit",

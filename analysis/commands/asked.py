@@ -198,6 +198,14 @@ class OfSweep(ToFolder, OnDevice, OfTask):
             " example where others see several)"
         ),
     )
+    plans: tuple[Path, ...] = option(
+        "--plans",
+        default=(),
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="files of sketchvar plan: train by these plans too, each called by its file's name",
+    )
     costs: Path | None = option(
         "--costs",
         type=Path,
@@ -216,6 +224,7 @@ class OfSweep(ToFolder, OnDevice, OfTask):
 
     def make_grid(self) -> "Grid":
         """The grid. Raises WordError for what makes no sense, before anything is trained."""
+        from sketchvar.analysis.plan.plan import read_layers
         from sketchvar.analysis.sweep.grid import Grid
 
         steps, device, changes = self.make_task().steps, self.pick_device(), self.list_changes()
@@ -236,4 +245,5 @@ class OfSweep(ToFolder, OnDevice, OfTask):
                 layers=self.layers,
                 device=device,
                 threads=self.threads,
+                plans=tuple((file.stem, tuple(read_layers(file).items())) for file in self.plans),
             )

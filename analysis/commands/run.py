@@ -15,10 +15,16 @@ class Asked(OfStudy):
 
 
 def main(asked: Asked, screen: Screen) -> None:
-    """Run the study, then show it."""
-    study, out = asked.make_study(), asked.choose_folder("run", asked.task)
-    train_study(study, out, screen)
-    show_folder(out, screen)
+    """Run the study, by all processes of torchrun where it started several, then show it."""
+    from sketchvar.analysis.torchrun import join
+
+    study = asked.make_study()
+    with join() as ranks:
+        screen.quiet |= not ranks.first
+        out = ranks.hear_first(lambda: asked.choose_folder("run", asked.task))
+        train_study(study, out, screen)
+        if ranks.first:
+            show_folder(out, screen)
 
 
 COMMAND = Command(
@@ -30,7 +36,8 @@ COMMAND = Command(
     (
         "Train a task. At chosen steps measure, in every linear layer, the variance of its weight"
         " gradient over minibatches and the variance that each estimator would add. Writes"
-        " rows.parquet, run.json and figures."
+        " rows.parquet, run.json and figures. On several GPUs or machines: torchrun"
+        " --nproc-per-node=2 -m sketchvar run ..., which divides every batch among the processes."
     ),
     Asked,
     main,

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 def train_study(study: "Study", out: Path, screen: Screen) -> None:
     """Train and measure what is left of a study."""
     from sketchvar.analysis.folder import Folder
+    from sketchvar.analysis.probe.ranks import Ranks, world
     from sketchvar.analysis.study.study import run
     from sketchvar.analysis.tasks import find_task
 
     find_task(study.task, study.options).check()  # what is wrong with the data shows here
     folder = Folder(out)
-    folder.claim(study, resume=True)
+    Ranks(world()).hear_first(lambda: folder.claim(study, resume=True))
     done, total = count_measured(folder.rows), len(study.measure_at)
     what = (
         f"Training {study.task} for {study.steps} steps on {study.device}; rows go to {folder.rows}"

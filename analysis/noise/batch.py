@@ -182,8 +182,15 @@ def variances(
 
 
 def variance_of(choice: Choice, m: Moments) -> Float[Tensor, ""]:
-    """The closed form of one layer, an oracle told of its Y."""
-    return choice.told(m.y_sq).variance(m)
+    """The closed form of one layer, an oracle told of its Y; what ``know_variance`` said, if it
+    did.
+    """
+    return m.once(choice, lambda: choice.told(m.y_sq).variance(m))
+
+
+def know_variance(choice: Choice, m: Moments, variance: Float[Tensor, ""]) -> None:
+    """Have moments know a closed form that was computed elsewhere, from X and Y themselves."""
+    m.once(choice, lambda: variance)
 
 
 def variances_of_sums(

@@ -82,7 +82,8 @@ def make_plan(
     example where others see several, unless given. ``exact``: patterns of layers that stay exact.
     ``precision`` is that in which X is kept: the run's own unless given. ``formats`` chooses among
     FP4, FP8 and BF16 alone, beside the published recipe, whose bytes are the budget where none is
-    given; X is kept in bfloat16 then.
+    given; X is kept in bfloat16 then. The recipe is a plan too, in a file of the same name and
+    "-recipe", and the best of NVFP4 and BF16 alone in one with "-exceptions".
 
     Beside ``layers`` (what ``load_plan`` reads) the file holds ``choices``, a row per layer,
     ``by_step``, the plan's score at every step, ``beside``, the totals of this plan and of one
@@ -144,6 +145,10 @@ def make_plan(
         "curves": trace_curves(evidence).to_dict("records"),
     }
     save_plan(out, chosen, about)
+    for part, words, plan in (("recipe", RECIPE, recipe), ("exceptions", EXCEPTIONS, others)):
+        if plan is not None:
+            of = {"run": about["run"], "commit": about["commit"], "choice": words}
+            save_plan(out.with_stem(f"{out.stem}-{part}"), plan, of)
     return records.read_json(out)
 
 

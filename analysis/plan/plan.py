@@ -35,9 +35,14 @@ def load_plan(path: Path | str) -> dict[str, Estimator]:
 
     Raises ValueError for a file that is missing, unreadable or no plan.
     """
+    return {name: parse(text) for name, text in read_layers(path).items() if text != "exact"}
+
+
+def read_layers(path: Path | str) -> dict[str, str]:
+    """Read a plan as layer -> spelling, "exact" included. Raises what ``load_plan`` does."""
     if not Path(path).exists():
         raise ValueError(f"no file {path}; write a plan by sketchvar plan RUN --memory 0.25")
     layers = records.read_json(Path(path)).get("layers")
     if not isinstance(layers, dict):
         raise ValueError(f"{path} holds no plan; write one by sketchvar plan RUN --memory 0.25")
-    return {name: parse(text) for name, text in layers.items() if text != "exact"}
+    return layers

@@ -1,69 +1,137 @@
-"""Reading a layer in another metric, from what each of its uses told there."""
+"""Reading a layer in another metric, from what each of its uses told there on every rank."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from sketchvar.analysis import noise
 from sketchvar.analysis.noise.layer import Layer
+from sketchvar.analysis.probe.ranks import Ranks
+from sketchvar.analysis.probe.step import Tally
 from sketchvar.analysis.probe.sums import joined, sum_by_example
 from sketchvar.analysis.probe.watch import Use
-from sketchvar.analysis.probe.weighing import Weighed
 from sketchvar.estimators import Moments
 
 
-def layer_in_metric(
-    layer: Layer, uses: Sequence[Use], example_sq: Sequence[Tensor], scale: Tensor | float
-) -> Layer | None:
-    """A layer in the metric that its uses were weighed in, in the scale of the gradient over the
-    scaler's; None where one was not. ``example_sq`` are squared norms of examples, of each pass.
+class InMetric(NamedTuple):
+    """What uses of a weight told in their metric, on one rank or on all of them: of each row
+    ‖xᵢyᵢᵀ‖²; of each example ‖g_s‖², the sum of its rows and ⟨g_s, G⟩; squared norms of columns
+    of X and of Y; a 1 if G is known. Empty where it is not, or was not asked for.
     """
-    weighed = [use.weighed for use in uses if use.weighed is not None]
-    whole = merge(weighed, layer.moments, scale) if len(weighed) == len(uses) else None
-    parts = [merge([use], plain, scale) for use, plain in zip(weighed, layer.parts, strict=False)]
-    if whole is None or None in parts:
-        return None
+
+    rows_sq: Tensor
+    example_sq: Tensor
+    by_example: Tensor
+    inner: Tensor
+    x_columns: Tensor
+    y_columns: Tensor
+    known: Tensor
+
+    @classmethod
+    def of(cls, ranks: "Sequence[InMetric]") -> "InMetric":
+        """What all ranks told."""
+        sides = list(zip(*ranks, strict=True))
+        sums = (sum(side[1:], side[0]) for side in sides[4:6])
+        return cls(*map(joined, sides[:4]), *sums, min(sides[6], key=len))
+
+
+def gather_in_metric(tallies: Sequence[Tally], ranks: Ranks) -> list[InMetric]:
+    """What all ranks told of each tally."""
+    told = [tell(tally.uses, gradient_of(tally), tally.weighed_sq) for tally in tallies]
+    if ranks.size == 1 or not told:
+        return told
+    everywhere, size = ranks.gather([t for one in told for t in one]), len(InMetric._fields)
+    return [
+        InMetric.of([InMetric(*rank[size * i : size * (i + 1)]) for rank in everywhere])
+        for i in range(len(told))
+    ]
+
+
+def gradient_of(tally: Tally) -> Tensor | None:
+    """G (p × q) in the scale of .grad, where all uses of the weight were weighed."""
+    parts = [use.weighed.gradient for use in tally.uses if use.weighed is not None]
     known = [part for part in parts if part is not None]
-    squares = joined(example_sq).double() / scale**2 if example_sq else None
-    if squares is None:
-        return layer.measured_in(whole, None, None, tuple(known))
-    rows = sum_by_example(uses, whole.rows_sq[:, None])[0] if "rows_sq" in vars(whole) else None
-    inner = None if layer.weights is None else inner_products(uses, whole, scale)
-    return layer.measured_in(whole, squares, rows, tuple(known), inner)
-
-
-def inner_products(uses: Sequence[Use], m: Moments, scale: Tensor | float) -> Tensor | None:
-    """⟨g_s, G⟩ of each example in the metric, where X and Y are kept."""
-    pairs = [use.pair for use in uses if use.pair is not None]
-    weighed = uses[0].weighed
-    if len(pairs) < len(uses) or weighed is None:
+    if len(known) < len(tally.uses):
         return None
-    G = weighed.metric.weights.to(m.G.dtype) * m.G
-    each = [noise.inner_products(x, y, G.to(x.dtype)) / scale for x, y in pairs]
-    return sum_by_example(uses, joined(each)[:, None])[0]
+    if tally.several:
+        return None if tally.mean is None else tally.uses[0].form.matrix(tally.mean)
+    return sum(known[1:], known[0])
 
 
-def merge(uses: Sequence[Weighed], plain: Moments, scale: Tensor | float) -> Moments | None:
-    """The moments of uses together in their metric, of which ``plain`` are the Euclidean ones; None
-    where a gradient is not known.
-    """
-    gradients = [use.gradient for use in uses if use.gradient is not None]
-    if len(gradients) < len(uses) or not uses:
-        return None
-    weights, whole, Q = uses[0].metric.weights, scale**2, None
-    sides = [use.sides for use in uses if use.sides is not None]
-    rows = [use.rows_sq for use in uses if use.rows_sq is not None]
+def tell(uses: Sequence[Use], G: Tensor | None, example_sq: Sequence[Tensor] = ()) -> InMetric:
+    """What these uses told, of one rank."""
+    none = uses[0].x_norm.new_zeros(0, dtype=torch.float64)
+    weighed = [use.weighed for use in uses if use.weighed is not None]
+    if G is None or len(weighed) < len(uses):
+        return InMetric(*[none] * 7)
+    told = InMetric(*[none] * 6, known=none.new_ones(1))
+    rows = [use.rows_sq for use in weighed if use.rows_sq is not None]
+    sides = [use.sides for use in weighed if use.sides is not None]
     if len(sides) == len(uses):
-        a, b = (sum(each[1:], each[0]).to(weights.dtype) for each in zip(*sides, strict=True))
-        Q = (a @ weights @ b).double() / whole
+        a, b = (sum(side[1:], side[0]) for side in zip(*sides, strict=True))
+        told = told._replace(x_columns=a, y_columns=b)
+    if len(rows) == len(uses):
+        told = told._replace(rows_sq=joined(rows).double())
+    if not example_sq:
+        return told
+    told = told._replace(example_sq=joined(example_sq).double())
+    if len(rows) == len(uses):
+        told = told._replace(by_example=sum_by_example(uses, told.rows_sq[:, None])[0])
+    pairs = [use.pair for use in uses if use.pair is not None]
+    if uses[0].weights is not None and len(pairs) == len(uses):
+        G = weighed[0].metric.weights.to(G.dtype) * G
+        each = [noise.inner_products(x, y, G.to(x.dtype)) for x, y in pairs]
+        told = told._replace(inner=sum_by_example(uses, joined(each)[:, None])[0])
+    return told
+
+
+def layer_in_metric(
+    layer: Layer, tally: Tally, told: InMetric, scale: Tensor | float, ranks: int
+) -> Layer | None:
+    """A layer in the metric that its uses were weighed in, in the scale of their ranks' averaged
+    gradient over the scaler's; None where one was not.
+    """
+    G = gradient_of(tally)
+    if G is None or not len(told.known):
+        return None
+    whole, part = moments(tally.uses, told, layer.moments, G, scale, ranks), (scale * ranks) ** 2
+    parts = [
+        moments([use], tell([use], use.weighed.gradient), plain, use.weighed.gradient, scale, 1)
+        for use, plain in zip(tally.uses, layer.parts, strict=False)
+        if use.weighed is not None and use.weighed.gradient is not None
+    ]
+    if not tally.weighed_sq:
+        return layer.measured_in(whole, None, None, tuple(parts))
+    rows = told.by_example / part if len(told.by_example) else None
+    inner = None if layer.weights is None or not len(told.inner) else told.inner / part * ranks
+    return layer.measured_in(whole, told.example_sq / part, rows, tuple(parts), inner)
+
+
+def moments(
+    uses: Sequence[Use],
+    told: InMetric,
+    plain: Moments,
+    G: Tensor,
+    scale: Tensor | float,
+    ranks: int,
+) -> Moments:
+    """The moments of uses together in their metric, of which ``plain`` are the Euclidean ones."""
+    assert uses[0].weighed is not None
+    metric, part = uses[0].weighed.metric, (scale * ranks) ** 2
+    Q = None
+    if len(told.x_columns):
+        a, b = (t.to(metric.weights.dtype) for t in (told.x_columns, told.y_columns))
+        Q = (a @ metric.weights @ b).double() / part
     return Moments(
         plain.p,
         plain.q,
         plain.x_sq,
         plain.y_sq,
         pair=plain.pair if plain.has_pair else None,
-        metric=uses[0].metric,
+        metric=metric,
         Q=Q,
-        rows_sq=joined(rows).double() / whole if len(rows) == len(uses) else None,
-        G=sum(gradients[1:], gradients[0]) / scale,
+        rows_sq=told.rows_sq / part if len(told.rows_sq) else None,
+        G=G / scale,
     )

@@ -207,6 +207,8 @@ class Observer:
             self.step = Step(
                 self.several, self.whole, self.mixed, self.exact, stamps, self.weigh, self.needed
             )
+            self.step.sharded = self.sharded
+            self.step.gather_weights()
         return self.step
 
     def run(self, module: Any, plain: Any, args: Any, kwargs: Any) -> Any:

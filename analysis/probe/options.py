@@ -75,7 +75,7 @@ class Options:
             raise ValueError("weights= are of examples, and by_example=False measures rows alone")
         if self.weights is not None and not callable(self.weights):
             weights = weights_of(self.weights)
-            if not bool((weights >= 0).all()) or len(weights) < 2:
+            if not (weights >= 0).all() or not weights.sum() > 0 or len(weights) < 2:
                 raise ValueError(
                     "weights= has to be numbers >= 0 of two examples or more, not all 0, got"
                     f" {self.weights}"
@@ -110,6 +110,18 @@ class Options:
         """What has to be the same where a run goes on."""
         chosen = [[choice.name, choice.rate] for choice in self.choices]
         return {"by_example": self.by_example, "choices": chosen}
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What else has to be the same on all ranks, in JSON."""
+        return {
+            "every": str(self.every),
+            "overhead": self.overhead,
+            "pairs": sorted(self.pairs),
+            "exact_errors": self.exact_errors,
+            "weights": self.weights is not None,
+            "metric": self.metric is not None,
+        }
 
 
 def check(given: dict[str, Any]) -> None:

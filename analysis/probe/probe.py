@@ -18,6 +18,8 @@ from sketchvar.analysis import noise, records
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.noise.parameters import NOISE_COLUMNS, Gradient, tabulate_noise
 from sketchvar.analysis.noise.table import COLUMNS, Batch, read_batch, tabulate
+from sketchvar.analysis.probe.across import share_forms
+from sketchvar.analysis.probe.agreement import Agreement, Disagreement
 from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
 from sketchvar.analysis.probe.frozen import frozen
 from sketchvar.analysis.probe.log import LOG_FAILED, Send
@@ -93,8 +95,9 @@ class Probe:
     ``scaler``: the GradScaler, where the loss is scaled; what is measured is divided by its scale.
     ``group``: the ranks over which gradients are averaged; known by itself where ``model`` is
     wrapped by DDP or FSDP2.
-    Leaving the block, ``step`` after a measured step, and ``read`` are then called by all ranks
-    alike.
+    ``step``, ``read`` and ``measure`` are then called by all ranks alike, and raise or warn on all
+    of them where they are not. Closed forms that need X and Y are computed by one rank for each
+    layer, which X and Y go to; ``weights`` are taken to be of a mean over the tokens of all ranks.
     ``pairs`` names layers whose X and Y stay in their ``Moments``, for draws; all others keep row
     norms only, unless an estimator's closed form needs X and Y (rounding, centring): then those of
     all layers stay until ``step``.
@@ -164,23 +167,11 @@ class Probe:
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.given, self.model, self.choices = model, unwrapped(model), o.choices
-        whole = [choice for choice in self.choices if choice.needs_pair]
-        if whole and self.ranks.size > 1:
-            raise ValueError(
-                f"{whole[0]} needs X and Y themselves, and this model trains on"
-                " several processes; leave it out"
-            )
         exact = exact_errors or weights is not None
-        asked = {"pairs": pairs, "weights": weights is not None, "exact_errors": exact_errors}
-        held = next((name for name, given in (asked | {"metric": o.weigh}).items() if given), "")
-        if held and self.ranks.size > 1:
-            raise ValueError(
-                f"{held}= reads X and Y of one process, and this model trains on several; leave"
-                " it out"
-            )
+        whole = any(choice.needs_pair for choice in self.choices)
         several = self.ranks.size > 1
         self.observer = Observer(
-            self.model, by_example, pairs, examples, scaler, bool(whole), several, exact, weights,
+            self.model, by_example, pairs, examples, scaler, whole, several, exact, weights,
             o.weigh, needed_statistics(o.choices), as_list(o.layers), parameters,
         )  # fmt: skip
         check_weigh(o.weigh, [watch.weight for watch in self.watched.values()])
@@ -201,6 +192,7 @@ class Probe:
         self.log = o.make_log() if self.ranks.first else None
         check_patterns("log_layers", as_list(o.log_layers), self.watched)
         self.run = run or (folder.name if folder is not None else "")
+        self.agreement = Agreement(Ranks())
         self.store = Table(folder, writer, self.ranks.first)
         self.noises = NoiseTable(folder, first)
         self.scale = noise.NoiseScale()
@@ -220,6 +212,8 @@ class Probe:
 
     def __enter__(self) -> "Probe":
         self.entered = True
+        self.agreement = Agreement(self.ranks)
+        self._agree(first=self.number, **self.options.asked, **self.options.measured)
         self._attend()
         return self
 
@@ -262,6 +256,9 @@ class Probe:
             self.observer.current()  # nothing may have been seen in this step
             try:
                 self._take(self.read())
+            except Disagreement as error:
+                self._say(f"the probe measures no more: {error}")
+                self.close()
             except Exception as error:  # as of a full disk
                 words = " ".join(str(error).split())
                 self._say(f"the probe could not read a step: {type(error).__name__}: {words}")
@@ -283,16 +280,12 @@ class Probe:
         fresh draws, of like size. ``ratio`` is one of means, and standard errors are over examples
         and batches: four to eight are worth their time. Returns the rows.
 
-        Raises ValueError without estimators or batches, for a step that has been measured so, and
-        for a model that trains on several processes; RuntimeError where a weight changes.
+        On several processes each brings its part of as many batches. Raises ValueError without
+        estimators or batches, and for a step that has been measured so; RuntimeError where a weight
+        changes, Disagreement where ranks do not do the same.
         """
         if not self.choices:
             raise ValueError("measure() compares estimators: give estimators= and rates=")
-        if self.ranks.size > 1:
-            raise ValueError(
-                "measure() takes batches of one process, and this model trains on several; measure"
-                " the training step itself"
-            )
         if self.averaged == self.number:
             raise ValueError(f"step {self.number} was measured already; call probe.step() first")
         self._detach()
@@ -301,7 +294,8 @@ class Probe:
         read, found, known = [], {}, []
         try:
             with frozen(self.model):
-                for batch in batches:
+                for number, batch in enumerate(batches):
+                    self._agree(step=self.number, batch=number)
                     for parameter in self.model.parameters():
                         parameter.grad = None
                     value = loss(self.given, batch)
@@ -310,9 +304,10 @@ class Probe:
                     self.observer.current()  # nothing may have been seen
                     found = self.read()
                     self._count_not_finite()
-                    read.append(read_batch(list(found.values()), self.choices))
+                    read.append(self._compare(found))
                     known.append(self.known)
                     self.observer.begin()
+                self._agree(step=self.number, batch="no more")
         finally:
             self._detach()
         if not read:
@@ -331,10 +326,12 @@ class Probe:
 
     def read(self) -> dict[str, Layer]:
         """Layer name -> what the last measured step told. The ones that cannot be read are
-        explained by coverage().
+        explained by coverage(). Raises Disagreement where ranks do not do the same.
         """
+        self._agree(step=self.number)
         observer, step = self.observer, self.observer.step
-        found = read_step(step, list(observer.watched.values()), self.ranks)
+        watches = list(observer.watched.values())
+        found = read_step(step, watches, self.ranks, observer.pairs)
         observer.mixed |= {watch for watch, tally in step.tallies.items() if tally.mixed}
         observer.whole = observer.whole and not found
         self._read_parameters(found)
@@ -410,7 +407,8 @@ class Probe:
         watches, step = self.observer.places.values(), self.observer.step
         left, known = self.observer.left_out, self.observer.ledger is not None
         if known and not step.read and (step.tallies or step.accounts):
-            self._read_parameters(read_step(step, list(self.watched.values()), self.ranks))
+            watches = list(self.watched.values())
+            self._read_parameters(read_step(step, watches, self.ranks, self.observer.pairs))
         gradients = self.gradients if known else None
         return cover(self.model, watches, step, self.not_finite, self._equal, left, gradients)
 
@@ -447,7 +445,7 @@ class Probe:
         self._count_not_finite()
         self._note([self.known])
         if self.choices:
-            batch = read_batch(list(found.values()), self.choices)
+            batch = self._compare(found)
             self._tabulate([batch], [one.dtype for one in found.values()])
             self.observer.forget_pairs()
         elif self.log is not None:
@@ -472,6 +470,19 @@ class Probe:
         self.noises.add(self.number, rows)
         for row in rows:
             self.scale.add_row(dict(zip(NOISE_COLUMNS, row, strict=True)))
+
+    def _compare(self, found: Mapping[str, Layer]) -> Batch | None:
+        """Set every estimator beside the minibatch."""
+        layers = list(found.values())
+        if self.ranks.size > 1:
+            share_forms(layers, self.observer.step, self.choices, self.ranks)
+        return read_batch(layers, self.choices)
+
+    def _agree(self, **about: Any) -> None:
+        """Go on where all ranks do. Raises Disagreement."""
+        if self.ranks.size > 1:
+            layers = [[name, *w.weight.shape] for name, w in self.watched.items()]
+            self.agreement.seek({**about, "layers": layers})
 
     def _count_not_finite(self) -> None:
         tallies = self.observer.step.tallies

@@ -2,12 +2,13 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,11 +18,28 @@ ALONE = (
     " group=torch.distributed.group.WORLD"
 )
 
+T = TypeVar("T")
+
 
 def world() -> Any:
     """The group of all ranks, where there are several."""
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     return dist.group.WORLD if several else None
+
+
+def sharded_over(model: nn.Module) -> Any:
+    """The group over which FSDP2 averages gradients, None where it does not. With tensor
+    parallelism it is the first dimension of a mesh; where that replicates and the second shards,
+    all ranks.
+    """
+    from torch.distributed.fsdp import FSDPModule  # slow to import
+
+    if not any(isinstance(module, FSDPModule) for module in model.modules()):
+        return None
+    sharded: list[Any] = [p for p in model.parameters() if hasattr(p, "device_mesh")]
+    first = min(sharded, key=lambda p: p.device_mesh.ndim)
+    replicas = [placement.is_replicate() for placement in first.placements]
+    return dist.group.WORLD if replicas == [True, False] else first.device_mesh.get_group(0)
 
 
 @dataclass(frozen=True)
@@ -40,16 +58,7 @@ class Ranks:
         if group is None and isinstance(model, DistributedDataParallel):
             group = model.process_group
         if group is None:
-            meshes: list[Any] = [
-                p.device_mesh for p in model.parameters() if hasattr(p, "device_mesh")
-            ]
-            group = (
-                None
-                if not meshes
-                else meshes[0].get_group()
-                if meshes[0].ndim == 1
-                else dist.group.WORLD
-            )
+            group = sharded_over(model)
         if group is None:
             warnings.warn(ALONE.format(size=dist.get_world_size()), stacklevel=4)
         return cls(group)
@@ -61,7 +70,7 @@ class Ranks:
     @property
     def first(self) -> bool:
         """Whether this is the process that writes."""
-        return self.group is None or dist.get_rank(self.group) == 0
+        return self.number == 0
 
     def replicas(self, weight: Any) -> int:
         """How many ranks hold the same shard of a weight."""
@@ -70,6 +79,11 @@ class Ranks:
         return math.prod(
             weight.device_mesh.size(i) for i, p in enumerate(weight.placements) if p.is_replicate()
         )
+
+    @property
+    def number(self) -> int:
+        """Which of them this process is."""
+        return 0 if self.group is None else dist.get_rank(self.group)
 
     def sum(self, t: Tensor) -> Tensor:
         """The sum of a tensor over the ranks."""
@@ -98,3 +112,50 @@ class Ranks:
         flats = [torch.empty_like(flat) for _ in range(self.size)]
         dist.all_gather(flats, flat, group=self.group)
         return [list(f[: sum(each)].split(each)) for f, each in zip(flats, lengths, strict=True)]
+
+    def tell(self, what: T) -> list[T]:
+        """What every rank has to say, in the order of the ranks: anything that can be pickled."""
+        if self.group is None:
+            return [what]
+        said: list[Any] = [None] * self.size
+        dist.all_gather_object(said, what, group=self.group)
+        return said
+
+    def hear_first(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, or raises, on the first rank, which alone does it."""
+        if self.group is None:
+            return work()
+        told: list[Any] = [None, None]
+        if self.first:
+            try:
+                told[0] = work()
+            except Exception as error:
+                told[1] = error
+        dist.broadcast_object_list(told, group=self.group, group_src=0)
+        if told[1] is not None:
+            raise told[1]
+        return told[0]
+
+    def gather_rows(
+        self, rows: Shaped[Tensor, "n d"], to: int | None = None
+    ) -> Shaped[Tensor, "N d"] | None:
+        """The rows of all ranks one after another, as many of each as it has: on every rank, or on
+        the one numbered ``to``, and None on the others.
+        """
+        if self.group is None:
+            return rows
+        mine = torch.tensor([len(rows)], device=rows.device)
+        sizes = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(sizes, mine, group=self.group)
+        counts = [int(size) for size in sizes]
+        even = torch.nn.functional.pad(rows, (0, 0, 0, max(counts) - len(rows))).contiguous()
+        sent = even.view(torch.uint8)  # not all backends know all dtypes
+        here = to is None or to == self.number
+        parts = [torch.empty_like(sent) for _ in counts] if here else None
+        if to is None:
+            dist.all_gather(parts, sent, group=self.group)
+        else:
+            dist.gather(sent, parts, group=self.group, group_dst=to)
+        if parts is None:
+            return None
+        return torch.cat([p.view(rows.dtype)[:n] for p, n in zip(parts, counts, strict=True)])

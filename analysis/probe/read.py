@@ -1,14 +1,14 @@
 """Reading a step: what all ranks gathered, as layers, and where .grad is not the product's own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sketchvar.analysis.noise.layer import Layer
-from sketchvar.analysis.probe.in_metric import layer_in_metric
+from sketchvar.analysis.probe.in_metric import InMetric, gather_in_metric, layer_in_metric
 from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.step import NOT_FINITE, Step, Tally
 from sketchvar.analysis.probe.sums import joined
@@ -30,9 +30,12 @@ ADDED = (
 TIED = "other modules share its weight: its own product's part of the gradient is measured"
 
 
-def read_step(step: Step, watches: Sequence[Watch], ranks: Ranks) -> dict[str, Layer]:
+def read_step(
+    step: Step, watches: Sequence[Watch], ranks: Ranks, paired: Collection[str] = ()
+) -> dict[str, Layer]:
     """Layer name -> what was gathered on all ranks, in the scale of their averaged gradient over
-    the scaler's; one device synchronisation.
+    the scaler's; one device synchronisation. Where there are several ranks X and Y are gathered of
+    the layers that are ``paired``.
 
     Tallies that cannot be read have their ``problem`` set where they did not have a ``reason``;
     those whose .grad is not their product's gradient have a ``note`` or a ``problem`` that says so.
@@ -50,6 +53,9 @@ def read_step(step: Step, watches: Sequence[Watch], ranks: Ranks) -> dict[str, L
             continue
         told = Told.of(ran)
         found.append((step.tallies[watch], told.divide(scale, ranks.size) if scaled else told))
+    none = [None] * len(found)
+    pairs = [pairs_of(tally, scale, ranks, paired) for tally, _ in found]
+    weighed = gather_in_metric([tally for tally, _ in found], ranks) if step.weigh else none
     numbers: list[list[float]] = []
     if found:
         device = found[0][1].facts.device  # layers may be on several
@@ -60,8 +66,8 @@ def read_step(step: Step, watches: Sequence[Watch], ranks: Ranks) -> dict[str, L
         glances = compared(list(zip(seen, added, strict=True)), step.whole)
         numbers = torch.cat([torch.stack(facts), glances], 1).tolist()
     return {
-        tally.watch.name: layer_of(tally, told, scale if scaled else 1.0, *line[1:3])
-        for (tally, told), line in zip(found, numbers, strict=True)
+        tally.watch.name: layer_of(tally, told, scale, ranks.size, pair, metric, *line[1:3])
+        for (tally, told), pair, metric, line in zip(found, pairs, weighed, numbers, strict=True)
         if is_readable(tally, *line)
     }
 
@@ -97,10 +103,17 @@ def is_readable(
 
 
 def layer_of(
-    tally: Tally, told: Told, scale: Tensor | float, rows: float, examples: float
+    tally: Tally,
+    told: Told,
+    scale: Tensor | float,
+    ranks: int,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    in_metric: InMetric | None,
+    rows: float,
+    examples: float,
 ) -> Layer:
     """What a tally says, for users."""
-    watch, uses, pairs = tally.watch, tally.uses, pairs_of(tally, scale)
+    watch, uses = tally.watch, tally.uses
     first = {use.first for use in uses}
     pair = None
     if pairs:
@@ -120,12 +133,11 @@ def layer_of(
         () if tally.several else parts_of(tally, told, pairs, scale),
         told.sums if known else None,
         inner,
-        None if inner is None else uses[0].weights,
+        told.weights / told.weights.sum() if len(told.weights) and inner is not None else None,
     )
-    return replace(
-        layer,
-        metric=layer_in_metric(layer, uses, tally.weighed_sq, scale),
-    )
+    if in_metric is None:
+        return layer
+    return replace(layer, metric=layer_in_metric(layer, tally, in_metric, scale, ranks))
 
 
 def parts_of(
@@ -148,9 +160,16 @@ def parts_of(
     )
 
 
-def pairs_of(tally: Tally, scale: Tensor | float) -> list[tuple[Tensor, Tensor]]:
-    """X and Y of each use, where they were asked for; of one process, as pairs are kept of no
-    more.
+def pairs_of(
+    tally: Tally, scale: Tensor | float, ranks: Ranks, paired: Collection[str]
+) -> list[tuple[Tensor, Tensor]]:
+    """X and Y of each use, where they were asked for; of several ranks those of all uses
+    together.
     """
     pairs = [use.pair for use in tally.uses if use.pair is not None]
-    return [(x, wide(y) / scale) for x, y in pairs] if not isinstance(scale, float) else pairs
+    if ranks.size > 1:
+        if tally.watch.name not in paired or not pairs:
+            return []
+        x, y = (ranks.gather_rows(joined(side)) for side in zip(*pairs, strict=True))
+        return [(x, wide(y) / (scale * ranks.size))]
+    return pairs if isinstance(scale, float) else [(x, wide(y) / scale) for x, y in pairs]

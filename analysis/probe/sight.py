@@ -110,7 +110,8 @@ class Sight:
                 if self.use.weighed is not None:
                     self.use.weighed.gradient = self.use.form.matrix(gradient).clone()
                 self.use.grad_sq = total_sq(matrix(gradient)) if own.sq is None else own.sq
-                if self.step.exact and self.step.tally(watch).alone and len(own.uses) == 1:
+                alone = self.step.tally(watch).alone and len(own.uses) == 1
+                if self.step.exact and alone and not self.step.several:
                     self.take_inner(gradient)
         except Exception as error:
             self.step.fail(watch, error)

@@ -1,5 +1,6 @@
 """Step: what a measured step gathers, from backward passes that count only once they have ended."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,7 @@ class Tally:
     before: Tensor | None = None  # what .grad held when the first pass came
     stamp: tuple[int, int] | None = None  # of .grad when a pass began, or as the last one left it
     own: Tensor | None = None  # the product's own gradients, summed
+    mean: Tensor | None = None  # that over all ranks, where it was asked for
     own_sq: Tensor | None = None
     grad_sq: Tensor | None = None  # of what was added to .grad, of this rank's shard of it
     seen: Any = None  # the product's own gradient, at a glance
@@ -110,7 +112,7 @@ class Tally:
             self.added = self.gradient(lambda g: self.glance(g, row or 0))
         if formed and (self.own_sq is None or self.several):
             self.grad_sq = total_sq(matrix(self.gradient()))
-        if self.exact and self.example_sq:
+        if self.exact and self.example_sq and not self.several:  # else G is not here yet
             self.inner = self.inner_of_pass()
 
     def inner_of_pass(self) -> Tensor | None:
@@ -226,6 +228,8 @@ class Step:
     weigh: Weigh | None = None  # the metric, beside the Euclidean one
     needed: frozenset[str] = frozenset()  # of the closed forms in it
     metrics: dict[Watch, Diagonal | None] = field(default_factory=dict)
+    sharded: dict[Watch, Any] = field(default_factory=dict)  # parameters, between the steps
+    gathered: dict[Watch, Tensor] = field(default_factory=dict)  # weights of their entries
     unweighed: dict[Watch, str] = field(default_factory=dict)  # why a watch has none
     tallies: dict[Watch, Tally] = field(default_factory=dict)
     passes: dict[int, dict[Watch, Own]] = field(default_factory=dict)  # by autograd's number
@@ -248,10 +252,26 @@ class Step:
         """That of a watch, a new one if there is none."""
         found = self.tallies.get(watch)
         if found is None:
-            kept = watch.tied or watch in self.mixed
-            found = Tally(watch, watch.weight, kept, self.several, self.whole, self.exact)
+            kept, several = self.keeps(watch), self.several
+            found = Tally(watch, watch.weight, kept, several, self.whole, self.exact)
             self.tallies[watch] = found
         return found
+
+    def keeps(self, watch: Watch) -> bool:
+        """Whether the product's own gradients are summed, for where .grad is something else or is
+        with other ranks too.
+        """
+        together = self.several and (self.exact or self.weigh is not None)
+        return watch.tied or watch in self.mixed or together
+
+    def gather_weights(self) -> None:
+        """Bring the weights of sharded parameters' entries together: all ranks alike, as they begin
+        the step, for who can tell which will use a layer.
+        """
+        for watch, parameter in self.sharded.items():
+            with contextlib.suppress(ValueError):  # which is told when its gradient comes
+                if self.weigh is not None:
+                    self.gathered[watch] = self.weigh(parameter).full_tensor()  # type: ignore[attr-defined]
 
     def metric_of(self, use: Use) -> Diagonal | None:
         """The metric of the gradient of a use, as it is when the first pass reaches it: before the
@@ -261,7 +281,9 @@ class Step:
         if self.weigh is not None and watch not in self.metrics:
             self.metrics[watch] = None
             try:
-                found = read_metric(self.weigh, watch.weight, watch.part, use.form)
+                weight, known = self.sharded.get(watch, watch.weight), self.gathered.get(watch)
+                weigh = self.weigh if known is None else lambda _: known
+                found = read_metric(weigh, weight, watch.part, use.form)
                 self.metrics[watch] = found
             except Exception as error:
                 self.unweighed[watch] = "no metric: " + " ".join(str(error).split())

@@ -244,8 +244,8 @@ def not_padding(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any)
 
 
 def weights_of(given: Any) -> Tensor:
-    """One number for each example, its part of the batch, as a probe's ``weights`` gives them:
-    divided by their sum, in float64. Raises ValueError for what is none.
+    """One number for each example, in proportion to its part of the batch, as a probe's
+    ``weights`` gives them, in float64. Raises ValueError for what is none.
     """
     counts = torch.as_tensor(given)
     if counts.ndim != 1 or counts.is_complex() or counts.dtype == torch.bool:
@@ -253,7 +253,7 @@ def weights_of(given: Any) -> Tensor:
             f"weights= gave {counts.dtype} of shape {tuple(counts.shape)}, not one number for each"
             " example, as the tokens that its loss counts"
         )
-    return counts.double() / counts.sum()
+    return counts.double()
 
 
 def count_labels(

@@ -49,6 +49,7 @@ FEW = {
         " give three or more."
     ),
 }
+FORMATS = ("nvfp4", "mxfp4", "fp8")  # as estimators are named
 
 
 def read(folder: Path, rate: float | None = None) -> Contents:
@@ -90,6 +91,11 @@ def list_sentences(table: pd.DataFrame, left_out: Sequence[str]) -> tuple[str, .
         said.append(
             "Left exact, as they see one row of each example where other layers see several:"
             f" {', '.join(left_out)}; --layers '*' sketches them too."
+        )
+    if table["estimator"].str.startswith(FORMATS).any():
+        said.append(
+            "Formats of few bits are emulated: their values in the arithmetic of the task, in the"
+            " weight gradients of the layers alone; so time and peak are not such hardware's."
         )
     return tuple(said)
 

@@ -7,15 +7,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sketchvar.analysis.loop import Training, forward
-from sketchvar.analysis.noise import backward
+from sketchvar.analysis.loop import Training
 from sketchvar.analysis.noise.parameters import Gradient
 from sketchvar.analysis.noise.table import Batch, read_batch
 from sketchvar.analysis.probe import Layer, Probe
 from sketchvar.analysis.probe.frozen import frozen
 from sketchvar.analysis.tasks import move
 from sketchvar.estimators import Choice
-from sketchvar.estimators.seeds import fold
 
 Ask = Callable[[Tensor | None, torch.optim.Optimizer], dict[str, Any]]
 
@@ -49,17 +47,17 @@ def measure_fresh(
 
     Raises FloatingPointError for a loss that is not finite.
     """
-    task, model, device = training.task, training.model, training.device
+    task, device = training.task, training.device
     batches: list[Batch | None] = []
     gradients: list[list[Gradient]] = []
-    with frozen(model):
+    with frozen(training.model):
         for seed in seeds:
             batch = move(task.batch(step, seed), device)
             training.optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(fold(seed, "step", step))
-            options = ask(task.count_tokens(batch), training.optimizer)
-            with Probe(model, pairs=pairs, **options) as probe:
-                backward(forward(task, model, batch, device), f"step {step}, on a fresh batch")
+            training.seed_step(step, seed)
+            options = ask(task.count_tokens(training.part(batch)), training.optimizer)
+            with Probe(training.trained, pairs=pairs, **options) as probe:
+                training.backward(batch, f"step {step}, on a fresh batch")
             seen = see(probe, chosen, task.dtype)
             batches += seen.batches
             gradients += seen.gradients

@@ -18,6 +18,7 @@ from sketchvar.analysis.loop import layers_at, start
 from sketchvar.analysis.noise.parameters import NOISE_COLUMNS, tabulate_noise
 from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, tabulate
 from sketchvar.analysis.probe import Layer, Probe
+from sketchvar.analysis.probe.ranks import Ranks, world
 from sketchvar.analysis.probe.weighing import METRICS, Weigh
 from sketchvar.analysis.study.measure import measure_fresh, see
 from sketchvar.analysis.tasks import Options, find_task
@@ -110,21 +111,26 @@ def run(
     ``progress`` is called with (updates done, loss) after every step. A run that was stopped at any
     moment goes on with ``resume=True`` from its last measured step, to the rows that an
     uninterrupted run gives: to the last digit under the same number of threads, which run.json
-    names. Raises ValueError for a folder that cannot be used, FloatingPointError for a loss that is
-    not finite (rows so far are kept).
+    names. Where torch.distributed runs, all of its processes train together, by DDP, each on its
+    part of every batch, to the rows that one process gives but for rounding and dropout; the first
+    writes to ``out``, which all of them have to see. Raises ValueError for a folder that cannot be
+    used, FloatingPointError for a loss that is not finite (rows so far are kept).
     """
-    folder, task = Folder(out), find_task(study.task, study.options)
+    folder, task, ranks = Folder(out), find_task(study.task, study.options), Ranks(world())
     device = torch.device(study.device)
     task.check()
-    origin = records.provenance(device) | task.provenance()
-    folder.claim(study, resume)
-    folder.describe(study, origin, finished=False)
+    origin = records.provenance(device) | task.provenance() | {"processes": ranks.size}
 
-    training = start(task, study.steps, device, study.seed)
+    def claim() -> None:
+        folder.claim(study, resume)
+        folder.describe(study, origin, finished=False)
+
+    ranks.hear_first(claim)
+    training = start(task, study.steps, device, study.seed, ranks)
     model, optimizer = training.model, training.optimizer
     begin, rows, losses = folder.restore(model, optimizer, device)
     noise = folder.restore_noise(begin)
-    names = list(Probe(model).watched)
+    names = list(Probe(training.trained).watched)
     drawn = names[len(names) // 2]
     whole = names if any(choice.needs_pair for choice in study.choices()) else []
 
@@ -140,8 +146,8 @@ def run(
                 )
             batch = training.batch(step)
             alone = due and study.batches == 1
-            asked = study.options_of(task.count_tokens(batch), optimizer)
-            with Probe(model, pairs=pairs, **asked) if alone else nullcontext() as probe:
+            asked = study.options_of(task.count_tokens(training.part(batch)), optimizer)
+            with Probe(training.trained, pairs=pairs, **asked) if alone else nullcontext() as probe:
                 loss = training.gradient(step, batch)
         except FloatingPointError as error:
             raise FloatingPointError(
@@ -150,30 +156,33 @@ def run(
         if due:
             if probe is not None:
                 seen = see(probe, study.choices(), task.dtype)
+            lines = tabulate(seen.batches, study.choices(), task.population)
+            table = pd.DataFrame(lines, columns=COLUMNS[2:])
+            rows = records.append_rows(rows, table.assign(run=study.name, step=step)[COLUMNS])
+        if due and ranks.first:
             if last:
                 records.write_rows(folder.coverage, seen.coverage)
                 records.write_rows(
                     folder.draws,
                     draw_repeatedly(seen.layers[drawn], study).assign(run=study.name, step=step),
                 )
-            lines = tabulate(seen.batches, study.choices(), task.population)
-            table = pd.DataFrame(lines, columns=COLUMNS[2:])
             whole_model = tabulate_noise(seen.gradients, task.population)
             told = pd.DataFrame(whole_model, columns=NOISE_COLUMNS[2:])
             noise = records.append_rows(noise, told.assign(run=study.name, step=step))
-            rows = records.append_rows(rows, table.assign(run=study.name, step=step)[COLUMNS])
             measured = pd.DataFrame([(step, loss, *training.validate())], columns=LOSSES)
             losses = records.append_rows(losses, measured)
-            records.write_rows(folder.noise, noise[NOISE_COLUMNS])
+            if len(noise):  # on several processes there is none
+                records.write_rows(folder.noise, noise[NOISE_COLUMNS])
             records.write_rows(folder.rows, rows)
             records.write_rows(folder.losses, losses)
         if step < study.steps:
             training.update(step)
-        if due:
+        if due and ranks.first:
             folder.save(step + 1, model, optimizer)
         if progress is not None:
             progress(step, loss)
-    folder.describe(study, origin, finished=True)
+    if ranks.first:
+        folder.describe(study, origin, finished=True)
     return out
 
 

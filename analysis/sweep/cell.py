@@ -3,6 +3,7 @@ step by step.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -13,14 +14,15 @@ from sketchvar.analysis import meter, noise, records
 from sketchvar.analysis.loop import Training, checkpoint_blocks, start
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task
-from sketchvar.estimators import Estimator, Exact, parse, sketch_linears, unsketch
-from sketchvar.estimators.choice import Flags, choose
+from sketchvar.estimators import Estimator, parse, sketch_linears, unsketch
+from sketchvar.estimators.choice import Choice, Flags, choose
 from sketchvar.estimators.layers.convert import select
 
 MEASURED = ["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"]
 COLUMNS = ["cell", "task", "estimator", "rate", "batch", "checkpointing", "layers", "seed"]
 COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch", *Flags._fields]
 TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to the last digit
+Layers = tuple[tuple[str, str], ...]  # of a plan: names of layers and spellings
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Cell:
 
     ``estimator`` is a spelling, without the rate where it takes one ("gaussian", "rounding:2");
     ``rate`` is 1 where it takes none. ``layers`` is a pattern of the layers it is given to, but for
-    those ``left_out``.
+    those ``left_out``. Where there is a ``plan``, it says what each layer trains with instead, and
+    ``estimator`` is its name.
     ``threads`` are torch's: sums round differently under another number. Equal cells give equal
     rows but for ``TIMED``.
     """
@@ -48,10 +51,24 @@ class Cell:
     left_out: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 1
+    plan: Layers = ()
 
-    def build(self) -> Estimator:
-        """Make the estimator. Raises ValueError for a spelling that cannot be read."""
-        return parse(self.estimator, self.rate)
+    def choose(self, names: Collection[str]) -> dict[str, Estimator]:
+        """Choose an estimator for each of these layers; those that are none of the cell's have
+        none. Raises ValueError for a spelling that cannot be read.
+        """
+        if not self.plan:
+            chosen = set(select(self.layers, names)) - set(self.left_out)
+            return {name: parse(self.estimator, self.rate) for name in names if name in chosen}
+        return {name: parse(text) for name, text in self.plan if name in names}
+
+    @property
+    def flags(self) -> Flags:
+        """What tables say of its estimators."""
+        if not self.plan:
+            return choose(self.estimator, self.rate).flags
+        each = [Choice.of(parse(text)).flags for _, text in self.plan]
+        return Flags(any(f.oracle for f in each), any(f.biased for f in each), takes_rate=False)
 
     def make_task(self) -> Task:
         """Make the task with the cell's options and batch. Raises ValueError for what it does not
@@ -68,7 +85,9 @@ class Cell:
             f"{self.rate:g}",
             f"batch{self.batch}",
             f"seed{self.seed}",
-            records.fingerprint(asdict(self)),
+            records.fingerprint(
+                {name: v for name, v in asdict(self).items() if v or name != "plan"}
+            ),
         ]
         return "".join(c if c.isalnum() or c in "-." else "_" for c in "-".join(words))
 
@@ -100,7 +119,7 @@ def train(cell: Cell) -> pd.DataFrame:
     fields = {
         name: getattr(cell, name) for name in COLUMNS if hasattr(cell, name) and name not in kept
     }
-    flags = choose(cell.estimator, cell.rate).flags._asdict()
+    flags = cell.flags._asdict()
     return rows.assign(cell=cell.name, peak=peak, **fields, **kept, **flags)[COLUMNS]
 
 
@@ -142,39 +161,46 @@ def follow(cell: Cell, training: Training) -> tuple[list[tuple[float, ...]], int
 
 
 def convert(model: nn.Module, cell: Cell) -> None:
-    """Give the cell's layers its estimator; an exact step trains the plain model."""
-    estimator = cell.build()
-    if not isinstance(estimator, Exact):
-        done = sketch_linears(model, estimator, include=cell.layers, exclude=cell.left_out)
-        if not done.converted:
-            raise ValueError(
-                f"no layer of {cell.task} matches {cell.layers!r} and can be sketched:\n{done}"
-            )
+    """Give the cell's layers their estimators; an exact step trains the plain model."""
+    if cell.estimator == "exact":
+        return
+    if cell.plan:
+        chosen = {name: parse(text) for name, text in cell.plan if text != "exact"}
+        done = sketch_linears(model, chosen)
+        if why := {name: done.skipped[name] for name in chosen if name in done.skipped}:
+            raise ValueError(f"{cell.estimator} cannot be followed in {cell.task}: {why}")
+        return
+    estimator = parse(cell.estimator, cell.rate)
+    done = sketch_linears(model, estimator, include=cell.layers, exclude=cell.left_out)
+    if not done.converted:
+        raise ValueError(
+            f"no layer of {cell.task} matches {cell.layers!r} and can be sketched:\n{done}"
+        )
 
 
 def measure_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tuple[float, float]:
-    """Total and median ratio of the estimator's variance to the minibatch's, at the exact gradient
-    of this batch.
+    """Total and median ratio of the variance of the cell's estimators to the minibatch's, at the
+    exact gradient of this batch.
     """
-    model, estimator = training.model, cell.build()
-    if isinstance(estimator, Exact):
+    if cell.estimator == "exact":
         return 0.0, 0.0
-    if estimator.traits.no_closed_form:
-        return math.nan, math.nan
+    model = training.model
     unsketch(model)
-    names = [n for n in select(cell.layers, Probe(model).watched) if n not in cell.left_out]
-    pairs = names if estimator.traits.needs_pair else []
+    chosen = cell.choose(list(Probe(model).watched))
+    if any(each.traits.no_closed_form for each in chosen.values()):
+        convert(model, cell)
+        return math.nan, math.nan
+    pairs = [name for name, each in chosen.items() if each.traits.needs_pair]
     with Probe(model, pairs=pairs, parameters=False) as probe:
         training.gradient(step, batch)
     model.zero_grad(set_to_none=True)
-    layers = [
-        layer
-        for name, layer in probe.read().items()
-        if name in names and layer.example_sq is not None
-    ]
+    measured = probe.read().items()
+    layers = {n: layer for n, layer in measured if n in chosen and layer.example_sq is not None}
     convert(model, cell)
     if not layers:
         return math.nan, math.nan
-    added = torch.stack([estimator.variance(layer.moments) for layer in layers])
-    drawn = torch.stack([noise.by_example(layer.example_sq, layer.moments.C) for layer in layers])  # type: ignore[arg-type]
+    added = torch.stack([chosen[n].variance(layer.moments) for n, layer in layers.items()])
+    drawn = torch.stack(
+        [noise.by_example(each.example_sq, each.moments.C) for each in layers.values()]  # type: ignore[arg-type]
+    )
     return (added.sum() / drawn.sum()).item(), (added / drawn).median().item()

@@ -15,7 +15,7 @@ from sketchvar.analysis import meter
 from sketchvar.analysis.loop import forward, start
 from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.probe import Probe
-from sketchvar.analysis.sweep.cell import Cell, begin
+from sketchvar.analysis.sweep.cell import Cell, Layers, begin
 from sketchvar.analysis.sweep.outcome import PARTNERS
 from sketchvar.analysis.tasks import Batch, Options, find_task
 from sketchvar.estimators import Choice, choices
@@ -32,7 +32,8 @@ class Grid:
     and numbers that make no sense.
 
     ``layers`` is a pattern of the layers that are sketched: unless given, all but those that see
-    one row of each example where others see several, as classifier and pooler do.
+    one row of each example where others see several, as classifier and pooler do. ``plans`` are
+    trained beside the estimators, each under the name of "plan:" and its own.
     """
 
     task: str
@@ -46,6 +47,7 @@ class Grid:
     layers: str | None = None
     device: str = "cpu"
     threads: int = 1
+    plans: tuple[tuple[str, Layers], ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 2 or not 1 <= self.evaluations <= self.steps:
@@ -62,6 +64,8 @@ class Grid:
             check_rate(self, fraction)
         for choice in self.choices():
             choice.told()  # refuses an oracle
+        if len(names := [name for name, _ in self.plans]) > len(set(names)):
+            raise ValueError(f"plans need different names, got {' '.join(names)}; rename a file")
 
     def choices(self) -> list[Choice]:
         """Every estimator at every rate, but the exact one."""
@@ -91,6 +95,14 @@ class Grid:
             threads=self.threads,
         )
 
+    def sketched(self) -> list[Cell]:
+        """The cells of one seed that are trained with estimators, alone or by a plan."""
+        whole = self.exact()
+        alone = [replace(whole, estimator=c.name, rate=c.rate) for c in self.choices()]
+        return alone + [
+            replace(whole, estimator=f"plan:{name}", plan=plan) for name, plan in self.plans
+        ]
+
     @property
     def left_out(self) -> tuple[str, ...]:
         """The layers that stay exact as no choice of layers was made."""
@@ -107,7 +119,7 @@ class Grid:
         for name in PARTNERS.values():
             batches |= {int(batch) for batch in memory[name]} if name in memory else set()
         found = [whole]
-        found += [replace(whole, estimator=c.name, rate=c.rate) for c in self.choices()]
+        found += self.sketched()
         found += [replace(whole, batch=batch) for batch in sorted(batches - {whole.batch})]
         cells = [replace(cell, seed=seed) for seed in self.seeds for cell in found]
         return [*cells[: len(found)], replace(cells[0], checkpointing=True), *cells[len(found) :]]
@@ -119,7 +131,7 @@ class Grid:
         "checkpointing". ``progress`` is called before the first row and after every one.
         """
         whole = self.exact()
-        cells = [replace(whole, estimator=c.name, rate=c.rate) for c in self.choices()]
+        cells = self.sketched()
         cells.append(replace(whole, checkpointing=True))
         if progress is not None:
             progress(0, len(cells))

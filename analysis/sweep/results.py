@@ -15,7 +15,7 @@ from sketchvar.analysis.sweep.prediction import predict
 from sketchvar.analysis.sweep.run import Sweep
 
 # of grids of one folder: they say which cells are trained, not how
-FREE = ("estimators", "rates", "seeds", "fractions", "layers")
+FREE = ("estimators", "rates", "seeds", "fractions", "layers", "plans")
 
 
 def claim_sweep(folder: Sweep, grid: Grid) -> None:

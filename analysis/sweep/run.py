@@ -53,6 +53,7 @@ class Sweep:
         """``grid.activations()``, measured once and kept in memory-<...>.parquet."""
         free = ("seeds", "steps", "evaluations", "fractions")
         fields = {name: value for name, value in asdict(grid).items() if name not in free}
+        fields = {name: value for name, value in fields.items() if value or name != "plans"}
         # a file of before 0.2 holds what float32 leaves, in whichever precision the task trains,
         # and one of before 0.3 no peaks
         fields |= {"precision": find_task(grid.task, grid.options).precision, "columns": MEMORY}

@@ -333,6 +333,11 @@ def test_which_layers_may_be_fp4(formats, tmp_path, capsys):
     batch = TINY.batch(0, 0)
     TINY.loss(model, batch).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    recipe, exceptions = (
+        load_plan(tmp_path / f"formats-{n}.json") for n in ("recipe", "exceptions")
+    )
+    assert set(recipe) == {f"blocks.0.{n}" for n in ["query", "key", "value", "out", "up", "down"]}
+    assert set(map(spell, exceptions.values())) == {"nvfp4-both"} and exceptions != recipe
     assert main(["plan", str(formats), "--formats", "--memory", "0.27", "--out", str(out)]) == 0
     assert records.read_json(out)["totals"]["fraction"] <= 0.27
 

@@ -249,7 +249,9 @@ def test_a_file_cut_short_is_named(tmp_path, file):
         run(SMALL, tmp_path / "b", resume=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_killed_process_is_resumed_to_the_same_rows(tmp_path, how):
     words = [
         sys.executable,

@@ -257,3 +257,21 @@ def test_memory_is_measured_once_and_again_where_another_precision_trains(tmp_pa
         records.write_rows(old, table.assign(same_memory_batch=8))
     assert 8 not in set(folder.activations(narrow)["same_memory_batch"])
     assert set(folder.activations(few)["same_memory_batch"]) == {7}
+
+
+def test_plans_are_trained_beside_the_estimators(tmp_path, capsys):
+    """Each by the name of its file, under any seed; cells without one keep their names."""
+    for name, bits in (("low", 1), ("high", 4)):
+        layers = {"0": f"rounding:{bits}", "2": "exact"}
+        records.write_json(tmp_path / f"{name}.json", {"layers": layers})
+    words = [*WORDS, "--out", str(tmp_path / "out"), "--fractions"]
+    plans = [str(tmp_path / f"{name}.json") for name in ("low", "high")]
+    assert main([*words, "--plans", *plans]) == 0
+    assert "plan:low" in capsys.readouterr().out
+    rows = records.read_rows(tmp_path / "out" / "rows.parquet")
+    assert {"plan:low", "plan:high", "uniform-rows", "exact"} == set(rows["estimator"])
+    files = {file.stem for file in (tmp_path / "out" / "cells").iterdir()}
+    without = Grid("digits-mlp", (), ("uniform-rows",), (0.5,), (0,), 4, 1)
+    assert {cell.name for cell in without.cells(pd.DataFrame())} < files
+    assert main([*words, "--plans", plans[0], plans[0]]) == 2
+    assert "plans need different names, got low low" in capsys.readouterr().err

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from sketchvar.analysis.sweep.cell import COLUMNS, TIMED, Cell, train
+from sketchvar.analysis.probe import Probe
+from sketchvar.analysis.sweep.cell import COLUMNS, MEASURED, TIMED, Cell, train
 from sketchvar.analysis.sweep.grid import Grid, find_peak, held, list_single_rows
 from sketchvar.analysis.sweep.outcome import estimate_interval, select_final, summarize
 from sketchvar.analysis.sweep.prediction import predict
@@ -346,3 +347,23 @@ def test_steps_to_a_loss_lie_between_evaluations():
     assert count_steps(run, 2.0) == 10
     assert count_steps(run, 5.0) == 0
     assert math.isnan(count_steps(run, 0.5))
+
+
+def test_a_plan_trains_each_layer_as_it_says():
+    """One estimator for all layers, written as a plan, is the same run; and its ratio is over the
+    exact layers too.
+    """
+    cell = replace(SMALL, estimator="uniform-rows", rate=0.2)
+    names = list(Probe(cell.make_task().model()).watched)
+    plan = tuple((name, "uniform-rows:0.2") for name in names)
+    planned = train(replace(SMALL, estimator="plan:all", plan=plan))
+    same = [name for name in MEASURED if name not in TIMED]
+    pd.testing.assert_frame_equal(planned[same], train(cell)[same], check_exact=True)
+    assert set(planned["estimator"]) == {"plan:all"} and not planned["takes_rate"].any()
+    some = (*plan[:-1], (names[-1], "exact"))
+    part = train(replace(SMALL, estimator="plan:some", plan=some))
+    assert 0 < part["ratio"].iloc[0] < 3.9
+    assert part["validation"].iloc[-1] != planned["validation"].iloc[-1]
+    wrong = replace(SMALL, estimator="plan:wrong", plan=(("nowhere", "rounding:2"),))
+    with pytest.raises(ValueError, match="'nowhere' matches no layer of the model"):
+        train(wrong)

@@ -94,7 +94,8 @@ def test_nothing_else_is_kept(name, rate):
         assert not t.requires_grad
     alive = weakref.ref(x)
     del x
-    gc.collect()
+    if alive() is not None:  # or in a cycle; to look for one takes long
+        gc.collect()
     assert alive() is None
 
 

@@ -186,7 +186,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_enumeration(case):
+def test_enumeration(case, unchecked):
     make, n, zero_row, wrong = CASES[case]
     x, y = pair(n, zero_row)
     estimator, m = make(x, y), Moments.of(x, y)
@@ -225,7 +225,7 @@ def is_continuous(estimator, x, y):
 
 @pytest.mark.parametrize("name", AT_LENGTH)
 @pytest.mark.parametrize("zero_row", [False, True])
-def test_the_whole_catalog(name, zero_row):
+def test_the_whole_catalog(name, zero_row, unchecked):
     """What is in the catalog is enumerated, whether or not it has a case above."""
     x, y = pair(3, zero_row)
     estimator = build(name, 0.6, y.square().sum(1))

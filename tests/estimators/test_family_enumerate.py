@@ -160,7 +160,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_enumeration(case):
+def test_enumeration(case, unchecked):
     estimator, (x, y), wrong = CASES[case]
     m, exact = Moments.of(x, y), x.T @ y
     mean, variance = mean_and_variance(estimator, x, y)

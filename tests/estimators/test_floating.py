@@ -2,6 +2,8 @@
 bytes, and what is not a number.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_enumerate import agrees, pair
@@ -97,10 +99,29 @@ def test_nothing_lies_beyond_the_grid(grid, scale, size):
         assert e.scaled(x, (kept[0] - 1,)).abs().max() > most
 
 
-def test_no_power_of_two_is_large_enough_and_it_shows():
-    e, x = GridRounding("nf4", scale="power"), torch.tensor([[3e38, 1.0], [1.0, 2.0]])
-    kept = e.restore(e.compress(x, 0), torch.float32)
-    assert kept[0].isnan().all() and kept[1].isfinite().all()
+def test_where_no_power_of_two_is_large_enough_it_is_an_error():
+    x = torch.tensor([[2e38, 1.0], [1.0, torch.inf]])
+    kept = GridRounding("e2m1", scale="power").compress(x, 0)
+    assert GridRounding("e2m1", scale="power").restore(kept, torch.float32)[0].isfinite().all()
+    for e, z in ((GridRounding("nf4", scale="power"), x), (NAMED["mxfp4"], x.double() * 1e10)):
+        with pytest.raises(ValueError, match=r"writes scales up to 1.7e.38 and values .*, got 2e"):
+            e.compress(z, 0)
+        with pytest.raises(ValueError, match="divide X, or take scale='float'"):
+            e.errors(z)
+
+
+@pytest.mark.parametrize(
+    "e", [NAMED["nvfp4"], NAMED["mxfp4"], GridRounding("nf4", 7, axis="tokens")]
+)
+def test_a_block_that_goes_beyond_the_end_is_filled_up_by_zeros(e):
+    x = some(20, 37)
+    size = (20 if e.axis == "tokens" else 37) % e.block
+    more = (0, 0, 0, e.block - size) if e.axis == "tokens" else (0, e.block - size)
+    padded = torch.nn.functional.pad(x, more)
+    nearest = replace(e, nearest=True)
+    kept, whole = (nearest.restore(nearest.compress(z, 0), z.dtype) for z in (x, padded))
+    assert torch.equal(kept, whole[:20, :37]) and (whole != 0).sum() == (kept != 0).sum()
+    assert torch.equal(e.errors(x), e.errors(padded)[:20, :37])
 
 
 def test_least_scale_is_enough_and_not_much_more():

@@ -25,6 +25,7 @@ def test_kernels_in_the_interpreter():
     passes(["-m", "pytest", str(HERE / "interpreted.py"), "--durations=3"], TRITON_INTERPRET="1")
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_a_gpu(tmp_path):
     """No GPU is needed for that; what they do there is another matter."""
     passes(

@@ -70,7 +70,7 @@ def check_every_outcome(estimator, x, y):
 
 # both sides rounded have minutes of outcomes, and cases of their own below
 @pytest.mark.parametrize("name", [name for name in CATALOG if not name.endswith("-both")])
-def test_every_outcome_of_the_catalog(name):
+def test_every_outcome_of_the_catalog(name, unchecked):
     x, y = pair(3)
     estimator = build(name, 0.6, y.square().sum(1))
     if estimator.traits.no_closed_form or is_continuous(estimator, x, y):
@@ -121,7 +121,7 @@ CONTINUOUS = ["gaussian", "haar", "feature-gaussian", "feature-haar", "principal
 
 
 @pytest.mark.parametrize("name", [*CONTINUOUS, "priority-rows"])
-def test_draws(name):
+def test_draws(name, unchecked):
     """2,000 draws; 4.5 standard errors, which a true formula leaves for 7 of 10⁶ seeds. Must fail:
     30 % off, and weights of other entries, or forms without what lies off their diagonals.
     """

@@ -15,7 +15,7 @@ NOTHING_LOST = ["bernoulli-rows", "centered(countsketch)", "countsketch", "dct",
 NOTHING_LOST += ["haar", "norm-rows", "optimal-rows", "priority-rows", "srht", "top-rows"]
 NOTHING_LOST += ["uniform-rows", "winner-take-all-rows", "winner-take-all-rows-iid"]
 
-bounded = settings(derandomize=True, max_examples=40, deadline=None, database=None)
+bounded = settings(derandomize=True, max_examples=20, deadline=None, database=None)
 rates = st.floats(0.01, 1.0)
 
 

@@ -87,7 +87,7 @@ def test_draws_of_a_right_and_of_a_wrong_estimator():
         for name in CATALOG
     ],
 )
-def test_what_is_drawn_is_an_outcome(name):
+def test_what_is_drawn_is_an_outcome(name, unchecked):
     """The choices that are enumerated are those of the real generator, in number and kind."""
     x, y = pair(3)
     estimator = build(name, 0.6, y.square().sum(1))
