@@ -10,7 +10,7 @@ from sketchvar.analysis.probe.parameters.account import Account, Parts
 from sketchvar.analysis.probe.parameters.follow import follow, let_go, number
 from sketchvar.analysis.probe.parameters.functions import BROADCAST, EXPAND, PICK, name_of
 from sketchvar.analysis.probe.parameters.origin import ROWS, Root, Shared, sum_rows
-from sketchvar.analysis.probe.parameters.replay import replay
+from sketchvar.analysis.probe.parameters.replay import UNKNOWN, replay
 from sketchvar.analysis.probe.parameters.rules import RULES
 from sketchvar.analysis.probe.parameters.traced import Traced, plain, tensors_in, traced_in
 from sketchvar.analysis.probe.sight import expect_end, quietly, save
@@ -72,12 +72,16 @@ class Tracer:
                 return found
         tensors = tensors_in([*args, *kwargs.values()])
         others = [t for t in tensors if not any(t is each for each in shared)]
-        name = name_of(func)
+        name, mixes = name_of(func), any(map(is_activation, others))
         if name in BROADCAST:
             shape = torch.broadcast_shapes(*(t.shape for t in tensors))
-            return self.broadcast(func, args, kwargs, shared, shape)
+            return self.broadcast(func, args, kwargs, shared, shape, mixes)
         if name in PICK or not any(self.has_examples(t) for t in others):
             out = func(*args, **kwargs)
+            if mixes:
+                for t in shared:
+                    self.fail(t, UNKNOWN.format(name))
+                return out
             if name in EXPAND and self.has_examples(out):
                 return self.copy(out, shared[0])
             return self.made_of(out, shared, func, args)
@@ -111,9 +115,12 @@ class Tracer:
         return Traced.of(out, origin)
 
     def broadcast(
-        self, func: Any, args: Any, kwargs: Any, shared: Sequence[Any], shape: torch.Size
-    ) -> Any:
-        """Run arithmetic, with a copy of what is the same for all examples for each of them."""
+        self, func: Any, args: Any, kwargs: Any, shared: Sequence[Any], shape: torch.Size,
+        mixes: bool,
+    ) -> Any:  # fmt: skip
+        """Run arithmetic, with a copy of what is the same for all examples for each of them, if it
+        ``mixes`` them.
+        """
         leading = shape[:-1] if len(shape) > 1 else shape
         unit = self.unit(leading)
         copies: dict[int, Tensor] = {}
@@ -129,9 +136,10 @@ class Tracer:
             elif t.ndim == 1 and len(shape) > 1:
                 copies[id(t)] = copy = plain(t).expand(shape)
                 self.read(copy, t.origin.roots, self.for_rows(t, unit))
-            elif t.ndim or len(shape) > 1:
+        for t in shared if mixes else ():
+            if id(t) not in copies:
                 self.fail(t, ROWS.format(tuple(shape)))
-        if copies:
+        if copies or mixes:
             return func(*put(args, copies), **put(kwargs, copies))
         return self.made_of(func(*args, **kwargs), shared, func, args)
 
@@ -197,6 +205,11 @@ def raise_in(roots: Sequence[Root], problem: str) -> None:
     """Set the problem of the parameters."""
     for root in roots:
         root.account.problem = root.account.problem or problem
+
+
+def is_activation(t: Tensor) -> bool:
+    """Whether a tensor that is not made of parameters alone depends on some."""
+    return t.requires_grad and not isinstance(t, nn.Parameter)
 
 
 def put(values: Any, copies: dict[int, Tensor]) -> Any:
