@@ -69,7 +69,7 @@ def read(folder: Path, rate: float | None = None) -> Contents:
         details += plan.list_tables(records.read_json(folder / "plan.json"))
     if files.coverage.exists():
         covered = records.read_rows(files.coverage)
-        details.append(make_table(covered, "coverage", "Coverage: which weights were measured"))
+        details.append(make_table(covered, "coverage", "Coverage: which parameters were measured"))
     return Contents(
         title=str(about.get("run", folder.name)),
         tables=(tabulate_layers(last, rate, sum_bytes(at_rate(last, rate), folder)),),

@@ -87,7 +87,7 @@ def test_it_is_whole_and_loads_nothing(folder, page):
     assert text.startswith("<!DOCTYPE html>") and page.open == [] and page.loaded == []
     assert "script" not in page.tags and "link" not in page.tags
     assert not re.search(r"https?:|url\(|@import", text)
-    assert len(page.images) == 5
+    assert len(page.images) == 6
     for source in page.images:
         head, _, data = source.partition(",")
         assert head == "data:image/png;base64" and base64.b64decode(data).startswith(b"\x89PNG\r\n")
@@ -135,8 +135,9 @@ def test_ratio_by_layer(folder, rate):
 
 def test_coverage_and_provenance(folder, page):
     covered = page.table(["parameter", "module"])
-    assert [line["parameter"] for line in covered] == ["0.weight", "2.weight", "4.weight"]
-    assert sum(float(line["share"]) for line in covered) == pytest.approx(0.98, abs=0.02)
+    names = [f"{layer}.{key}" for layer in (0, 2, 4) for key in ("weight", "bias")]
+    assert [line["parameter"] for line in covered] == names
+    assert sum(float(line["share"]) for line in covered) == pytest.approx(1, abs=0.02)
     about, cells = (
         records.read_json(folder / "run.json"),
         [cell for lines in page.tables for line in lines for cell in line],
