@@ -259,6 +259,7 @@ def test_memory_is_measured_once_and_again_where_another_precision_trains(tmp_pa
     assert set(folder.activations(few)["same_memory_batch"]) == {7}
 
 
+@pytest.mark.slow  # figures; test_train.py trains by a plan
 def test_plans_are_trained_beside_the_estimators(tmp_path, capsys):
     """Each by the name of its file, under any seed; cells without one keep their names."""
     for name, bits in (("low", 1), ("high", 4)):

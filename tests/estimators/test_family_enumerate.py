@@ -218,7 +218,7 @@ def test_the_dct_needs_no_pairs_of_rows(n):
 
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("tail", [0.1, 1.0, 3.0])
-def test_bernoulli_keeps_k_rows_in_the_mean(rate, tail):
+def test_bernoulli_keeps_k_rows_in_the_mean(rate, tail, unchecked):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(50, 4, generator=g) * torch.randn(50, 1, generator=g).mul(tail).exp()
     estimator = BernoulliRows(rate)
