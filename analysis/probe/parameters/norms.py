@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sketchvar.analysis.probe.parameters.origin import ROWS, is_shared, sum_rows
+from sketchvar.analysis.probe.parameters.traced import plain
+from sketchvar.analysis.probe.units import Dimension
 from sketchvar.estimators.norms import wide
 
 
@@ -37,6 +39,8 @@ def layer_norm(
     """γ: Σ_t x̂_t∘y_t; β: Σ_t y_t."""
     if is_shared(input):
         return NotImplemented
+    if is_one_pass(tracer, input, normalized_shape, weight, bias, function):
+        return layer_norm_in_one_pass(tracer, input, normalized_shape, weight, bias, eps)
     given = (weight, bias) if function is F.layer_norm else (weight,)
     out, width = function(input, normalized_shape, *given, eps), len(normalized_shape)
     unit = tracer.unit(input.shape[:-width])
@@ -49,6 +53,39 @@ def layer_norm(
         lambda x: function(x, normalized_shape, eps=eps),
         lambda t: sum_rows(unit, t.flatten(-width)),
     )  # fmt: skip
+
+
+def is_one_pass(tracer: Any, x: Tensor, shape: Any, weight: Any, bias: Any, function: Any) -> bool:
+    """Whether autograd's own kernel can be run for one example after another: on a GPU that would
+    be many small ones, and half precision would sum in it.
+    """
+    known = function is F.layer_norm and is_shared(weight) and is_shared(bias) and len(shape) == 1
+    if not known or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    unit = tracer.unit(x.shape[:-1])
+    first = isinstance(unit, Dimension) and unit.number == 0
+    return first and x.dtype in (torch.float32, torch.float64) and weight.dtype == x.dtype
+
+
+def layer_norm_in_one_pass(
+    tracer: Any, x: Tensor, shape: Any, weight: Any, bias: Any, eps: float
+) -> Tensor:
+    """The same sums from the kernel that autograd runs for all examples, with no x̂ formed."""
+    out, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
+    held, mean, rstd = tracer.keep(x), mean.detach(), rstd.detach()
+
+    def take(y: Tensor) -> None:
+        rows, y, size = held().contiguous(), y.contiguous(), list(shape)
+        given, mask = (plain(weight), plain(bias)), [False, True, True]
+        backward = torch.ops.aten.native_layer_norm_backward
+        each = [
+            backward(y[s], rows[s], size, mean[s], rstd[s], *given, mask)[1:] for s in range(len(y))
+        ]
+        scales, shifts = (torch.stack(side) for side in zip(*each, strict=True))
+        weight.origin.pull_back(weight, scales)
+        bias.origin.pull_back(bias, shifts)
+
+    return tracer.read(out, [*weight.origin.roots, *bias.origin.roots], take)
 
 
 def rms_norm(

@@ -92,6 +92,7 @@ def of_account(
         return WEIGHED
     if weights is not None and len(weights) != count:
         return f"weights= gives {len(weights)} numbers, but it has {count} examples"
+    weights = None if weights is None else weights / weights.sum()
     scale = step.scale**2
     C = account.C if account.own_sq is None else account.own_sq
     assert C is not None
