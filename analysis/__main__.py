@@ -25,6 +25,7 @@ from sketchvar.analysis.commands import (
 )
 from sketchvar.analysis.commands.asked import WordError
 from sketchvar.analysis.commands.command import Command, Group, Parser, add
+from sketchvar.analysis.commands.config import read_config
 from sketchvar.analysis.commands.option import read
 from sketchvar.analysis.commands.screen import Screen
 
@@ -77,7 +78,14 @@ def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code: what the command says, 0, or 2 after a one-line
     error.
     """
+    words = sys.argv[1:] if words is None else words
     found, unknown = parser().parse_known_args(words)
+    if not unknown and (config := getattr(found, "config", None)):
+        try:
+            typed = read_config(config, found.this.asked)
+        except ValueError as error:
+            found.parser.error(str(error))
+        found, unknown = parser().parse_known_args([*words[:1], *typed, *words[1:]])
     if unknown:
         near = get_close_matches(unknown[0], found.parser._option_string_actions, 1)
         meant = f"; did you mean {near[0]}?" if near else ""

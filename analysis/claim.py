@@ -5,6 +5,7 @@ write a table there as it grows.
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pandas as pd
@@ -53,9 +54,10 @@ def open_folder(folder: Path, work: str, file: str) -> bool:
     where nothing can be written to it, and where it is not empty without that file.
     """
     make_folder(folder)
-    if (folder / file).exists():
+    other = sorted(each.name for each in folder.iterdir() if each.name[0] != ".")
+    if (folder / file).exists():  # after the look: another command may just have begun the work
         return True
-    if other := sorted(each.name for each in folder.iterdir() if each.name[0] != "."):
+    if other:
         raise ValueError(
             f"{folder} is not empty and holds no {work}, but {other[0]}; choose another --out"
         )
@@ -66,8 +68,8 @@ def make_folder(folder: Path) -> None:
     """Make a folder. Raises ValueError where nothing can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        records.atomically(folder / "writable", lambda part: part.touch())
-        (folder / "writable").unlink()
+        with TemporaryFile(dir=folder, prefix="."):
+            pass
     except OSError as error:
         raise ValueError(
             f"cannot write to {folder} ({error.strerror}); choose another --out"

@@ -16,6 +16,7 @@ from sketchvar.analysis.commands.option import Shown, option
 if TYPE_CHECKING:
     from sketchvar.analysis.study.study import Study
     from sketchvar.analysis.sweep.grid import Grid
+    from sketchvar.analysis.sweep.run import Workers
     from sketchvar.analysis.tasks import Options, Task
 
 TRAINED = ("gaussian", "countsketch", "centered(countsketch)", "uniform-rows", "rounding:2")
@@ -213,14 +214,39 @@ class OfSweep(ToFolder, OnDevice, OfTask):
         help="a folder of sketchvar cost on the same task: predict by its ratios too",
     )
     horizon: float | None = options.horizon()
-    jobs: int = options.jobs()
+    jobs: int | None = options.jobs()
     threads: int = option(
         "--threads", default=1, type=int, metavar="N", help="torch's threads in each run"
     )
     backend: str = options.backend()
+    cpus: float | None = option(
+        "--cpus",
+        type=float,
+        metavar="N",
+        help="on Ray: of each run (default: its threads)",
+    )
+    gpus: float | None = option(
+        "--gpus",
+        type=float,
+        metavar="N",
+        help="on Ray: of each run, 0.5 for two on one (default: 1 with --device cuda)",
+    )
+    restarts: int = option(
+        "--restarts",
+        default=1,
+        type=int,
+        metavar="N",
+        help="begin a run again so often where its process or machine is lost",
+    )
     retry: bool = option(
         "--retry", default=False, action="store_true", help="train the runs that failed again"
     )
+
+    def make_workers(self) -> "Workers":
+        """How its cells are trained. Raises ValueError for what makes no sense."""
+        from sketchvar.analysis.sweep.run import Workers
+
+        return Workers(self.jobs, self.backend, self.cpus, self.gpus, self.restarts)
 
     def make_grid(self) -> "Grid":
         """The grid. Raises WordError for what makes no sense, before anything is trained."""
@@ -229,10 +255,9 @@ class OfSweep(ToFolder, OnDevice, OfTask):
 
         steps, device, changes = self.make_task().steps, self.pick_device(), self.list_changes()
         with blame_words():
-            if self.jobs < 1 or self.threads < 1:
-                raise ValueError(
-                    f"--jobs and --threads must be 1 or more, got {self.jobs} and {self.threads}"
-                )
+            if self.threads < 1:
+                raise ValueError(f"--threads must be 1 or more, got {self.threads}")
+            self.make_workers()
             return Grid(
                 task=self.task,
                 options=changes,

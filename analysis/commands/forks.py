@@ -54,7 +54,7 @@ def main(asked: Asked, screen: Screen) -> None:
     """Train, let forks go on, then show where they ended."""
     from sketchvar.analysis.cost.branches import ForkStudy, branch
     from sketchvar.analysis.noise.cost import OFTEN
-    from sketchvar.analysis.sweep.run import use_backend
+    from sketchvar.analysis.sweep.workers import use_backend
 
     changes, device = asked.list_changes(), asked.pick_device()
     with blame_words():

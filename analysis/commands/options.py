@@ -224,8 +224,16 @@ def device() -> Any:
     )
 
 
-def jobs(whose: str = "runs at a time") -> Any:
-    return option("--jobs", default=1, type=int, metavar="N", help=whose)
+def jobs() -> Any:
+    return option(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help=(
+            "runs at a time (default: one; with several GPUs one on each; on Ray as many as there"
+            " is room for)"
+        ),
+    )
 
 
 def processes(whose: str) -> Any:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from sketchvar.analysis.sweep.grid import Grid
 
 
+WHOLE = (1, 1)  # the first of one share
+
+
 def train_study(study: "Study", out: Path, screen: Screen) -> None:
     """Train and measure what is left of a study."""
     from sketchvar.analysis.folder import Folder
@@ -39,9 +42,16 @@ def count_measured(rows: Path) -> int:
     return len(set(read_rows(rows)["step"])) if rows.exists() else 0
 
 
-def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
-    """Train what is left of a grid, write what came of it, and say which runs failed. Raises
-    ValueError where none is finished.
+def train_grid(
+    grid: "Grid",
+    out: Path,
+    asked: OfSweep,
+    screen: Screen,
+    share: tuple[int, int] = WHOLE,
+) -> bool:
+    """Train what is left of a grid, or of the i-th of n shares of it, and say which runs
+    failed. Once all have ended, write what came of them, and return True. Raises ValueError where
+    none is finished.
     """
     from sketchvar.analysis.sweep.results import claim_sweep, read_costs, write_results
     from sketchvar.analysis.sweep.run import Sweep, sweep
@@ -58,21 +68,31 @@ def train_grid(grid: "Grid", out: Path, asked: OfSweep, screen: Screen) -> None:
             grid, lambda done, total: update("estimator", done, total=total)
         )
     cells = grid.cells(memory)
-    done = folder.finished(cells)
+    i, n = share
+    mine = cells[i - 1 :: n]
+    done, whose = folder.finished(mine), f" of share {i}/{n}" if n > 1 else ""
     what = (
-        f"{done} of {len(cells)} runs are there; training the others for {grid.steps} steps each on"
-        f" {grid.device}; they go to {folder.cells}"
-        if done < len(cells)
-        else f"{done} of {len(cells)} runs are there, in {folder.cells}"
+        f"{done} of {len(mine)} runs{whose} are there; training the others for {grid.steps} steps"
+        f" each on {grid.device}; they go to {folder.cells}"
+        if done < len(mine)
+        else f"{done} of {len(mine)} runs{whose} are there, in {folder.cells}"
     )
-    with screen.track(what, {"run": len(cells)}, out) as update:
+    with screen.track(what, {"run": len(mine)}, out) as update:
         update("run", done)
-        rows = sweep(
-            cells, folder, asked.jobs, asked.backend, asked.retry,
+        sweep(
+            mine, folder, asked.make_workers(), asked.retry,
             lambda finished, total: update("run", finished),
         )  # fmt: skip
+    rows = folder.table(cells)
     for name, error in folder.errors(cells).items():
         screen.note(f"failed: {name}: {error}; give --retry to train it again")
+    if (there := folder.done(cells)) < len(cells):
+        screen.note(
+            f"{there} of {len(cells)} runs have ended, all shares together; the last share to end"
+            " writes what came of them, or the same command without --cells"
+        )
+        return False
     if rows.empty:
         raise ValueError(f"no run finished; their errors are in {folder.failed}")
     write_results(folder, grid, rows, asked.costs, asked.horizon)
+    return True

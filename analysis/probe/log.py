@@ -72,10 +72,11 @@ def summarize(rows: pd.DataFrame) -> dict[str, float]:
         f"{PREFIX}/grad_sq/total": once["grad_sq"].sum(),
         f"{PREFIX}/minibatch_variance/total": once["minibatch_example"].sum(skipna=False),
     }
-    for choice, part in rows.groupby(["estimator", "rate", "takes_rate"], sort=False):
-        if choice[0] == "exact":
+    for _, part in rows.groupby(["estimator", "rate"], sort=False):
+        first, known = part.iloc[0], part[part["ratio"].notna()]
+        if first["estimator"] == "exact":
             continue
-        name, known = spell(*choice), part[part["ratio"].notna()]
+        name = spell(first)
         drawn = part["metric_minibatch"].sum(min_count=1)
         numbers |= {
             f"{PREFIX}/ratio/{name}/total": divide(
@@ -91,19 +92,19 @@ def summarize(rows: pd.DataFrame) -> dict[str, float]:
 def list_layers(rows: pd.DataFrame) -> dict[str, float]:
     """List what the rows of a step say of each layer: ‖G‖², the minibatch variance and ratios."""
     numbers = {}
-    for row in rows.itertuples():
-        place = f"{PREFIX}/layers/{clean(row.layer) or 'model'}"
-        numbers[f"{place}/grad_sq"] = row.grad_sq
-        numbers[f"{place}/minibatch_variance"] = row.minibatch_example
-        if row.estimator != "exact":
-            name = spell(row.estimator, row.rate, row.takes_rate)
-            numbers[f"{place}/ratio/{name}"] = row.ratio
+    for row in rows.to_dict("records"):
+        place = f"{PREFIX}/layers/{clean(row['layer']) or 'model'}"
+        numbers[f"{place}/grad_sq"] = row["grad_sq"]
+        numbers[f"{place}/minibatch_variance"] = row["minibatch_example"]
+        if row["estimator"] != "exact":
+            numbers[f"{place}/ratio/{spell(row)}"] = row["ratio"]
     return numbers
 
 
-def spell(estimator: str, rate: float, takes_rate: bool) -> str:
-    """Spell a choice as a part of a name."""
-    return f"{clean(estimator)}/{rate:g}" if takes_rate else clean(estimator)
+def spell(row: Any) -> str:
+    """Spell the choice of a row as a part of a name."""
+    name = clean(row["estimator"])
+    return f"{name}/{row['rate']:g}" if row["takes_rate"] else name
 
 
 def clean(word: str) -> str:

@@ -23,8 +23,8 @@ def claim_sweep(folder: Sweep, grid: Grid) -> None:
     or layers trains on in it; any other is refused with ValueError.
     """
     claim(folder.path, "sweep", asdict(grid), "sweep.json", "grid", FREE)
+    folder.describe(grid)  # first: by this file others know whose the folder is
     folder.open()
-    folder.describe(grid)
 
 
 def write_results(

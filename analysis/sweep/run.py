@@ -1,17 +1,13 @@
-"""sweep(): train the cells of a grid by joblib, on processes or on Ray; every finished cell is a
+"""sweep(): train the cells of a grid, here, on processes or on Ray; every finished cell is a
 file.
 """
 
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
-import joblib
 import pandas as pd
 import torch
 
@@ -20,10 +16,16 @@ from sketchvar.analysis.claim import make_folder
 from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.sweep.cell import COLUMNS, Cell, train
 from sketchvar.analysis.sweep.grid import MEMORY, Grid
+from sketchvar.analysis.sweep.workers import (
+    BACKENDS,
+    Ended,
+    list_gpus,
+    run_here,
+    run_on_processes,
+    run_on_ray,
+)
 from sketchvar.analysis.tasks import find_task
-
-BACKENDS = ("processes", "ray")
-PERIOD = 0.5  # seconds between two looks at which cells are done
+from sketchvar.estimators.catalog import check_known
 
 
 class Sweep:
@@ -59,7 +61,9 @@ class Sweep:
         fields |= {"precision": find_task(grid.task, grid.options).precision, "columns": MEMORY}
         path = self.path / f"memory-{records.fingerprint(fields)}.parquet"
         if not path.exists():
-            records.write_rows(path, grid.activations(progress))
+            found = grid.activations(progress)
+            if not path.exists():  # else another of several commands was faster: one table for all
+                records.write_rows(path, found)
         return records.read_rows(path)
 
     def rows_of(self, cell: Cell) -> Path:
@@ -83,6 +87,24 @@ class Sweep:
         ]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
+    def keep(self, cell: Cell, found: pd.DataFrame | dict[str, Any] | Exception) -> None:
+        """Write the rows of a cell, or what went wrong. Raises ValueError where neither can be
+        written.
+        """
+        if isinstance(found, Exception):
+            found = report(cell, found)
+        try:
+            if isinstance(found, pd.DataFrame):
+                records.write_rows(self.rows_of(cell), found)
+                self.error_of(cell).unlink(missing_ok=True)
+            else:
+                records.write_json(self.error_of(cell), found)
+        except OSError as error:
+            raise ValueError(
+                f"cannot write {cell.name} to {self.path} ({error.strerror}); free some space and"
+                " give the same command again: finished cells are kept"
+            ) from None
+
     def errors(self, cells: Sequence[Cell]) -> dict[str, str]:
         """Name -> error of the cells that failed."""
         return {
@@ -92,22 +114,69 @@ class Sweep:
         }
 
 
+@dataclass(frozen=True)
+class Workers:
+    """How cells are trained: ``jobs`` at a time (None: one, one on each GPU, or as many as Ray has
+    room for), on this machine's "processes" or by "ray", where each has ``cpus`` (None: its
+    threads) and ``gpus`` (None: one if it trains on a GPU). A cell whose process is lost is begun
+    again, ``restarts`` times.
+    """
+
+    jobs: int | None = None
+    backend: str = "processes"
+    cpus: float | None = None
+    gpus: float | None = None
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        check_known("backend", self.backend, BACKENDS)
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"--jobs must be 1 or more, got {self.jobs}")
+        if self.restarts < 0:
+            raise ValueError(f"--restarts must be 0 or more, got {self.restarts}")
+        for name, number in (("cpus", self.cpus), ("gpus", self.gpus)):
+            if number is not None and self.backend != "ray":
+                raise ValueError(f"--{name} is for --backend ray; leave it out")
+            if number is not None and number < 0:
+                raise ValueError(f"--{name} must be 0 or more, got {number:g}")
+
+    def train(self, cells: Sequence[Cell]) -> Ended[Cell]:
+        """Train cells of one device; yields each with what came of it, as it ends. Raises
+        ValueError for a GPU by its number on Ray.
+        """
+        device = cells[0].device if cells else "cpu"
+        if self.backend == "ray":
+            if ":" in device:
+                raise ValueError(
+                    f"on Ray each run sees its own GPU as cuda, got --device {device}; give"
+                    " --device cuda"
+                )
+            cpus = (
+                self.cpus if self.cpus is not None else max((c.threads for c in cells), default=1)
+            )
+            gpus = self.gpus if self.gpus is not None else float(device == "cuda")
+            return run_on_ray(attempt, cells, self.jobs, cpus, gpus, self.restarts)
+        shared = list_gpus(device)
+        jobs = self.jobs or max(len(shared), 1)
+        if jobs == 1:
+            return run_here(attempt, cells)
+        return run_on_processes(attempt, cells, jobs, shared, self.restarts)
+
+
 def sweep(
     cells: Sequence[Cell],
     folder: Sweep,
-    jobs: int = 1,
-    backend: str = "processes",
+    workers: Workers = Workers(),
     retry: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Train every cell that is not finished, ``jobs`` at a time; returns the rows of all finished
-    cells.
+    """Train every cell that is not finished; returns the rows of all finished cells.
 
-    A sweep stopped at any moment goes on where it was, with any number of jobs: what is finished is
-    a whole file, what is not is trained again from its start. Cells that failed are left alone
-    unless ``retry``; their errors are files too. ``progress`` is called with the number of cells
-    that have either, of how many. Raises ValueError where a file cannot be written or Ray is
-    missing.
+    A sweep stopped at any moment goes on where it was, in any order and with any workers: what is
+    finished is a whole file, what is not is trained again from its start. Cells that failed are
+    left alone unless ``retry``; their errors are files too. ``progress`` is called with the number
+    of cells that have either, of how many, as each ends. Raises ValueError where a file cannot be
+    written or Ray is missing.
     """
     folder.open()
     for file in (path for cell in cells if (path := folder.rows_of(cell)).exists()):
@@ -117,80 +186,25 @@ def sweep(
         for cell in left:
             folder.error_of(cell).unlink(missing_ok=True)
     left = [cell for cell in left if not folder.error_of(cell).exists()]
-    with use_backend(backend), watch(cells, folder, progress):
-        try:
-            joblib.Parallel(n_jobs=jobs)(joblib.delayed(finish)(cell, folder.path) for cell in left)
-        except BrokenExecutor:
-            raise ValueError(
-                "a worker was killed, perhaps for its memory; finished cells are kept: give the"
-                " same command again, with fewer --jobs"
-            ) from None
+    for cell, found in workers.train(left):
+        folder.keep(cell, found)
+        if progress is not None:
+            progress(folder.done(cells), len(cells))
     return folder.table(cells)
 
 
-@contextmanager
-def watch(cells: Sequence[Cell], folder: Sweep, progress: Progress | None) -> Iterator[None]:
-    """Within, call ``progress`` whenever more cells have a file.
-
-    Files tell it wherever cells are trained: Ray's backend of joblib says nothing before the end.
-    """
-    if progress is None:
-        yield
-        return
-    ended = Event()
-
-    def look() -> None:
-        known = -1
-        while True:
-            last = ended.wait(PERIOD)  # first, so that the last look sees all that came before
-            if (done := folder.done(cells)) > known:
-                known = done
-                progress(done, len(cells))
-            if last:
-                return
-
-    thread = Thread(target=look, daemon=True)
-    thread.start()
+def attempt(cell: Cell) -> pd.DataFrame | dict[str, Any]:
+    """Train one cell; its rows, or what went wrong."""
     try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+        return train(cell)
+    except Exception as error:
+        return report(cell, error)
 
 
-def finish(cell: Cell, path: Path) -> None:
-    """Train one cell and write its file, or its error's. Raises ValueError where neither can be
-    written.
-    """
-    folder = Sweep(path)
-    try:
-        try:
-            rows = train(cell)
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            report = {"error": what, "cell": asdict(cell), "traceback": traceback.format_exc()}
-            records.write_json(folder.error_of(cell), report)
-        else:
-            records.write_rows(folder.rows_of(cell), rows)
-            folder.error_of(cell).unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write {cell.name} to {path} ({error.strerror}); free some space and give the"
-            " same command again: finished cells are kept"
-        ) from None
-
-
-def use_backend(backend: str) -> AbstractContextManager[Any]:
-    """Have joblib run on processes of this machine, or on the Ray cluster that RAY_ADDRESS names
-    (else a local one).
-    """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; known are {', '.join(BACKENDS)}")
-    if backend == "processes":
-        return joblib.parallel_config(backend="loky")
-    try:
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise ValueError('--backend ray needs: pip install "sketchvar[cluster]"') from None
-    register_ray()
-    return joblib.parallel_config(backend="ray")
+def report(cell: Cell, error: Exception) -> dict[str, Any]:
+    """Say what went wrong with a cell."""
+    return {
+        "error": f"{type(error).__name__}: {error}",
+        "cell": asdict(cell),
+        "traceback": "".join(traceback.format_exception(error)),
+    }

@@ -7,20 +7,26 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.worker import look
 
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.sweep import run as sweeping
 from sketchvar.analysis.sweep.cell import TIMED, train
 from sketchvar.analysis.sweep.grid import Grid
-from sketchvar.analysis.sweep.run import Sweep, sweep
+from sketchvar.analysis.sweep.results import claim_sweep
+from sketchvar.analysis.sweep.run import Sweep, Workers, sweep
+from sketchvar.analysis.sweep.workers import list_gpus, run_on_processes
 
 GRID = Grid(
     "digits-mlp", (("width", 16),), ("gaussian", "rounding:2"), (0.5, 0.1), (0, 1, 2), 8, 2, (0.5,)
@@ -83,7 +89,7 @@ def test_killed_ten_times_the_finished_table_is_that_of_an_uninterrupted_sweep(
         now = {file.name for file in (tmp_path / "cells").glob("*.parquet")}
         assert done <= now or not now
         done = now
-    assert_same(sweep(cells, Sweep(tmp_path), jobs=2), whole)
+    assert_same(sweep(cells, Sweep(tmp_path), Workers(2)), whole)
     assert not list((tmp_path / "failed").iterdir())
 
 
@@ -151,8 +157,26 @@ def test_a_folder_that_cannot_be_written_to(cells, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot write to .*choose another --out"):
         sweep(cells[:1], Sweep(tmp_path / "file" / "x"))
-    with pytest.raises(ValueError, match=r"unknown backend 'dask'; known are processes, ray"):
-        sweep(cells[:1], Sweep(tmp_path / "x"), backend="dask")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"backend": "dask"}, r"unknown backend 'dask'; known are processes, ray"),
+        ({"jobs": 0}, r"--jobs must be 1 or more, got 0"),
+        ({"restarts": -1}, r"--restarts must be 0 or more, got -1"),
+        ({"gpus": 1}, r"--gpus is for --backend ray"),
+        ({"cpus": -1, "backend": "ray"}, r"--cpus must be 0 or more, got -1"),
+    ],
+)
+def test_workers_that_make_no_sense(given, says):
+    with pytest.raises(ValueError, match=says):
+        Workers(**given)
+
+
+def test_on_ray_a_gpu_has_no_number(cells):
+    with pytest.raises(ValueError, match=r"sees its own GPU as cuda, got --device cuda:1"):
+        Workers(backend="ray").train([replace(cells[0], device="cuda:1")])
 
 
 def test_the_command_writes_rows_tables_and_figures_and_goes_on(tmp_path, capsys):
@@ -180,7 +204,7 @@ def test_the_command_writes_rows_tables_and_figures_and_goes_on(tmp_path, capsys
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--jobs", "0"], "--jobs and --threads must be 1 or more, got 0 and 1"),
+        (["--jobs", "0"], "--jobs must be 1 or more, got 0"),
         (["--estimators", "gausian"], "did you mean 'gaussian'"),
         (["--model", "minilm"], "digits-mlp takes no pretrained"),
         (["--batch-size", "5000"], "a batch of 5000 cannot be drawn from 1500 examples"),
@@ -199,23 +223,55 @@ ON_RAY = """
 import pickle, sys
 from pathlib import Path
 import ray
-from sketchvar.analysis.sweep import Sweep, sweep
+from sketchvar.analysis.sweep import Sweep, Workers, sweep
 try:
-    ray.init(num_cpus=2, include_dashboard=False)
+    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False)
 except Exception as error:
     sys.exit(f"no Ray: {error}")
 told = []
 cells = pickle.load(sys.stdin.buffer)
-sweep(cells, Sweep(Path(sys.argv[1])), 2, "ray", progress=lambda *numbers: told.append(numbers))
-assert told[-1] == (4, 4), told
+workers = Workers(backend="ray", gpus=1)
+sweep(cells, Sweep(Path(sys.argv[1])), workers, progress=lambda *numbers: told.append(numbers))
+assert told == [(1, 4), (2, 4), (3, 4), (4, 4)], told
+
+import os, signal, time
+from sketchvar.analysis.sweep.workers import run_on_ray
+
+marker = sys.argv[1] + "/once"  # a worker has other arguments
+
+def look(item):
+    begun = time.time()
+    if item == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "once" and not os.path.exists(marker):
+        open(marker, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(1)
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), begun, time.time()
+
+found = list(run_on_ray(look, [0, 1, 2, 3], gpus=1))
+assert sorted(item for item, _ in found) == [0, 1, 2, 3]
+assert {seen for _, (seen, *_) in found} == {"0", "1"}, found  # each run sees one, and its own
+for _, (one, begun, ended) in found:
+    for _, (other, later, _) in found:
+        assert one != other or not begun < later < ended, found
+most = list(run_on_ray(look, [0, 1], jobs=1))
+assert most[0][1][2] < most[1][1][1], most
+lost = dict(run_on_ray(look, ["killed", "once"], restarts=1))
+assert isinstance(lost["killed"], ray.exceptions.RayError), lost
+assert not isinstance(lost["once"], Exception), lost
 """
 
 
 @pytest.mark.slow
-def test_a_local_ray_gives_the_same_table(cells, whole, tmp_path):
+def test_a_local_ray_gives_the_same_table_and_each_run_its_own_gpu(cells, whole, tmp_path):
+    """The GPUs are Ray's only: nothing runs on them."""
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     some, words = cells[:4], [sys.executable, "-c", ON_RAY, str(tmp_path)]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    environment = os.environ | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+    }
     done = subprocess.run(words, input=pickle.dumps(some), capture_output=True, env=environment)
     said = done.stderr.decode()
     if "no Ray: " in said:
@@ -227,16 +283,94 @@ def test_a_local_ray_gives_the_same_table(cells, whole, tmp_path):
     )
 
 
+def test_processes_see_a_gpu_each_and_a_killed_one_is_begun_again(tmp_path):
+    items = [("killed", tmp_path / "a"), ("once", tmp_path / "b")]
+    items += [(str(i), tmp_path) for i in range(4)]
+    found = dict(run_on_processes(look, items, jobs=2, gpus=["3", "GPU-5"]))
+    assert set(found) == set(items)
+    assert str(found.pop(items[0])).startswith("its process was killed, perhaps for its memory")
+    assert set(found.values()) == {"3", "GPU-5"}
+
+
+def test_gpus_are_shared_out_as_they_are_visible(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert list_gpus("cuda") == ["0", "1"]
+    assert list_gpus("cpu") == list_gpus("cuda:1") == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,7")
+    assert list_gpus("cuda") == ["2", "7"]
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+CONFIG = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)[1]
+FEWER = ["--estimators", "uniform-rows", "--rates", "0.5", "--seeds", "0", "--evaluations", "1"]
+
+
+def test_shares_of_a_sweep_in_any_order_give_its_table(tmp_path, capsys):
+    """Each a job of an array, with the options in a file."""
+    (tmp_path / "sweep.toml").write_text(CONFIG)
+    words = ["train", "--config", str(tmp_path / "sweep.toml"), "--steps", "3", *FEWER]
+    out = tmp_path / "shares"
+    for share in ("2/2", "1/2"):
+        assert main([*words, "--out", str(out), "--cells", share]) == 0
+        assert (out / "rows.parquet").exists() == (share == "1/2")
+    assert "runs have ended, all shares together" in capsys.readouterr().err
+    one = Grid("digits-mlp", (("width", 64),), ("uniform-rows",), (0.5,), (0,), 3, 1, (0.5,))
+    each = map(train, one.cells(Sweep(out).activations(one)))
+    assert_same(records.read_rows(out / "rows.parquet"), pd.concat(each, ignore_index=True))
+    grid = records.read_json(out / "sweep.json")["grid"]
+    assert grid["options"] == [["width", 64]] and grid["fractions"] == [0.5]
+    assert (grid["steps"], grid["seeds"]) == (3, [0])  # what is typed comes before
+
+
+def test_jobs_may_begin_a_sweep_at_the_same_time(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: claim_sweep(Sweep(tmp_path / "new"), GRID), range(8)))
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {"sweep.json", "cells", "failed"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("rate = [0.5]", "has an unknown key 'rate'; did you mean 'rates'? known are"),
+        ("steps = 'ten'", "argument --steps: invalid int value: 'ten'"),
+        ("steps = ", "is not TOML"),
+        ("steps = 2026-01-01", "steps has a date, which no option takes"),
+        ("[set]\nwidht = 16", "digits-mlp takes no widht; did you mean 'width'?"),
+        (None, "cannot read --config"),
+    ],
+)
+def test_a_config_that_cannot_be_meant(tmp_path, capsys, text, says):
+    path = tmp_path / "sweep.toml"
+    if text is not None:
+        path.write_text(text)
+    words = ["train", "--task", "digits-mlp", "--out", str(tmp_path / "x"), "--config", str(path)]
+    try:
+        assert main(words) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("words", [["--cells", "0/2"], ["--cells", "3/2"], ["--cells", "1"]])
+def test_a_share_that_is_none(capsys, words):
+    with pytest.raises(SystemExit):
+        main([*WORDS, *words])
+    assert "a share is I/N" in capsys.readouterr().err
+    assert main([*WORDS, "--cells", "1/2"]) == 2
+    assert "--cells needs --out" in capsys.readouterr().err
+
+
 def test_progress_counts_what_is_trained_or_has_failed(cells, tmp_path, monkeypatch):
     folder, bad, told = Sweep(tmp_path), cells[1].name, []
     monkeypatch.setattr(sweeping, "train", lambda cell: 1 / 0 if cell.name == bad else train(cell))
-    monkeypatch.setattr(sweeping, "PERIOD", 1e-3)
     sweep(cells[:3], folder, progress=lambda *numbers: told.append(numbers))
-    assert told[-1] == (3, 3) and len(told) > 1 and told == sorted(set(told))
+    assert told == [(1, 3), (2, 3), (3, 3)]
     told.clear()
     monkeypatch.undo()
     sweep(cells[:3], folder, retry=True, progress=lambda *numbers: told.append(numbers))
-    assert told[-1] == (3, 3) and not folder.errors(cells)
+    assert told == [(3, 3)] and not folder.errors(cells)
 
 
 def test_memory_is_measured_once_and_again_where_another_precision_trains(tmp_path):
