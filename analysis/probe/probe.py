@@ -263,7 +263,8 @@ class Probe:
                 words = " ".join(str(error).split())
                 self._say(f"the probe could not read a step: {type(error).__name__}: {words}")
             self.observer.begin()
-        self.schedule.end(self.number)
+        if self.entered:  # else ranks disagree, or it is over: nobody asks the others
+            self.schedule.end(self.number)
         self.number += 1
         if self.entered:
             self._attend()

@@ -53,9 +53,10 @@ def read_step(
             continue
         told = Told.of(ran)
         found.append((step.tallies[watch], told.divide(scale, ranks.size) if scaled else told))
-    none = [None] * len(found)
     pairs = [pairs_of(tally, scale, ranks, paired) for tally, _ in found]
-    weighed = gather_in_metric([tally for tally, _ in found], ranks) if step.weigh else none
+    weighed: list[InMetric | None] = [None] * len(found)
+    if step.weigh is not None:
+        weighed = [*gather_in_metric([tally for tally, _ in found], ranks)]
     numbers: list[list[float]] = []
     if found:
         device = found[0][1].facts.device  # layers may be on several
