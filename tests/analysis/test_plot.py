@@ -83,6 +83,16 @@ def few(file, layers=3):
     return rows[rows["layer"].isin(list(rows["layer"].unique())[:layers])]
 
 
+def scales():
+    """What a NoiseScale gives, of two kinds at three steps."""
+    lines = [
+        (step, kind, 20.0 + step * i, 4.0)
+        for step in range(3)
+        for i, kind in enumerate(["linear", "all"])
+    ]
+    return pd.DataFrame(lines, columns=["step", "kind", "noise_scale", "noise_scale_stderr"])
+
+
 PICTURES = {
     "alpha_through_training": lambda: (few("stdlib-lm/rows.parquet"),),
     "closed_form_and_draws": lambda: (few("stdlib-lm/draws.parquet"),),
@@ -106,6 +116,7 @@ PICTURES = {
     "frontier": lambda: (average(few("frontier/frontier.parquet")),),
     "layer_times": lambda: (read_rows(DATA / "layers/layer.parquet"),),
     "matrices": lambda: ({"a": np.eye(2)},),
+    "noise_by_kind": lambda: (scales(), 32),
     "noise_scale_through_training": lambda: (noise_scale(few("stdlib-lm/rows.parquet")), 32),
     "peak_memory": lambda: (read_rows(DATA / "memory/batch-16-32/memory.parquet"),),
     "ratio_by_bytes": lambda: (compared(),),
