@@ -21,7 +21,7 @@ P = ParamSpec("P")
 F = TypeVar("F", Figure, Figure | None)
 Style = dict[str, Any]  # options of a picture's marks
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and both columns of a paper
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -163,11 +163,17 @@ def save(
     """Write a picture as PNG (200 dpi), PDF, SVG or what else matplotlib writes, beside each other;
     ``path`` has no suffix. The figure is closed.
     """
-    figure = picture if isinstance(picture, Figure) else picture.figure
-    path = Path(path)
+    figure, path = find_figure(picture), Path(path)
     files = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
     with paper_style():
         for file in files:
             figure.savefig(file, dpi=200)
-    plt.close(figure.number if hasattr(figure, "number") else figure)
+    plt.close(figure)
     return files
+
+
+def find_figure(picture: Figure | Axes) -> Figure:
+    """The figure that a picture is, or is in."""
+    figure = picture if isinstance(picture, Figure) else picture.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure

@@ -23,9 +23,9 @@ def main(asked: Asked, screen: Screen) -> None:
     if len(asked.runs) == 1:
         show_folder(asked.runs[0], screen, asked.rate)
         return
-    from sketchvar.analysis.report.cost_across import read_beside
+    from sketchvar.analysis.report.beside import read_all
 
-    show(read_beside(asked.runs), asked.runs[0], screen)
+    show(read_all(asked.runs, asked.rate), asked.runs[0], screen)
 
 
 COMMAND = Command(
@@ -33,8 +33,8 @@ COMMAND = Command(
     "print the tables and draw the figures of a folder again, finished or not",
     (
         "Print the tables of a folder that any command or a Probe wrote, and draw its figures (PNG"
-        " and PDF, into the folder). Several folders of costs are shown beside each other, as of"
-        " models of 2, 4 and 8 blocks: does coherence grow with depth? Their figures go into the"
+        " and PDF, into the folder). Several runs, or costs (as of models of 2, 4 and 8 blocks:"
+        " does coherence grow with depth?), are shown beside each other; their figures go into the"
         " first."
     ),
     Asked,

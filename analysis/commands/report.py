@@ -13,7 +13,7 @@ from sketchvar.analysis.commands.screen import Screen
 class Asked(Shown):
     """The options of ``report``."""
 
-    run: Path = options.run()
+    runs: tuple[Path, ...] = options.runs()
     rate: float | None = options.rate()
     out: Path | None = options.out("RUN/report.html", "FILE")
 
@@ -25,18 +25,19 @@ def main(asked: Asked, screen: Screen) -> None:
     from sketchvar.analysis.report.page import write_report
 
     mpl.use("agg")
-    out = asked.out or asked.run / "report.html"
-    write_report(asked.run, out, asked.rate)
+    out = asked.out or asked.runs[0] / "report.html"
+    write_report(asked.runs, out, asked.rate)
     screen.list_files("", [out])
 
 
 COMMAND = Command(
     "report",
-    "one HTML page for a folder: tables, figures, plan, provenance",
+    "one HTML page for a folder: the verdict, figures, tables, provenance",
     (
-        "Write one HTML page for a folder that any command or a Probe wrote, finished or not:"
-        " tables, figures, what the words mean, provenance. It loads nothing from elsewhere, so"
-        " that it can be sent and printed."
+        "Write one HTML page for a folder that any command or a Probe wrote, finished or not: the"
+        " verdict in three sentences, figures and tables that sort, filter and download, what the"
+        " words mean, provenance. Several runs, or costs, stand beside each other. It loads nothing"
+        " from elsewhere, so that it can be sent and printed."
     ),
     Asked,
     main,

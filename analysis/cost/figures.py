@@ -20,7 +20,7 @@ from sketchvar.analysis.picture import (
 )
 from sketchvar.analysis.picture.fold import count_lines, find_prefix
 from sketchvar.analysis.picture.select import add_rate, list_some
-from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, mark_steps, plain_ticks
+from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, Style, mark_steps, plain_ticks
 
 COST = ("estimator", "rate", "horizon", "cost_ratio", "cost_ratio_stderr")
 VARIANCE = ("variance_ratio", "variance_ratio_stderr")
@@ -57,7 +57,7 @@ def cost_and_variance(ax: Axes, rows: pd.DataFrame, horizon: float | None = None
     On the dashed line noise costs what its variance says.
     """
     for label, part, marks in list_series(add_rate(choose_step(rows))):
-        bars = {"xerr": 2 * part[VARIANCE[1]], "yerr": 2 * part["cost_ratio_stderr"]}
+        bars: Style = {"xerr": 2 * part[VARIANCE[1]], "yerr": 2 * part["cost_ratio_stderr"]}
         how = marks | {"linestyle": "", "elinewidth": 0.7, "label": label}
         ax.errorbar(part["variance_ratio"], part["cost_ratio"], **bars, **how)
     ax.axline((1, 1), (2, 2), **UNIT_LINE)
@@ -108,7 +108,10 @@ def find_height(rows: pd.DataFrame) -> float:
     return 1.1 + 0.2 * rows["layer"].nunique()
 
 
-@picture(*COST, "layer", width=0.8 * PAGE, height=find_height)
+@picture(
+    "estimator", "rate", "layer", "cost_ratio", "cost_ratio_stderr",
+    width=0.8 * PAGE, height=find_height,
+)  # fmt: skip
 def cost_by_layer(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw the one-step cost ratio of every linear layer by itself, ± 2 standard errors, the last
     step of ``cost-layers.parquet``. Of more than 40 layers, a heat map of block × kind.

@@ -24,7 +24,7 @@ from sketchvar.analysis.picture import (
 )
 from sketchvar.analysis.picture.fold import count_lines, find_prefix, split
 from sketchvar.analysis.picture.series import clip_bars
-from sketchvar.analysis.style import PAGE, UNIT_LINE, mark_steps, plain_ticks
+from sketchvar.analysis.style import PAGE, UNIT_LINE, Style, mark_steps, plain_ticks
 
 NEEDED = ("step", "layer", "estimator", "rate", "takes_rate")
 LINE = 0.17  # inches to a line of text
@@ -134,7 +134,8 @@ def ratio_through_training(
 
 def name_once(rows: pd.DataFrame) -> pd.DataFrame:
     """One line for every layer and step, or for every kind of a deep model: medians over blocks."""
-    once = rows.drop_duplicates(["layer", "step"]).assign(error=take(rows, "alpha_stderr"))
+    once = rows.drop_duplicates(["layer", "step"])
+    once = once.assign(error=take(once, "alpha_stderr"))
     if not is_deep(once):
         return once
     once = once.assign(layer=[split(name)[1] for name in once["layer"]])
@@ -174,7 +175,9 @@ def alpha_through_training(ax: Axes, rows: pd.DataFrame) -> None:
         cbar_kws={"label": f"1000 ‖G‖² / (‖X‖²‖Y‖²){name_bars(once['error'])}{deep}"},
         ax=ax,
     )
-    plain_ticks(ax.collections[0].colorbar.ax.yaxis)
+    plain_ticks(ax.figure.axes[-1].yaxis)  # of the colours
+    for text in ax.texts:  # black is for what stands on paper, and turns white on a dark page
+        text.set_color("0.1" if text.get_color() == ".15" else text.get_color())
     ax.set(xlabel="step (updates, a column each)", ylabel="")
     ax.set_yticks([i + 0.5 for i in range(len(table))], shorten(list(table.index)), rotation=0)
 
@@ -200,7 +203,7 @@ def closed_form_and_draws(ax: Axes, draws: pd.DataFrame) -> None:
     for _, part, marks in list_series(draws):
         part = part.sort_values("rate", kind="stable")
         ax.plot(part["rate"], part["variance"], color=marks["color"], label="closed form")
-        points = {"fmt": "o", "color": "black", "markersize": 3, "elinewidth": 0.8}
+        points: Style = {"fmt": "o", "color": "black", "markersize": 3, "elinewidth": 0.8}
         label = f"{int(part['draws'].iloc[0])} draws ± 2 stderr"
         ax.errorbar(part["rate"], part["measured"], 2 * part["stderr"], label=label, **points)
     ax.set(xscale="log", yscale="log")

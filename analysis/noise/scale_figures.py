@@ -27,6 +27,8 @@ def noise_scale_through_training(ax: Axes, table: pd.DataFrame, batch_size: int)
     Bars are one standard error, where it is known. An arrow up from ``noise_scale_least`` stands
     for what is not known to be finite, as noise hides the gradient.
     """
+    if not table[["noise_scale"]].assign(least=take(table, LEAST)).notna().any(axis=None):
+        raise ValueError("no noise scale is known: of no layer is the gradient above its noise")
     layers = [name for name in dict.fromkeys(table["layer"]) if name != TOTAL]
     known = table.assign(noise_scale=table["noise_scale"].where(take(table, LEAST).isna()))
     short = dict(zip(layers, shorten(layers), strict=True))

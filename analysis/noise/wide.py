@@ -1,5 +1,7 @@
 """The table of layers side by side: the ratio of every layer (down) and estimator (across)."""
 
+from typing import Any
+
 import pandas as pd
 
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
@@ -17,7 +19,12 @@ def widen(rows: pd.DataFrame, rate: float | None = None, step: int | None = None
     measured.
     """
     shown = at_rate(choose_step(rows, step), choose_rate(rows, rate))
-    pivot = {"index": "layer", "columns": "estimator", "sort": False, "dropna": False}
+    pivot: dict[str, Any] = {
+        "index": "layer",
+        "columns": "estimator",
+        "sort": False,
+        "dropna": False,
+    }
     ratios = shown.pivot_table(values="ratio", **pivot)
     once = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
     scale = noise_scale(shown, decay=0).set_index("layer")["noise_scale"]

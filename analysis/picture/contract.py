@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from sketchvar.analysis.picture.select import list_some, select
 from sketchvar.analysis.style import COLUMN, PAGE, fix_ticks, legend_above, paper_style
@@ -19,6 +20,7 @@ from sketchvar.analysis.style import COLUMN, PAGE, fix_ticks, legend_above, pape
 Height = float | Callable[[pd.DataFrame], float]
 SLIDE, SLIDE_HEIGHT, SLIDE_SCALE = 10.0, 5.6, 1.6  # inches, and fonts over those of paper
 NARROW = 1.7  # inches that a panel needs
+ROOM = 0.5  # inches for a legend; more make a figure taller
 COMMON = """
 
 Every picture takes ``ax`` (drawn in its own style, which is not changed), ``order``, ``estimators``
@@ -87,7 +89,7 @@ def picture(
             facets = split(chosen, options)
 
             def paint(axes: Axes, facet: Facet) -> None:
-                draw(axes, facet.rows, **options | facet.options)
+                draw(axes, facet.rows, **{**options, **facet.options})
 
             if ax is not None:
                 return draw_into(ax, facets, paint, title)
@@ -131,7 +133,7 @@ def draw_alone(
     title: str | None,
 ) -> Axes | Figure:
     """Draw into a figure of its own, a panel for each facet, with one legend above."""
-    width, height, scale, across = shape
+    width, height, scale, across, _ = shape
     down = -(-len(facets) // across)
     same = len({tuple(dict.fromkeys(f.rows.get("layer", ()))) for f in facets}) == 1
     with paper_style(scale):
@@ -155,23 +157,30 @@ def draw_alone(
             axes.remove()
         for axes in panels[len(panels) - across :][: len(over)]:  # what is below them is gone
             axes.tick_params(labelbottom=True)
-        finish(figure, panels, [facet.title for facet in facets], title, scale)
+        finish(figure, panels, [facet.title for facet in facets], title, shape)
     return panels[0] if len(panels) == 1 else figure
 
 
 def finish(
-    figure: Figure, panels: Sequence[Axes], titles: Sequence[str], title: str | None, scale: float
+    figure: Figure, panels: Sequence[Axes], titles: Sequence[str], title: str | None, shape: "Shape"
 ) -> None:
     """Add titles and one legend for all panels, and fix what depends on the style."""
     if len(panels) > 1:
         share_labels(figure, panels)
         for axes, text in zip(panels, titles, strict=True):
             axes.set_title(text)
-    if title is not None:
-        (figure.suptitle if len(panels) > 1 else panels[0].set_title)(title)
     if not any(axes.get_legend() for axes in panels):
         legend_above(figure, panels)
-    fix_ticks(figure, scale)
+    if title is not None and len(panels) == 1:
+        panels[0].set_title(title)
+    elif title is not None and figure.legends:  # which stands where a title would
+        figure.legends[0].set_title(title, FontProperties(size=plt.rcParams["axes.titlesize"]))
+    elif title is not None:
+        figure.suptitle(title)
+    for legend in [] if shape.fixed else figure.legends:
+        tall = legend.get_window_extent().height / figure.dpi
+        figure.set_figheight(shape.height + max(0.0, tall - ROOM))
+    fix_ticks(figure, shape.scale)
     wrap_labels(figure)
 
 
@@ -190,7 +199,7 @@ def wrap_labels(figure: Figure) -> None:
     """Break labels where they are longer than their axes, or than the figure."""
     wide, tall = figure.bbox.width, figure.bbox.height
     found = [(text, wide) for text in [figure._supxlabel] if text]  # type: ignore[attr-defined]
-    found += [(text, 0.8 * tall) for text in [figure._supylabel] if text]  # type: ignore[attr-defined]
+    found += [(text, 0.65 * tall) for text in [figure._supylabel] if text]  # type: ignore[attr-defined]
     for axes in figure.axes:
         size = axes.get_window_extent()
         found += [(axes.xaxis.label, size.width), (axes.yaxis.label, size.height)]
@@ -203,12 +212,15 @@ def wrap_labels(figure: Figure) -> None:
 
 
 class Shape(NamedTuple):
-    """Inches of a figure, what its fonts are over those of paper, and how many panels fit."""
+    """Inches of a figure, what its fonts are over those of paper, how many panels fit, and whether
+    its height was asked for.
+    """
 
     width: float
     height: float
     scale: float
     across: int
+    fixed: bool
 
 
 def find_shape(
@@ -219,7 +231,7 @@ def find_shape(
     """
     width, height = usual
     if size == "slide":
-        return Shape(SLIDE, SLIDE_HEIGHT, SLIDE_SCALE, across)
+        return Shape(SLIDE, SLIDE_HEIGHT, SLIDE_SCALE, across, True)
     widths = {None: width, "column": COLUMN, "page": PAGE}
     if isinstance(size, tuple):
         width = size[0]
@@ -231,5 +243,6 @@ def find_shape(
         )
     across = min(across, max(1, int(width / NARROW)))
     down = -(-panels // across)
+    fixed = isinstance(size, tuple)
     tall = size[1] if isinstance(size, tuple) else 0.6 + (height - 0.6) * down
-    return Shape(width, tall, 1.0, across)
+    return Shape(width, tall, 1.0, across, fixed)

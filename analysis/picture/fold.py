@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from sketchvar.analysis.style import STYLE
+from sketchvar.analysis.style import STYLE, plain_ticks
 
 MANY = 40  # layers beyond which each has no line of its own
 ALONE = "–"  # the block of a layer that is in none
@@ -83,7 +83,7 @@ def draw_blocks(ax: Axes, rows: pd.DataFrame, value: str, label: str) -> None:
     ax.grid(False)
     size = STYLE["xtick.labelsize"] - (1 if len(cells) > 30 else 0)
     ax.set_yticks(np.arange(len(cells)) + 0.5, [kind for _, kind in cells.index], fontsize=size)
-    every = max(1, len(blocks) // 24)
+    every = max(1, len(blocks) // 16)
     names = shorten([f"{block}.x" for block in blocks])
     ticks = range(0, len(blocks), every)
     ax.set_xticks([i + 0.5 for i in ticks], [names[i].removesuffix(".x") for i in ticks])
@@ -95,3 +95,4 @@ def draw_blocks(ax: Axes, rows: pd.DataFrame, value: str, label: str) -> None:
         at += count
     bar = ax.figure.colorbar(mesh, ax=ax, location="bottom", aspect=40, pad=0.02, extend="both")
     bar.set_label(label)
+    plain_ticks(bar.ax.xaxis)

@@ -39,10 +39,11 @@ def share_forms(
     scale = step.scale * ranks.size
     for i, layer in enumerate(layers):
         own = own_pair(tallies[layer.name])
-        whole = [ranks.gather_rows(t, to=i % ranks.size) for t in own] if apart else [None]
+        sent = [ranks.gather_rows(t, to=i % ranks.size) for t in own] if apart else []
+        whole = [t for t in sent if t is not None]
         try:
             found[i, :, apart:] = read_forms(layer, own, scale, needed[apart:])
-            if whole[0] is not None:
+            if whole:
                 found[i, :, :apart] = read_forms(layer, whole, scale, needed[:apart])
         except Exception as error:
             errors.append(f"{layer.name}: {type(error).__name__}: {error}")

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import torch.distributed as dist
-
 from sketchvar.analysis.probe.ranks import Ranks
 
 WAIT = timedelta(minutes=10)  # as long as NCCL waits
@@ -42,7 +40,9 @@ class Agreement:
         """
         if self.ranks.group is None:
             return
-        store, end = dist.distributed_c10d._get_default_store(), f"{self.name}/end"
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        store, end = _get_default_store(), f"{self.name}/end"
         if store.check([end]):
             raise Disagreement(store.get(end).decode())
         keys = [f"{self.name}/{self.count}/{rank}" for rank in range(self.ranks.size)]

@@ -63,10 +63,11 @@ def gradient_of(tally: Tally) -> Tensor | None:
 def tell(uses: Sequence[Use], G: Tensor | None, example_sq: Sequence[Tensor] = ()) -> InMetric:
     """What these uses told, of one rank."""
     none = uses[0].x_norm.new_zeros(0, dtype=torch.float64)
+    told = InMetric(*[none] * len(InMetric._fields))
     weighed = [use.weighed for use in uses if use.weighed is not None]
     if G is None or len(weighed) < len(uses):
-        return InMetric(*[none] * 7)
-    told = InMetric(*[none] * 6, known=none.new_ones(1))
+        return told
+    told = told._replace(known=none.new_ones(1))
     rows = [use.rows_sq for use in weighed if use.rows_sq is not None]
     sides = [use.sides for use in weighed if use.sides is not None]
     if len(sides) == len(uses):

@@ -172,5 +172,6 @@ def pairs_of(
         if tally.watch.name not in paired or not pairs:
             return []
         x, y = (ranks.gather_rows(joined(side)) for side in zip(*pairs, strict=True))
+        assert x is not None and y is not None
         return [(x, wide(y) / (scale * ranks.size))]
     return pairs if isinstance(scale, float) else [(x, wide(y) / scale) for x, y in pairs]

@@ -279,9 +279,8 @@ class Step:
             self.metrics[watch] = None
             try:
                 weight, known = self.sharded.get(watch, watch.weight), self.gathered.get(watch)
-                weigh = self.weigh if known is None else lambda _: known
-                found = read_metric(weigh, weight, watch.part, use.form)
-                self.metrics[watch] = found
+                found = self.weigh(weight) if known is None else known
+                self.metrics[watch] = read_metric(found, weight, watch.part, use.form)
             except Exception as error:
                 self.unweighed[watch] = "no metric: " + " ".join(str(error).split())
         return self.metrics.get(watch)

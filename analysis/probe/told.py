@@ -63,9 +63,8 @@ def statistics(step: Step, watch: Watch, ranks: Ranks) -> Told:
     if step.several and step.keeps(watch):  # every rank takes part in the sum
         weight, part = watch.weight, watch.part
         shape = weight.shape if part is None else (part.stop - part.start, *weight.shape[1:])
-        none = tally is None or tally.own is None
-        own = local(weight).new_zeros(shape) if none else tally.own
-        whole = ranks.sum(own) / ranks.size
+        own = None if tally is None else tally.own
+        whole = ranks.sum(local(weight).new_zeros(shape) if own is None else own) / ranks.size
         shared = total_sq(matrix(whole)) / ranks.size
         if tally is not None:
             tally.mean = whole

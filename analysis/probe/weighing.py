@@ -59,11 +59,11 @@ def needed_statistics(choices: Sequence[Choice]) -> frozenset[str]:
     return frozenset(found)
 
 
-def read_metric(weigh: Weigh, parameter: Any, part: slice | None, form: Form) -> Diagonal:
+def read_metric(weights: Tensor, parameter: Any, part: slice | None, form: Form) -> Diagonal:
     """The metric of a layer, of weights p × q. Raises ValueError unless they have the shape of the
-    parameter, and what ``weigh`` raises.
+    parameter.
     """
-    found = weigh(parameter).detach()
+    found = weights.detach()
     if found.shape != parameter.shape:
         raise ValueError(
             f"metric= gave weights of shape {tuple(found.shape)} for a parameter of shape"

@@ -21,12 +21,14 @@ class Picture:
     name: str
     caption: str
     draw: Callable[..., "Axes | Figure"]
+    wide: bool = False  # it takes a page, and not a column
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder says. ``tables`` and ``sentences`` are printed; a page has ``details`` too, and
-    explains ``words``.
+    """What a folder says. ``tables`` and ``sentences`` are printed; a page has the ``question``,
+    the ``verdict`` (the first sentences, where there is none) and ``details`` too, and explains
+    ``words``.
     """
 
     title: str
@@ -36,6 +38,8 @@ class Contents:
     details: tuple[Table, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    question: str = ""
+    verdict: tuple[str, ...] = ()
 
 
 def draw(contents: Contents, folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from sketchvar.analysis.report.table import (
     write_percent,
     write_short,
 )
+from sketchvar.analysis.report.verdict import judge_costs
 
 WORDS = {
     "variance": "E‖Ĝ − G‖² over that of drawing the minibatch, all weights together",
@@ -86,6 +87,7 @@ def read_costs(folder: Path, rate: float | None = None) -> Contents:
         details=(tabulate_costs(rows),) if many else (),
         words=WORDS,
         provenance=about,
+        verdict=judge_costs(rows),
     )
 
 

@@ -1,6 +1,7 @@
 """Several folders of costs beside each other: what differs between them, coherence and costs."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from sketchvar.analysis import records
 from sketchvar.analysis.noise.draw import LINEAR, MINIBATCH
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.cost import WORDS
-from sketchvar.analysis.report.kinds import find_kind
 from sketchvar.analysis.report.table import (
     Column,
     Row,
@@ -28,14 +28,10 @@ CLEAR = 2.0  # standard errors between two runs that are taken for different
 
 def read_beside(folders: Sequence[Path]) -> Contents:
     """What several folders of ``cost`` say beside each other, each at its last measured step, in
-    the order given. Raises ValueError for folders of another kind.
+    the order given.
     """
-    for folder in folders:
-        if (kind := find_kind(folder).name) != "costs of noise":
-            raise ValueError(
-                f"{folder} holds {kind}: only costs of noise can be shown beside each other; give"
-                " one folder, or several that sketchvar cost wrote"
-            )
+    from sketchvar.analysis.cost import across_figures as figures
+
     names = list(name_runs(folders))
     costs, noises, ways = (
         gather(folders, names, f"{what}.parquet") for what in ("cost", "coherence", "agreement")
@@ -45,10 +41,18 @@ def read_beside(folders: Sequence[Path]) -> Contents:
     if len(noises):
         tables.append(tabulate_coherence(noises))
         sentences += list(say_change(noises, names))
-        pictures.append(Picture("coherence_across", "Coherence of noise, by run", draw(noises)))
+        pictures.append(
+            Picture(
+                "coherence_across",
+                "Coherence of noise, by run",
+                partial(figures.coherence_across, noises),
+            )
+        )
     if len(ways):
         tables.append(tabulate_agreement(ways))
-    pictures.append(Picture("cost_across", "One-step cost ratio, by run", draw(costs)))
+    pictures.append(
+        Picture("cost_across", "One-step cost ratio, by run", partial(figures.cost_across, costs))
+    )
     return Contents(
         title="costs of " + ", ".join(names),
         tables=tuple(tables),
@@ -56,14 +60,6 @@ def read_beside(folders: Sequence[Path]) -> Contents:
         sentences=tuple(sentences),
         words=WORDS,
     )
-
-
-def draw(rows: pd.DataFrame) -> Any:
-    """What makes the figure of these rows."""
-    from sketchvar.analysis.cost import across_figures as figures
-
-    picture = figures.cost_across if "horizon" in rows else figures.coherence_across
-    return lambda: picture(rows)
 
 
 def gather(folders: Sequence[Path], names: Sequence[str], file: str) -> pd.DataFrame:

@@ -34,7 +34,7 @@ def has_many(rows: pd.DataFrame) -> bool:
 def picture(rows: pd.DataFrame) -> Picture:
     """The figure of the frontier in cost."""
     caption = "What bytes buy: variance and cost of the whole catalog"
-    return Picture("cost_frontier", caption, partial(cost_frontier, rows))
+    return Picture("cost_frontier", caption, partial(cost_frontier, rows), wide=True)
 
 
 def tabulate(rows: pd.DataFrame) -> Table:

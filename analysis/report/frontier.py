@@ -10,6 +10,7 @@ from sketchvar.analysis.frontier.best import BASELINE, average, find_best, merge
 from sketchvar.analysis.frontier.rows import BUDGETS
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import Column, Row, Table, show_number, show_text
+from sketchvar.analysis.report.verdict import judge_frontier
 
 PLACES = ("best", "second", "third")
 WORDS = {
@@ -37,9 +38,10 @@ def read(folder: Path, rate: float | None = None) -> Contents:
     return Contents(
         title=f"frontier {folder.name}",
         tables=(tabulate_budgets(table, budgets),),
-        pictures=(Picture("frontier", caption, partial(frontier, merge_lines(table))),),
+        pictures=(Picture("frontier", caption, partial(frontier, merge_lines(table)), wide=True),),
         words=WORDS,
         provenance=found,
+        verdict=judge_frontier(table),
     )
 
 

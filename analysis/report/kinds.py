@@ -3,7 +3,7 @@ says.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -18,13 +18,15 @@ MOST = 5  # files that an error names
 
 @dataclass(frozen=True)
 class Kind:
-    """What a folder is called, the pattern of a file that it has, the columns by which that file is
-    told from others of its name, and the function that reads it, in a module of this room.
+    """What a folder is called, the pattern of a file that it has, the function that reads it, in a
+    module of this room, the question that it answers, and the columns by which that file is told
+    from others of its name.
     """
 
     name: str
     file: str
     read: str
+    question: str
     columns: frozenset[str] = frozenset()
 
     def matches(self, folder: Path) -> bool:
@@ -39,32 +41,72 @@ class Kind:
         return read(folder, rate)
 
 
+RATIOS = (
+    "How large is the noise that estimators add to weight gradients, layer by layer, next to that"
+    " of drawing the minibatch?"
+)
+TRAINING = (
+    "What does training lose to the noise of estimators, beside exact training, a smaller batch and"
+    " checkpointing?"
+)
+COSTS = "What does the noise of an estimator cost, next to the minibatch's?"
+FORKS = "As exact training on which part of the batch do estimators end, and what predicts it?"
+FRONTIER = "Which estimator adds least variance for the bytes that are kept of X?"
+PLAN = "Which estimator at which rate, for which layer, within a budget?"
+PAPER = "What does the paper say, and what is measured?"
 # the first that matches: what an item of the paper was made of lies in the same folder
 KINDS = (
-    Kind("an item of the paper", "paper.json", "paper.read"),
-    Kind("a GPU suite", "suite.json", "gpu.read"),
-    Kind("training runs", "summary.parquet", "sweep.read"),
-    Kind("training runs", "sweep.json", "sweep.read"),
-    Kind("redrawn minibatches", "truth.parquet", "truth.read"),
-    Kind("intervals", "intervals.parquet", "intervals.read"),
-    Kind("forks", "effective.parquet", "cost.read_forks"),
-    Kind("costs of noise", "cost.parquet", "cost.read_costs"),
-    Kind("predicted scores", "scores.parquet", "scores.read"),
-    Kind("an audit", "audit.parquet", "audit.read"),
-    Kind("a frontier", "frontier.parquet", "frontier.read"),
-    Kind("times of layers", "layer.parquet", "bench.read_layer"),
-    Kind("peak memory", "memory.parquet", "bench.read_memory"),
-    Kind("cost of the probe", "probe.parquet", "bench.read_probe"),
-    Kind("a frontier", "rows.parquet", "frontier.read", frozenset({"family", "budget"})),
+    Kind("an item of the paper", "paper.json", "paper.read", PAPER),
+    Kind("a GPU suite", "suite.json", "gpu.read", "How fast are estimators on this GPU?"),
+    Kind("training runs", "summary.parquet", "sweep.read", TRAINING),
+    Kind("training runs", "sweep.json", "sweep.read", TRAINING),
     Kind(
-        "averaged sketches", "rows.parquet", "paper.read_averaging", frozenset({"count", "single"})
+        "redrawn minibatches",
+        "truth.parquet",
+        "truth.read",
+        "Are the closed forms of the variance true?",
     ),
-    Kind("damage by block", "rows.parquet", "paper.read_damage", frozenset({"block", "seeds"})),
-    Kind("throughput", "rows.parquet", "bench.read_throughput", frozenset({"plain", "repeats"})),
-    Kind("a run", "rows.parquet", "study.read"),
-    Kind("files of a probe", "step-*.parquet", "study.read"),
-    Kind("a plan", "plan.json", "plan.read"),
-    Kind("work that has just begun", "run.json", "kinds.refuse"),
+    Kind(
+        "intervals",
+        "intervals.parquet",
+        "intervals.read",
+        "Do intervals hold the truth as often as they say?",
+    ),
+    Kind("forks", "effective.parquet", "cost.read_forks", FORKS),
+    Kind("costs of noise", "cost.parquet", "cost.read_costs", COSTS),
+    Kind(
+        "predicted scores",
+        "scores.parquet",
+        "scores.read",
+        "Can a layer predict which of its rows matter?",
+    ),
+    Kind("an audit", "audit.parquet", "audit.read", "Is this layer biased, and how noisy is it?"),
+    Kind("a frontier", "frontier.parquet", "frontier.read", FRONTIER),
+    Kind("times of layers", "layer.parquet", "bench.read_layer", "How fast are the layers?"),
+    Kind("peak memory", "memory.parquet", "bench.read_memory", "How far does peak memory fall?"),
+    Kind("cost of the probe", "probe.parquet", "bench.read_probe", "What does a Probe cost?"),
+    Kind("a frontier", "rows.parquet", "frontier.read", FRONTIER, frozenset({"family", "budget"})),
+    Kind(
+        "averaged sketches",
+        "rows.parquet",
+        "paper.read_averaging",
+        PAPER,
+        frozenset({"count", "single"}),
+    ),
+    Kind(
+        "damage by block", "rows.parquet", "paper.read_damage", PAPER, frozenset({"block", "seeds"})
+    ),
+    Kind(
+        "throughput",
+        "rows.parquet",
+        "bench.read_throughput",
+        PAPER,
+        frozenset({"plain", "repeats"}),
+    ),
+    Kind("a run", "rows.parquet", "study.read", RATIOS),
+    Kind("files of a probe", "step-*.parquet", "study.read", RATIOS),
+    Kind("a plan", "plan.json", "plan.read", PLAN),
+    Kind("work that has just begun", "run.json", "kinds.refuse", ""),
 )
 
 
@@ -105,7 +147,7 @@ def read_folder(folder: Path, rate: float | None = None) -> Contents:
     """
     kind = find_kind(folder)
     try:
-        return kind.read_contents(folder, rate)
+        return replace(kind.read_contents(folder, rate), question=kind.question)
     except KeyError as error:
         raise ValueError(
             f"{folder} holds {kind.name} of another version, without {error}; measure again"

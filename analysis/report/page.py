@@ -1,22 +1,22 @@
-"""Page: one self-contained HTML page for a folder: figures, tables, words, provenance."""
+"""Page: one self-contained HTML page for a folder, or several beside each other: the verdict,
+figures, tables, words, provenance. It loads nothing from elsewhere.
+"""
 
-import base64
-import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
 
 from sketchvar.analysis import records
-from sketchvar.analysis.report.kinds import read_folder
-from sketchvar.analysis.report.table import Column, Table, write_digits
+from sketchvar.analysis.report.beside import read_all
+from sketchvar.analysis.report.contents import Contents, Picture
+from sketchvar.analysis.report.html import flatten, write_section, write_words
+from sketchvar.analysis.report.svg import write_svg
+from sketchvar.analysis.report.table import Table
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-COLUMNS = 9  # of a table that fits on paper
 PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -25,129 +25,107 @@ PAGE = Template("""\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-body { font: 15px/1.45 sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 0.6em 0 1.4em; font-size: 13px }
-table { font-variant-numeric: tabular-nums }
-th, td { padding: 0.15em 0.7em; border-bottom: 1px solid #ddd; text-align: right }
-th, td { white-space: nowrap }
-.text, .words td { text-align: left; white-space: normal }
-thead th { border-bottom: 1px solid #666; vertical-align: bottom; max-width: 8em }
-thead th { white-space: normal; overflow-wrap: break-word }
-tbody + tbody { border-top: 1px solid #666 }
-.wide { overflow-x: auto }
-figure { margin: 1em 0 } figure img { max-width: 100%; height: auto }
-figcaption { font-size: 13px; color: #555 }
-@media print { body { margin: 0; max-width: none; font-size: 10pt } table { font-size: 7.5pt }
-  figure, tr { break-inside: avoid } h2 { break-after: avoid } }
-</style>
+$style</style>
 </head>
 <body>
-<h1>$title</h1>
 $body
+<script>
+$script</script>
 </body>
 </html>
 """)
+UNFINISHED = "This is still being written: what stands here is of what was measured so far."
 
 
-def report(folder: Path, rate: float | None = None) -> str:
-    """The page of a folder of any kind, finished or not; it loads nothing from elsewhere.
+def report(folders: Path | Sequence[Path], rate: float | None = None) -> str:
+    """The page of a folder of any kind, finished or not, or of several of one kind.
 
     ``rate`` is that of figures and of the table of layers, where there are several. Raises
     ValueError for a folder of no kind, without rows, and for a rate that was not measured.
     """
-    contents = read_folder(folder, rate)
-    parts = [("Words", write_words(contents.words))] if contents.words else []
-    parts += [(table.title, write_table(table)) for table in contents.tables]
-    if contents.sentences:
-        parts.append(("In words", write_paragraphs(contents.sentences)))
-    drawn = ((p.caption or p.name.replace("_", " "), p.draw()) for p in contents.pictures)
-    figures = [embed(picture, caption) for caption, picture in drawn]
-    parts += [("Figures", "".join(figures))] if figures else []
-    parts += [(table.title, write_table(table)) for table in contents.details]
-    about = write_words(flatten(contents.provenance))
-    parts.append(("Provenance", about or "<p>No file here says where these rows come from.</p>"))
-    body = "\n".join(f"<h2>{escape(title)}</h2>\n{part}" for title, part in parts)
-    return PAGE.substitute(title=escape(f"sketchvar: {contents.title}"), body=body)
+    contents = read_all([folders] if isinstance(folders, Path) else folders, rate)
+    left, sections = dict(contents.words), []
+    for table in (*contents.tables, *contents.details):
+        told = choose_words(table, left)  # a word is explained where it stands first
+        left = {word: said for word, said in left.items() if word not in told}
+        sections.append(write_section(table, told))
+    body = [
+        write_verdict(contents),
+        "<nav></nav>\n",
+        *sections[:1],
+        write_figures(contents.pictures),
+        *sections[1:],
+        f"<h2>Words</h2>\n<dl>{write_words(left)}</dl>\n" if left else "",
+        write_provenance(contents),
+    ]
+    room = files("sketchvar.analysis.report")
+    style, script = ((room / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    title = escape(f"sketchvar: {contents.title}")
+    return PAGE.substitute(title=title, style=style, script=script, body="".join(body))
 
 
-def write_report(folder: Path, out: Path, rate: float | None = None) -> None:
-    """Write the page of a folder to a file. Raises ValueError as ``report``, and where there is no
-    folder for the file.
+def write_report(folders: Path | Sequence[Path], out: Path, rate: float | None = None) -> None:
+    """Write the page of a folder, or of several, to a file. Raises ValueError as ``report``, and
+    where there is no folder for the file.
     """
-    page = report(folder, rate)
+    page = report(folders, rate)
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}; make it, or choose another --out")
     records.atomically(out, lambda part: part.write_text(page, encoding="utf-8"))
 
 
-def write_table(table: Table) -> str:
-    """A table, as several one below the other where it has more columns than fit on paper, the
-    first column in each.
+def write_verdict(contents: Contents) -> str:
+    """The question, and what the numbers answer in at most three sentences, then what else has to
+    be said.
     """
-    first, *others = table.columns
-    more = COLUMNS - 1
-    blocks = [others[i : i + more] for i in range(0, len(others), more)]
-    caption = f"<p>{escape(table.caption)}</p>\n" if table.caption else ""
-    return "".join(write_block(table, (first, *block)) for block in blocks) + caption
-
-
-def write_block(table: Table, columns: tuple[Column, ...]) -> str:
-    """Some columns of a table, all text escaped."""
-    head = "".join(write_cell("th", column, column.title) for column in columns)
-    sections = []
-    for rows in table.sections:
-        lines = (
-            "".join(write_cell("td", column, column.show(row)) for column in columns)
-            for row in rows
-        )
-        sections.append("".join(f"<tr>{line}</tr>\n" for line in lines))
-    body = "".join(f"<tbody>\n{section}</tbody>\n" for section in sections)
-    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n{body}</table></div>\n'
-
-
-def write_cell(tag: str, column: Column, text: str) -> str:
-    """A cell; words stand left."""
-    left = ' class="text"' if column.text else ""
-    return f"<{tag}{left}>{escape(text)}</{tag}>"
-
-
-def write_words(lines: Mapping[str, Any]) -> str:
-    """Names and what they are."""
-    cells = (
-        (name, write_digits(value) if isinstance(value, float) else str(value))
-        for name, value in lines.items()
-    )
-    body = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>\n" for name, text in cells
-    )
-    return f'<table class="words">\n{body}</table>\n' if body else ""
-
-
-def write_paragraphs(lines: tuple[str, ...]) -> str:
-    return "".join(f"<p>{escape(line)}</p>\n" for line in lines)
-
-
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A dictionary of dictionaries as one: "study seed" -> 0."""
-    lines: dict[str, Any] = {}
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            lines |= flatten(value, f"{prefix}{name} ")
-        else:
-            lines[f"{prefix}{name}"] = value
-    return lines
-
-
-def embed(drawn: "Axes | Figure", caption: str) -> str:
-    """The figure as a PNG (150 dpi) in the page itself."""
-    import matplotlib.pyplot as plt
-
-    figure = drawn.get_figure(root=True) if hasattr(drawn, "get_figure") else drawn
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    plt.close(figure)
-    data, text = base64.b64encode(file.getvalue()).decode(), escape(caption)
+    captions = tuple(table.caption for table in contents.tables if table.caption)
+    verdict = contents.verdict or contents.sentences[:3] or captions[:3]
+    others = [line for line in contents.sentences if line not in verdict]
+    if contents.provenance.get("finished") is False:
+        others.insert(0, UNFINISHED)
+    items = "".join(f"<li>{escape(line)}</li>\n" for line in verdict)
+    first = f'<ol class="verdict">\n{items}</ol>\n' if items else ""
+    notes = "".join(f'<p class="notice">{escape(line)}</p>\n' for line in others)
     return (
-        f'<figure><img alt="{text}"'
-        f' src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>\n'
+        f'<header><p class="title">sketchvar: {escape(contents.title)}</p>\n'
+        f"<p>{escape(contents.question)}</p></header>\n<h1>Verdict</h1>\n{first}{notes}"
     )
+
+
+def choose_words(table: Table, words: Mapping[str, str]) -> dict[str, str]:
+    """The words that stand in a table's title and headings."""
+    heads = [str(row.get("layer", "")) for row in (*table.heads, *table.feet)]
+    text = " ".join([table.title, *(column.title for column in table.columns), *heads])
+
+    def stands(word: str) -> bool:
+        flags = re.NOFLAG if len(word) == 1 else re.IGNORECASE
+        return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, flags) is not None
+
+    return {word: said for word, said in words.items() if stands(word)}
+
+
+def write_figures(pictures: Sequence[Picture]) -> str:
+    """Every figure, as narrow as a phone where it can be."""
+    if not pictures:
+        return ""
+    drawn = []
+    for number, picture in enumerate(pictures):
+        small = "size" in signature(picture.draw).parameters and not picture.wide
+        caption = escape(picture.caption or picture.name.replace("_", " "))
+        try:
+            figure = picture.draw(size="column") if small else picture.draw()
+        except ValueError as error:  # nothing of it is known; the rest still is
+            drawn.append(f'<p class="notice">{caption}: {escape(str(error))}.</p>\n')
+            continue
+        drawn.append(
+            f"<figure{'' if small else ' class=whole'}>{write_svg(figure, number)}"
+            f"<figcaption>{caption}</figcaption></figure>\n"
+        )
+    return f'<h2>Figures</h2>\n<div class="figures">\n{"".join(drawn)}</div>\n'
+
+
+def write_provenance(contents: Contents) -> str:
+    """Where the numbers come from."""
+    lines = write_words(flatten(contents.provenance))
+    nothing = "<p>No file here says where these rows come from.</p>\n"
+    return "<h2>Provenance</h2>\n" + (f"<dl>{lines}</dl>\n" if lines else nothing)

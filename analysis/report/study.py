@@ -8,18 +8,18 @@ from pathlib import Path
 import pandas as pd
 
 from sketchvar.analysis import records
-from sketchvar.analysis.folder import Folder, kept_dtype, rows_of
+from sketchvar.analysis.folder import Folder, about_probe, kept_dtype, rows_of
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
 from sketchvar.analysis.noise.select import at_rate, choose_rate
+from sketchvar.analysis.noise.wide import SHARES, widen
 from sketchvar.analysis.report import plan
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
     Column,
-    Row,
     Table,
     list_rows,
     make_table,
-    name_values,
+    show_error,
     show_number,
     show_text,
     write_digits,
@@ -27,19 +27,20 @@ from sketchvar.analysis.report.table import (
     write_short,
     write_whole,
 )
+from sketchvar.analysis.report.verdict import judge_ratios
 
-SHARES = ("bytes kept", "effective batch")  # rows of the table of layers that are fractions
 WORDS = {
     "variance": (
         "how far an estimate of a weight gradient is from it, E‖Ĝ − G‖², summed over its entries"
     ),
     "minibatch variance": "the same of the gradient over the draw of the minibatch (unit: example)",
-    "ratio": "the first over the second; 1 is as noisy as the minibatch itself",
+    "ratio": "variance / minibatch variance; 1 is as noisy as the minibatch itself",
     "effective batch": (
         "1 / (1 + ratio): a step is as noisy as an exact one on this part of its batch"
     ),
     "rate": "what is kept of a layer's input X, as a fraction of its rows (or of its columns)",
-    "bytes kept": "what is kept of X from forward to backward, indices and scales included, over X",
+    "bytes kept": ("what is kept of X from forward to backward, indices, scales and seed included"),
+    "B": "the noise scale",
     "noise scale": (
         "in examples: the batch on which the gradient is as large as its noise; a dash where the"
         " noise hides the gradient"
@@ -62,20 +63,29 @@ def read(folder: Path, rate: float | None = None) -> Contents:
     files, rows = Folder(folder), rows_of(folder)
     rate = choose_rate(rows, rate)
     about = records.read_json(files.provenance) if files.provenance.exists() else {}
-    last = rows[rows["step"] == rows["step"].max()]
-    details = [summarise(last), tabulate_scale(rows)]
-    if (folder / "plan.json").exists():
-        details += plan.list_tables(records.read_json(folder / "plan.json"))
+    probed = dict(about_probe(folder))
+    covered = pd.DataFrame(probed.pop("coverage", {}))
     if files.coverage.exists():
         covered = records.read_rows(files.coverage)
+    rows = add_bytes(rows, folder)
+    last = rows[rows["step"] == rows["step"].max()]
+    details = [summarise(last), tabulate_scale(rows)]
+    pictures = list_pictures(files, rows, rate)
+    if (folder / "plan.json").exists():
+        made = records.read_json(folder / "plan.json")
+        details += plan.list_tables(made)
+        pictures += plan.list_pictures(made, "plan")
+    if len(covered):
         details.append(make_table(covered, "coverage", "Coverage: which weights were measured"))
+    about = about or probed
     return Contents(
-        title=str(about.get("run", folder.name)),
-        tables=(tabulate_layers(last, rate, sum_bytes(at_rate(last, rate), folder)),),
-        pictures=list_pictures(files, rows, rate),
+        title=str(about.get("run") or folder.name),
+        tables=(tabulate_layers(rows, rate),),
+        pictures=pictures,
         details=tuple(details),
         words=WORDS,
         provenance=about,
+        verdict=judge_ratios(rows, rate),
     )
 
 
@@ -117,40 +127,31 @@ def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Pictu
     return (*found, scale)
 
 
-def tabulate_layers(last: pd.DataFrame, rate: float, shares: pd.Series) -> Table:
-    """The ratio of every layer and estimator at the last step and one rate; ``shares`` of X's bytes
+def tabulate_layers(rows: pd.DataFrame, rate: float) -> Table:
+    """The ratio of every layer and estimator at the last step and one rate; shares of X's bytes
     stand above, all layers together below.
     """
-    shown = at_rate(last, rate)
+    step, shown = rows["step"].max(), at_rate(rows, rate)
     marks = find_remarks(shown)
-    ratios = shown.pivot_table(
-        index="layer", columns="estimator", values="ratio", sort=False, dropna=False
-    )
-    once = shown.drop_duplicates("layer").set_index("layer")["minibatch_example"]
-    scale = noise_scale(shown, decay=0).set_index("layer")["noise_scale"]
-    wide = ratios.assign(minibatch_example=once, noise_scale=scale.reindex(ratios.index))
-    total = batch_fraction(shown).set_index(["layer", "estimator"]).loc[TOTAL]
-    sums = {"minibatch_example": once.sum(), "noise_scale": scale[TOTAL]}
-    feet: list[Row] = [
-        {"layer": "median", **name_values(ratios.median())},
-        {"layer": TOTAL, **sums, **name_values(total["ratio"])},
-        {"layer": SHARES[1], **name_values(total["fraction"])},
-    ]
+    wide = widen(rows, rate).reset_index()
+    lines = list_rows(wide)
+    heads = tuple(line for line in lines if line["layer"] == SHARES[0])
+    feet = tuple(line for line in lines if line["layer"] in ("median", TOTAL, SHARES[1]))
+    names = [name for name in dict.fromkeys(shown["estimator"]) if name in wide]
     columns = [
         show_text("layer"),
         show_number("minibatch_example", "minibatch variance", "{:.1e}".format),
         show_number("noise_scale", "B", write_whole),
-        *(show_ratio(name, marks[name]) for name in ratios.columns),
+        *(show_ratio(name, marks[name]) for name in names),
     ]
     return Table(
         "ratio_by_layer",
-        "Estimator variance / minibatch variance (by example), rate"
-        f" {rate:g}, step {last['step'].iloc[0]}",
+        f"Estimator variance / minibatch variance (by example), rate {rate:g}, step {step}",
         tuple(columns),
-        list_rows(wide.reset_index()),
+        lines[len(heads) : len(lines) - len(feet)],
         CAPTION,
-        heads=({"layer": SHARES[0], **name_values(shares)},) if len(shares) else (),
-        feet=tuple(feet),
+        heads=heads,
+        feet=feet,
     )
 
 
@@ -158,7 +159,9 @@ def show_ratio(name: str, mark: str) -> Column:
     """Ratios of an estimator, and its shares."""
     ratio = show_number(name, f"{name} ({mark})" if mark else name, write_digits)
     share = show_number(name, name, write_percent)
-    return Column(ratio.title, lambda row: (share if row["layer"] in SHARES else ratio).show(row))
+    return Column(
+        ratio.title, lambda row: (share if row["layer"] in SHARES else ratio).show(row), heat=name
+    )
 
 
 def summarise(last: pd.DataFrame) -> Table:
@@ -166,38 +169,41 @@ def summarise(last: pd.DataFrame) -> Table:
     together leave of a batch: of the rows of one step.
     """
     keys = ["estimator", "rate"]
-    ratios = last.groupby(keys, sort=False)["ratio"].agg(median="median", least="min", most="max")
+    by = last.groupby(keys, sort=False)
+    ratios = by["ratio"].agg(median="median", least="min", most="max")
+    sums = by[["kept_bytes", "x_bytes"]].sum(min_count=1)
+    ratios["bytes"], ratios["kept"] = sums["kept_bytes"], sums["kept_bytes"] / sums["x_bytes"]
     found = batch_fraction(last)
     total = found[found["layer"] == TOTAL].set_index(keys)
     ratios["all layers"], ratios["effective batch"] = total["ratio"], total["fraction"]
     marks = find_remarks(last)
     table = ratios.reset_index().assign(remark=lambda lines: lines["estimator"].map(marks))
     numbers = (show_number(name) for name in ("median", "least", "most", "all layers"))
-    share = show_number("effective batch", None, write_percent)
-    return Table(
-        "ratio_over_layers",
-        f"Ratio over the layers, step {last['step'].iloc[0]}",
-        (
-            show_text("estimator"),
-            show_number("rate", None, write_short),
-            *numbers,
-            share,
-            show_text("remark"),
-        ),
-        list_rows(table),
+    columns = (
+        show_text("estimator"),
+        show_number("rate", None, write_short),
+        show_number("bytes", "bytes kept", write_whole),
+        show_number("kept", "of X's", write_percent),
+        *numbers,
+        show_number("effective batch", None, write_percent),
+        *([show_text("remark")] if any(marks.values()) else []),
     )
+    title = f"Ratio over the layers, step {last['step'].iloc[0]}"
+    return Table("ratio_over_layers", title, columns, list_rows(table))
 
 
 def tabulate_scale(rows: pd.DataFrame) -> Table:
     """The noise scale of all layers at every measured step, each from that step alone."""
     scale = noise_scale(rows, decay=0)
-    total = scale[scale["layer"] == TOTAL][["step", "noise_scale"]]
-    return Table(
-        "noise_scale",
-        "Noise scale of all layers, in examples",
-        (show_number("step", None, write_whole), show_number("noise_scale", "noise scale")),
-        list_rows(total),
+    total = scale[scale["layer"] == TOTAL]
+    columns = (
+        show_number("step", None, write_whole),
+        show_error("noise_scale", "noise scale"),
+        show_number("noise_scale_least", "at least"),
     )
+    fields = ["step", "noise_scale", "noise_scale_stderr", "noise_scale_least"]
+    title = "Noise scale of all layers, in examples"
+    return Table("noise_scale", title, columns, list_rows(total[fields]))
 
 
 def find_remarks(rows: pd.DataFrame) -> dict[str, str]:
@@ -209,14 +215,14 @@ def find_remarks(rows: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def sum_bytes(shown: pd.DataFrame, folder: Path) -> pd.Series:
-    """Bytes kept over the bytes of X by estimator, all layers together; empty where nothing says in
-    which precision X is kept, as in the files that a Probe of an earlier version wrote.
+def add_bytes(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Add the bytes of X where rows of an earlier version do not have them: by the precision that
+    the run says it keeps X in; NaN where nothing says it.
     """
+    if "x_bytes" in rows and rows["x_bytes"].notna().all():
+        return rows
     try:
-        each = kept_dtype(folder, shown).itemsize
+        each: float = kept_dtype(folder, rows).itemsize
     except ValueError:
-        return pd.Series(dtype=float)
-    shown = shown.assign(whole=shown["rows"] * shown["p"] * each)
-    sums = shown.groupby("estimator", sort=False)[["kept_bytes", "whole"]].sum()
-    return sums["kept_bytes"] / sums["whole"]
+        each = float("nan")
+    return rows.assign(x_bytes=rows["rows"] * rows["p"] * each)

@@ -2,9 +2,10 @@
 smaller batch, and the prediction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,6 +22,7 @@ from sketchvar.analysis.report.table import (
     write_fixed,
     write_whole,
 )
+from sketchvar.analysis.report.verdict_training import judge_training, name_run
 
 WORDS = {
     "− exact": (
@@ -55,14 +57,18 @@ FORMATS = ("nvfp4", "mxfp4", "fp8")  # as estimators are named
 def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a sweep's folder; it shows every rate, whatever ``rate``."""
     from sketchvar.analysis.sweep.outcome import summarize
+    from sketchvar.analysis.sweep.prediction import predict
 
     rows = records.read_rows(folder / "rows.parquet")
-    table = records.read_rows(folder / "summary.parquet")
+    recorded = table = records.read_rows(folder / "summary.parquet")
+    file = folder / "predictions.parquet"
+    told = records.read_rows(file) if file.exists() else None
     if "drawn" not in table:  # of before intervals were pooled
         table = summarize(rows, table)
+        told = None if told is None else predict(rows)
     tables = [tabulate_methods(rows, table)]
-    if (folder / "predictions.parquet").exists():
-        tables.append(tabulate_predictions(records.read_rows(folder / "predictions.parquet")))
+    if told is not None:
+        tables.append(tabulate_predictions(told))
     about = records.read_json(folder / "sweep.json") if (folder / "sweep.json").exists() else {}
     return Contents(
         title=f"training {rows['task'].iloc[0]}",
@@ -71,6 +77,22 @@ def read(folder: Path, rate: float | None = None) -> Contents:
         sentences=list_sentences(table, about.get("left_out", ())),
         words=WORDS,
         provenance=about,
+        verdict=judge_training(rows, table, told, find_caution(recorded, about)),
+    )
+
+
+def find_caution(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    """Why the batch of as many held bytes is not that: versions that did not know the peak's
+    measured bytes in float32, whatever the precision of training.
+    """
+    options = dict(about.get("grid", {}).get("options", ()))
+    precision = options.get("precision", "float32")
+    if "same_peak_batch" in table or precision == "float32":
+        return ""
+    batches = sorted({int(b) for b in table["same_memory_batch"].dropna()}, reverse=True)
+    return (
+        f"The batches of as many held bytes ({', '.join(map(str, batches))}) are too large: bytes"
+        f" were measured in float32, training ran in {precision}"
     )
 
 
@@ -214,11 +236,3 @@ def show_batch(suffix: str, title: str) -> Column:
         return f"{batch:.3g}" + ("" if row[f"inside{suffix}"] else " (none so small)")
 
     return Column(title, show)
-
-
-def name_run(row: Row) -> str:
-    """What a run is called."""
-    if row["estimator"] != "exact":
-        return f"{row['estimator']} {row['rate']:g}" if row["rate"] < 1 else str(row["estimator"])
-    again = ", checkpointing" if row["checkpointing"] else ""
-    return f"exact, batch {row['batch']}{again}"

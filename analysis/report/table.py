@@ -14,11 +14,14 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and what a row shows under it; numbers stand right, text left."""
+    """A heading, and what a row shows under it; numbers stand right, text left. A page colours
+    ratios by the number in the field ``heat``.
+    """
 
     title: str
     show: Callable[[Row], str]
     text: bool = False
+    heat: str = ""
 
 
 @dataclass(frozen=True)

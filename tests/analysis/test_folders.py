@@ -64,7 +64,9 @@ def test_a_page_of_any_kind(name, recorded, capsys):
     folder = recorded(name)
     assert main(["report", str(folder)]) == 0, capsys.readouterr().err
     text = (folder / "report.html").read_text()
-    assert "data:image/png" in text and text.count("<table") >= 2
+    assert "<svg" in text and text.count("<table") >= 1 and "<h1>Verdict</h1>" in text
+    verdict = text.partition('<ol class="verdict">')[2].partition("</ol>")[0]
+    assert 1 <= verdict.count("<li>") <= 3
 
 
 def test_a_summary_says_what_its_rows_say(recorded, monkeypatch, capsys):

@@ -81,7 +81,11 @@ PICTURES = {
     "cost_and_bytes": lambda: (costs(),),
     "cost_and_variance": lambda: (costs(),),
     "cost_by_horizon": lambda: (costs(),),
-    "cost_by_layer": lambda: (pd.concat([costs().assign(layer=n) for n in ("a", "b")]),),
+    "cost_by_layer": lambda: (
+        pd.concat([costs(horizons=(1,)).assign(layer=n) for n in ("a", "b")]).drop(
+            columns="horizon"
+        ),
+    ),
     "cost_frontier": lambda: (costs().assign(family="rounding", biased=False, oracle=False),),
     "cost_through_training": lambda: (costs(),),
     "effective_batches_and_predictions": lambda: (effective(),),

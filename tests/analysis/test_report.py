@@ -1,10 +1,13 @@
 """The page of a run: whole in itself, its numbers those of the rows, everything escaped."""
 
 import base64
+import io
 import json
 import re
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,11 +15,14 @@ import pytest
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.report import page as page_module
+from sketchvar.analysis.report.beside import read_all
 from sketchvar.analysis.report.contents import Picture
 from sketchvar.analysis.report.kinds import read_folder
 from sketchvar.analysis.report.page import report
+from sketchvar.analysis.report.table import write_digits
 from sketchvar.analysis.study.study import Study, run
 
+DATA = Path(__file__).parents[2] / "data"
 DIGITS = 6e-3  # relative: three digits are shown
 NAMES = ("countsketch", "uniform-rows", "optimal-rows", "rounding:2")
 
@@ -40,7 +46,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "input", "wbr"):
             self.open.append(tag)
         if tag == "table":
             self.tables.append([])
@@ -48,21 +54,21 @@ class Page(HTMLParser):
             self.tables[-1].append([])
         if tag in ("td", "th"):
             self.tables[-1][-1].append("")
-        if tag == "h2":
+        if tag in ("h1", "h2"):
             self.titles.append("")
         for name, value in attributes:
-            if name == "src" and tag == "img":
-                self.images.append(value)
-            elif name in ("src", "href", "srcset", "data", "action"):
+            if name in ("src", "href", "srcset", "data", "action"):
                 self.loaded.append(value)
+        if tag == "svg":
+            self.images.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
+        if self.open and self.open[-1] in ("td", "th", "button"):
             self.tables[-1][-1][-1] += data
-        if self.open and self.open[-1] == "h2":
+        if self.open and self.open[-1] in ("h1", "h2"):
             self.titles[-1] += data
 
     def table(self, first):
@@ -84,18 +90,54 @@ def page(folder):
 
 def test_it_is_whole_and_loads_nothing(folder, page):
     text = report(folder)
-    assert text.startswith("<!DOCTYPE html>") and page.open == [] and page.loaded == []
-    assert "script" not in page.tags and "link" not in page.tags
-    assert not re.search(r"https?:|url\(|@import", text)
-    assert len(page.images) == 5
-    for source in page.images:
-        head, _, data = source.partition(",")
-        assert head == "data:image/png;base64" and base64.b64decode(data).startswith(b"\x89PNG\r\n")
+    assert text.startswith("<!DOCTYPE html>") and page.open == [] and len(text) < 3e6
+    assert all(link.startswith("data:text/csv;base64,") for link in page.loaded)
+    assert "img" not in page.tags and "link" not in page.tags
+    assert not re.search(r"https?:|url\((?!#)|@import", text)
+    assert len(page.images) == 5 and page.titles[0] == "Verdict"
+    names = re.findall(r' id="([^"]+)"', text)
+    assert len(names) == len(set(names))
+
+
+def test_a_table_downloads_with_all_digits(folder, page):
+    rows = records.read_rows(folder / "rows.parquet")
+    (first, *_) = page.loaded
+    file = io.BytesIO(base64.b64decode(first.partition(",")[2]))
+    table = pd.read_csv(file, dtype={"layer": str})
+    table = table.set_index("layer")
+    at = (rows["step"] == 2) & (rows["rate"] == 0.1) & (rows["estimator"] == "countsketch")
+    for layer, ratio in rows[at].set_index("layer")["ratio"].items():
+        assert table.loc[layer, "countsketch"] == pytest.approx(ratio, rel=1e-12)
+
+
+def test_points_of_a_figure_say_what_they_are_and_lines_whose_they_are(folder):
+    text = report(folder)
+    said = re.findall(r"<title>([^<]+)</title></use>", text)
+    rows = records.read_rows(folder / "rows.parquet")
+    at = (rows["step"] == 2) & (rows["rate"] == 0.1) & (rows["estimator"] == "uniform-rows")
+    for layer, ratio in rows[at].set_index("layer")["ratio"].items():
+        near = {s for s in said if "uniform-rows" in s.split(": ")[0] and s.endswith(f", {layer}")}
+        (value,) = {float(each.rpartition(": ")[2].split(",")[0]) for each in near}
+        assert value == pytest.approx(ratio, rel=0.02)  # a line may stand for two within this
+    assert {"optimal-rows", "rounding:2"} <= set(re.findall(r'data-of="([^"&]+)"', text))
+
+
+def test_the_verdict_is_of_the_rows(folder):
+    rows = records.read_rows(folder / "rows.parquet")
+    last = rows[(rows["step"] == 2) & rows["rate"].isin([0.1, 1.0]) & ~rows["oracle"]]
+    median = last.groupby("estimator")["ratio"].median()
+    best, *rest = read_folder(folder).verdict
+    assert best.startswith(f"After 2 updates {median.idxmin()} adds the least noise")
+    assert f": {write_digits(median.min())} [" in best and len(rest) == 2
+    assert f"{median.idxmax()} adds the most, {write_digits(median.max())} [" in best
+    total = last[last["estimator"] == median.idxmin()]
+    fraction = 1 / (1 + total["variance"].sum() / total["minibatch_example"].sum())
+    assert f"on {100 * fraction:.0f} % of its batch" in rest[0]
 
 
 def test_ratios_over_the_layers_are_those_of_the_rows(folder, page):
     rows = records.read_rows(folder / "rows.parquet")
-    last, lines = rows[rows["step"] == 2], page.table(["estimator", "rate", "median"])
+    last, lines = rows[rows["step"] == 2], page.table(["estimator", "rate", "bytes kept"])
     assert len(lines) == 7
     for line in lines:
         part = last[
@@ -111,6 +153,8 @@ def test_ratios_over_the_layers_are_those_of_the_rows(folder, page):
         assert float(line["all layers"]) == pytest.approx(total, rel=DIGITS)
         fraction = float(line["effective batch"].removesuffix(" %")) / 100
         assert fraction == pytest.approx(1 / (1 + total), abs=0.005)
+        kept = part["kept_bytes"].sum() / part["x_bytes"].sum()
+        assert float(line["of X's"].removesuffix(" %")) / 100 == pytest.approx(kept, abs=0.005)
         assert (line["remark"] == "oracle") == (line["estimator"] == "optimal-rows")
 
 
@@ -137,13 +181,11 @@ def test_coverage_and_provenance(folder, page):
     covered = page.table(["parameter", "module"])
     assert [line["parameter"] for line in covered] == ["0.weight", "2.weight", "4.weight"]
     assert sum(float(line["share"]) for line in covered) == pytest.approx(0.98, abs=0.02)
-    about, cells = (
-        records.read_json(folder / "run.json"),
-        [cell for lines in page.tables for line in lines for cell in line],
-    )
+    about, text = records.read_json(folder / "run.json"), report(folder)
     for name in ("run", "commit", "date", "hardware", "python", "torch"):
-        assert about[name] in cells
-    assert page.titles[-2].startswith("Coverage") and page.titles[-1] == "Provenance"
+        assert f"<dt>{name}</dt><dd>{escape(str(about[name]))}</dd>" in text
+    titles = [title for title in page.titles if title != "Words"]
+    assert titles[-2].startswith("Coverage") and titles[-1] == "Provenance"
 
 
 def test_with_a_plan_and_without_what_an_older_run_lacks(folder, tmp_path):
@@ -169,9 +211,69 @@ def test_a_picture_without_a_caption_is_no_crash(folder, monkeypatch):
     """What a picture is called serves as its caption."""
     contents = read_folder(folder)
     more = Picture("a_new_one", "", contents.pictures[0].draw)
-    monkeypatch.setattr(page_module, "read_folder", lambda *_: replace(contents, pictures=(more,)))
+    monkeypatch.setattr(page_module, "read_all", lambda *_: replace(contents, pictures=(more,)))
     page = Page(report(folder))
     assert len(page.images) == 1 and "a new one" in report(folder)
+
+
+def test_a_run_that_is_still_written_says_so(folder, tmp_path):
+    records.write_rows(tmp_path / "rows.parquet", records.read_rows(folder / "rows.parquet"))
+    for finished in (True, False):
+        records.write_json(tmp_path / "run.json", {"run": "x", "finished": finished})
+        assert ("still being written" in report(tmp_path)) == (not finished)
+
+
+def test_ratios_that_are_not_known_leave_a_page(folder, tmp_path):
+    rows = records.read_rows(folder / "rows.parquet")
+    records.write_rows(tmp_path / "rows.parquet", rows.assign(ratio=float("nan")))
+    text = report(tmp_path)
+    assert "No ratio is known at step 2: all are NaN" in text
+    assert "no ratio is known: all are NaN" in text and Page(text).images
+
+
+@pytest.mark.slow
+def test_three_hundred_layers_are_a_page_that_can_be_sent(folder, tmp_path):
+    rows = records.read_rows(folder / "rows.parquet")
+    one = rows[rows["layer"] == "0"]
+    names = [f"bert.encoder.layer.{i}.{kind}" for i in range(100) for kind in ("q", "k", "out")]
+    records.write_rows(tmp_path / "rows.parquet", pd.concat([one.assign(layer=n) for n in names]))
+    text = report(tmp_path)
+    assert len(text) < 3e6 and len(Page(text).table(["layer", "minibatch variance"])) == 304
+
+
+def test_runs_beside_each_other(folder, tmp_path):
+    rows = records.read_rows(folder / "rows.parquet")
+    (tmp_path / "twice").mkdir()
+    double = rows["ratio"] * rows["estimator"].map({"uniform-rows": 2.0}).fillna(1.0)
+    records.write_rows(tmp_path / "twice" / "rows.parquet", rows.assign(ratio=double))
+    contents = read_all([folder, tmp_path / "twice"])
+    assert "differ most in uniform-rows" in contents.verdict[1]
+    table = Page(report([folder, tmp_path / "twice"])).table(["estimator", "run"])
+    assert {line["run"] for line in table} == {"run", "twice"} and len(table) == 2 * len(NAMES)
+    with pytest.raises(ValueError, match="can be shown beside each other; give one folder, or"):
+        read_all([folder, DATA / "frontier"])
+
+
+def test_the_verdict_of_cola_is_that_of_the_recorded_results():
+    """What data/README.md says of it, with the same numbers."""
+    readme = (DATA / "README.md").read_text()
+    contents = read_folder(DATA / "train" / "glue-cola-minilm")
+    metric, loss, others = contents.verdict
+    assert "MCC 0 with 3 of 3 seeds for Gaussian and CountSketch at 0.1 and exact batch 8" in readme
+    zero = r"−0\.217 ± 0\.\d+ for {} \(0\.000 with every seed\)"
+    for name in ("gaussian 0.1", "countsketch 0.1", "exact, batch 8"):
+        assert re.search(zero.format(re.escape(name)), metric)
+    assert "3 are resolved" in metric
+    assert "exact batch 21 0.07" in readme and "0.070 on 21" in metric
+    assert "exact batch 32 0.22" in readme and "0.217 on batch 32" in metric
+    assert "0.114, 0.045, 0.018, 0.033" in readme and "these seeds show 0.018" in loss
+    assert "none is resolved" in loss
+    assert "the batches of CoLA and MRPC are too large" in readme and "are too large" in others
+    assert "−0.014 ± 0.013" in readme
+    told = contents.tables[1].rows
+    (rows,) = [r for r in told if (r["estimator"], r["rate"]) == ("uniform-rows", 0.1)]
+    half = rows["error_high"] - rows["error"]
+    assert (f"{rows['error']:.3f}", f"{half:.3f}") == ("-0.014", "0.013")
 
 
 def test_everything_is_escaped(folder, tmp_path):
@@ -183,7 +285,7 @@ def test_everything_is_escaped(folder, tmp_path):
     records.write_json(tmp_path / "run.json", {"run": evil, "study": {evil: [evil]}})
     records.write_json(tmp_path / "plan.json", {"layers": {evil: evil}})
     text = report(tmp_path)
-    assert "<script" not in text and "&lt;script&gt;" in text
+    assert text.count("<script") == 1 and "&lt;script&gt;" in text
     assert evil in [line["layer"] for line in Page(text).table(["layer", "minibatch variance"])]
 
 
@@ -198,7 +300,7 @@ def test_of_files_that_a_probe_wrote_step_by_step(folder, tmp_path):
 def test_command(folder, tmp_path, capsys):
     assert main(["report", str(folder), "--out", str(tmp_path / "a.html")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "a.html")
-    assert Page((tmp_path / "a.html").read_text()).titles[0] == "Words"
+    assert Page((tmp_path / "a.html").read_text()).titles[0] == "Verdict"
     assert main(["report", str(folder)]) == 0 and (folder / "report.html").exists()
 
 

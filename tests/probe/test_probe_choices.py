@@ -1,13 +1,17 @@
 """What may be asked of a probe: spellings or estimators, one or several, and their flags."""
 
+import matplotlib as mpl
 import pandas as pd
 import pytest
 import torch
+from matplotlib import pyplot
 from torch import nn
 
 from sketchvar.analysis.noise.table import compare
 from sketchvar.analysis.probe import Probe
 from sketchvar.estimators import Centered, CountSketch, OptimalRows, UniformRows
+
+mpl.use("agg")
 
 
 def table(**asked):
@@ -68,3 +72,23 @@ def test_an_object_that_needs_the_pair_has_it():
 def test_what_cannot_be_compared(asked, says):
     with pytest.raises(ValueError, match=says):
         table(**asked)
+
+
+def test_a_probe_shows_its_table_and_draws_it():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    with Probe(model, estimators=["countsketch", "rounding:2"], rates=[0.5, 0.25]) as probe:
+        for _ in range(2):
+            model(torch.randn(16, 4)).square().sum().backward()
+            probe.step()
+    rows, wide = probe.rows(), probe.table(rate=0.5, step=0)
+    assert list(wide.index) == ["bytes kept", "0", "2", "median", "all layers", "effective batch"]
+    at = rows[(rows["step"] == 0) & (rows["rate"] == 0.5)].set_index("layer")
+    assert wide.loc[["0", "2"], "countsketch"].to_dict() == at["ratio"].to_dict()
+    kept = at["kept_bytes"].sum() / at["x_bytes"].sum()
+    assert wide.loc["bytes kept", "countsketch"] == pytest.approx(kept)
+    axes = probe.plot(rate=0.5, title="mine")
+    assert axes.get_title() == "mine" and len(axes.containers) == 2
+    with pytest.raises(ValueError, match="step 7 was not measured; measured were 0, 1"):
+        probe.table(step=7)
+    pyplot.close("all")

@@ -1,25 +1,29 @@
-"""What two processes do in test_probe_across_ranks.py: each scenario asserts, on both of them."""
+"""What two processes do in test_probe_ranks.py: each scenario asserts, on both of them."""
 
 import copy
 import json
 import traceback
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
+from support.ranks import tell_what_one_tells
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
+from sketchvar.analysis.noise import TOTAL, noise_scale
 from sketchvar.analysis.noise.table import COLUMNS
-from sketchvar.analysis.probe import Probe, agreement
+from sketchvar.analysis.probe import Probe, RankNoise, agreement
 from sketchvar.analysis.study import Study, run
 from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import CATALOG, WITHOUT_RATE
@@ -231,6 +235,51 @@ def tensor_parallel():
     assert all("tensor parallelism" in reasons[name] for name in ("0.weight", "1.weight"))
 
 
+def noise_by_ranks():
+    """From the gradients of two ranks, each as it was before it was averaged; under no_sync it is
+    that of all passes.
+    """
+    torch.manual_seed(1)
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)))
+    names = [name for name, _ in model.module.named_parameters()]
+    with RankNoise(model) as noise:
+        for step in range(3):
+            g = torch.Generator().manual_seed(2 * step + dist.get_rank())
+            x = torch.randn(3, 5, generator=g)
+            alone = copy.deepcopy(model.module)
+            alone(x).square().mean().backward()
+            for passes in (1, 2):
+                for number, part in enumerate((x,) * passes):
+                    with model.no_sync() if number < passes - 1 else nullcontext():
+                        (model(part).square().mean() / passes).backward()
+                model.zero_grad()
+                noise.step(examples=len(x))
+            grads = [p.grad for p in alone.parameters()]
+            means = [g.clone() for g in grads]
+            for g in means:
+                dist.all_reduce(g)
+                g /= 2
+            pairs = zip(grads, means, strict=True)
+            apart = torch.stack([(g - m).square().sum() for g, m in pairs])
+            dist.all_reduce(apart)  # over W (W - 1)
+            rows = noise.rows().query("step >= @step * 2")
+            for _, part in rows.groupby("step"):
+                expected = apart.double().numpy() / 2
+                np.testing.assert_allclose(part["minibatch_example"], expected, rtol=1e-4)
+                C = [float(m.square().sum()) for m in means]
+                np.testing.assert_allclose(part["grad_sq"], C, rtol=1e-4)
+                assert list(part["layer"]) == names and set(part["examples"]) == {6}
+    table = noise_scale(noise.rows())
+    assert (table.loc[table["layer"] == TOTAL, "noise"] > 0).sum() == 6
+    with RankNoise(model) as noise, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model(x).square().mean().backward()
+        noise.step(examples=3)
+    assert "no_sync" in str(said[-1].message) and noise.rows().empty
+    raises("got Sequential", lambda: RankNoise(model.module), TypeError)
+
+
 def study(folder):
     """Training and measuring of all processes go to one folder, which one process would write."""
     run(STUDY, folder)
@@ -248,6 +297,8 @@ def study(folder):
 
 
 SCENARIOS = {
+    "one process: ddp": lambda folder: tell_what_one_tells("ddp", folder / "ddp"),
+    "one process: fsdp2": lambda folder: tell_what_one_tells("fsdp2", folder / "fsdp2"),
     "all estimators": all_estimators,
     "errors, weights, metric: ddp": lambda: errors_weights_and_metric("ddp"),
     "errors, weights, metric: fsdp2": lambda: errors_weights_and_metric("fsdp2"),
@@ -259,6 +310,7 @@ SCENARIOS = {
     "disagree about steps, some measured": lambda: disagree_about_steps(2),
     "disagree about batches": disagree_about_batches,
     "form that fails": form_that_fails,
+    "noise by ranks": noise_by_ranks,
     "tensor parallel": tensor_parallel,
     "study": lambda folder: study(folder / "study"),
 }

@@ -1,20 +1,13 @@
-"""Run by torchrun from test_probe_ranks.py: two ranks tell what one process tells of the whole
-batch.
-"""
+"""Two ranks tell what one process tells of the whole batch: scenarios of test_probe_ranks.py."""
 
-import os
-import sys
 import warnings
 from contextlib import nullcontext
-from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis.probe import Probe, observer
@@ -92,11 +85,11 @@ def same(found, expected):
     pd.testing.assert_frame_equal(*rows, rtol=1e-5)
 
 
-def main(kind, out):
-    dist.init_process_group("gloo")
-    torch.set_num_threads(1)
+def tell_what_one_tells(kind, out):
+    """Tied or not, in both ways in which norms by example are had, in one pass or in several."""
     wrap, rank = {"ddp": DistributedDataParallel, "fsdp2": sharded}[kind], dist.get_rank()
     mine = slice(rank * B // 2, (rank + 1) * B // 2)
+    before = observer.pays
     for tied in (False, True):
         for fused in (False, True):
             observer.pays = lambda *sizes, fused=fused: fused
@@ -111,11 +104,9 @@ def main(kind, out):
                 if options:
                     dist.barrier()
                     pd.testing.assert_frame_equal(pd.read_parquet(out), expected[1], rtol=1e-5)
+    observer.pays = before
     one_rank_idle(wrap, rank)
     penalty(wrap, rank)
-    tensor_parallel()
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def penalty(wrap, rank):
@@ -182,22 +173,3 @@ def one_rank_idle(wrap, rank):
         probe.coverage().set_index("parameter")["reason"]["b.weight"]
         == "it was measured on 1 of 2 ranks"
     )
-
-
-def tensor_parallel():
-    """Not measured, and reported."""
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    parallelize_module(
-        model, init_device_mesh("cpu", (2,)), {"0": ColwiseParallel(), "1": RowwiseParallel()}
-    )
-    with Probe(model) as probe, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model(torch.ones(3, 4)).square().sum().backward()
-        assert not probe.read()
-    assert probe.coverage()["reason"].str.contains("tensor parallelism").all()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
-    # gloo's threads may still be letting go of tensors, and abort where the interpreter has ended
-    os._exit(0)
