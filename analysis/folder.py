@@ -10,6 +10,7 @@ from torch import nn
 
 from sketchvar.analysis import records
 from sketchvar.analysis.claim import claim
+from sketchvar.analysis.noise.parameters import NOISE_COLUMNS
 from sketchvar.analysis.noise.table import COLUMNS
 from sketchvar.analysis.tasks import Task, find_task
 
@@ -30,8 +31,9 @@ class Asked(Protocol):
 
 
 class Folder:
-    """run.json (provenance), rows.parquet, losses.parquet, draws.parquet, coverage.parquet (which
-    weights were measured in the last measured step), checkpoint.pt, and figures beside them.
+    """run.json (provenance), rows.parquet, noise.parquet (of every parameter), losses.parquet,
+    draws.parquet, coverage.parquet (which parameters were measured in the last measured step),
+    checkpoint.pt, and figures beside them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,6 +41,7 @@ class Folder:
         self.rows, self.losses, self.draws = (
             path / f"{name}.parquet" for name in ("rows", "losses", "draws")
         )
+        self.noise = path / "noise.parquet"
         self.coverage = path / "coverage.parquet"
         self.provenance, self.checkpoint = path / "run.json", path / "checkpoint.pt"
 
@@ -83,6 +86,15 @@ class Folder:
         step = state["step"]
         rows, losses = records.read_rows(self.rows), records.read_rows(self.losses)
         return step, rows[rows["step"] < step], losses[losses["step"] < step]
+
+    def restore_noise(self, step: int) -> pd.DataFrame:
+        """The noise of every parameter up to this step; an empty table for a new run, or for one of
+        a version that did not write it.
+        """
+        if step == 0 or not self.noise.exists():
+            return pd.DataFrame(columns=NOISE_COLUMNS)
+        noise = records.read_rows(self.noise)
+        return noise[noise["step"] < step]
 
 
 def rows_of(run: Path) -> pd.DataFrame:

@@ -190,7 +190,7 @@ def layers_at(
     names = [layer] if layer else list(Probe(training.model).watched)
     Probe(training.model, pairs=names)  # refuses a name that it does not know
     for step in range(steps[-1] + 1):
-        probe = Probe(training.model, pairs=names) if step in steps else None
+        probe = Probe(training.model, pairs=names, parameters=False) if step in steps else None
         with probe or nullcontext():
             training.gradient(step, training.batch(step))
         if probe is not None:

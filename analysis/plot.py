@@ -32,6 +32,7 @@ from sketchvar.analysis.noise.figures import (
     ratio_by_layer,
     ratio_through_training,
 )
+from sketchvar.analysis.noise.kinds_figures import noise_by_kind
 from sketchvar.analysis.noise.scale_figures import noise_scale_through_training
 from sketchvar.analysis.plan.figure import ratio_by_memory
 from sketchvar.analysis.style import paper_style, save
@@ -55,6 +56,7 @@ __all__ = [
     "final_losses",
     "frontier",
     "layer_times",
+    "noise_by_kind",
     "noise_scale_through_training",
     "paper_style",
     "peak_memory",

@@ -121,7 +121,7 @@ def scores(
     rows: list[tuple[Any, ...]] = []
     for step in range(steps, steps + batches):
         batch = training.batch(step)
-        with Probe(model) as probe, padding_left_out(batch):
+        with Probe(model, parameters=False) as probe, padding_left_out(batch):
             training.gradient(step, batch)
             for layer in probe.read().values():
                 assert layer.example_sq is not None

@@ -20,7 +20,8 @@ def main(asked: Asked, screen: Screen) -> None:
 
     study = asked.make_study()
     with join() as ranks:
-        screen.quiet |= not ranks.first
+        if not ranks.first:
+            screen.quiet, screen.as_json = True, False
         out = ranks.hear_first(lambda: asked.choose_folder("run", asked.task))
         train_study(study, out, screen)
         if ranks.first:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch._C import _functorch as functorch
 
@@ -64,16 +64,32 @@ class Sums(NamedTuple):
             torch.cat([whole, whole + left * (w * part.sum(1, keepdim=True) - part)], 1)
             for whole, part in ((X, x), (Y, y), (D, d))
         )
-        rest = C - 2 * inner + e  # ‖G − g_s‖²
-        without = (E - e - rest / (size - 1)) * (size / (size - 2))
-        weighted = [layer.weights is not None for layer in layers]
-        if any(weighted):
-            of, at = weighted_parts(e, inner, w, C), torch.tensor(weighted, device=device)[:, None]
-            example = torch.where(at, of.sum(1, keepdim=True), example)
-            without = torch.where(at, (example - of) * left, without)
-        C = torch.cat([C, rest * left.square()], 1)
+        weighted = [[layer.weights is not None] for layer in layers]
+        at = torch.tensor(weighted, device=device) if [True] in weighted else None
+        example, C = without_each(C, example, e, inner, w, at)
         row = over_draws(D, C, n, least)
-        return cls(Q_of(m, X * Y), C, D, row, torch.cat([example, without], 1))
+        return cls(Q_of(m, X * Y), C, D, row, example)
+
+
+def without_each(
+    C: Float[Tensor, "L 1"],
+    example: Float[Tensor, "L 1"],
+    e: Float[Tensor, "L S"],
+    inner: Float[Tensor, "L S"],
+    w: Float[Tensor, "L S"],
+    weighted: Bool[Tensor, "L 1"] | None,
+) -> tuple[Float[Tensor, "L 1+S"], Float[Tensor, "L 1+S"]]:
+    """The minibatch variance ``example`` and ‖G‖² = C, then both without each example, of ‖g_s‖²,
+    ⟨g_s, G⟩ and the parts w_s, by which the gradients ``weighted`` are a mean over tokens.
+    """
+    size, left = e.shape[1], 1 / (1 - w)
+    rest = C - 2 * inner + e  # ‖G − g_s‖²
+    without = (e.sum(1, keepdim=True) - e - rest / (size - 1)) * (size / (size - 2))
+    if weighted is not None:
+        of = weighted_parts(e, inner, w, C)
+        example = torch.where(weighted, of.sum(1, keepdim=True), example)
+        without = torch.where(weighted, (example - of) * left, without)
+    return torch.cat([example, without], 1), torch.cat([C, rest * left.square()], 1)
 
 
 def Q_of(m: Sequence[Moments], products: Float[Tensor, "L some"]) -> Float[Tensor, "L some"]:

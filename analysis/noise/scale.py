@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 TOTAL = "all layers"
+WHOLE, ALL = "all parameters", "all"  # the name of sums over parameters, the kind of all of them
 BOTH = ["noise", "noise_stderr", "signal", "signal_stderr"]
 
 

@@ -48,8 +48,8 @@ def share_forms(
         except Exception as error:
             errors.append(f"{layer.name}: {type(error).__name__}: {error}")
     if ranks.sum(found.new_tensor(float(len(errors)))):
-        number, error = next((n, each[0]) for n, each in enumerate(ranks.tell(errors)) if each)
-        raise RuntimeError(f"rank {number} could not compute the closed forms of {error}")
+        number, words = next((n, each[0]) for n, each in enumerate(ranks.tell(errors)) if each)
+        raise RuntimeError(f"rank {number} could not compute the closed forms of {words}")
     for layer, (plain, in_metric) in zip(layers, ranks.sum(found), strict=True):
         for k, choice in enumerate(needed):
             know_variance(choice, layer.moments, plain[k])

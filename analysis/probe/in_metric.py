@@ -33,8 +33,9 @@ class InMetric(NamedTuple):
     def of(cls, ranks: "Sequence[InMetric]") -> "InMetric":
         """What all ranks told."""
         sides = list(zip(*ranks, strict=True))
-        sums = (sum(side[1:], side[0]) for side in sides[4:6])
-        return cls(*map(joined, sides[:4]), *sums, min(sides[6], key=len))
+        rows_sq, example_sq, by_example, inner = map(joined, sides[:4])
+        x, y = (sum(side[1:], side[0]) for side in sides[4:6])
+        return cls(rows_sq, example_sq, by_example, inner, x, y, min(sides[6], key=len))
 
 
 def gather_in_metric(tallies: Sequence[Tally], ranks: Ranks) -> list[InMetric]:

@@ -32,10 +32,12 @@ class Log:
         self.send, self.layers = send, layers
         self.past: deque[np.ndarray] = deque(maxlen=PAST)
 
-    def tell(self, rows: pd.DataFrame, step: int) -> None:
-        """Send the numbers of a step, of which these are the rows. Raises what ``send`` raises."""
+    def tell(self, rows: pd.DataFrame, step: int, scale: tuple[float, float] | None = None) -> None:
+        """Send the numbers of a step, of which these are the rows; ``scale`` is the noise scale of
+        the whole model with its error, where that is known. Raises what ``send`` raises.
+        """
         once = rows.drop_duplicates("layer")
-        numbers = summarize(rows) | self.average(once)
+        numbers = summarize(rows) | (self.average(once) if scale is None else name_scale(*scale))
         numbers |= list_layers(rows[[is_named(name, self.layers) for name in rows["layer"]]])
         self.send({name: float(n) for name, n in numbers.items() if math.isfinite(n)}, step)
 
@@ -51,10 +53,12 @@ class Log:
             return {}
         relative = math.hypot(noise_error / noise, signal_error / signal) if noise else math.nan
         scale = noise / signal
-        return {
-            f"{PREFIX}/noise_scale": scale,
-            f"{PREFIX}/noise_scale_stderr": scale * relative,
-        }
+        return name_scale(scale, scale * relative)
+
+
+def name_scale(scale: float, stderr: float) -> dict[str, float]:
+    """A noise scale and its error as numbers that are sent."""
+    return {f"{PREFIX}/noise_scale": scale, f"{PREFIX}/noise_scale_stderr": stderr}
 
 
 def summarize(rows: pd.DataFrame) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sketchvar.analysis.probe.fused import FusedLinear, pays
 from sketchvar.analysis.probe.intercept import OBSERVED, intercept, release
 from sketchvar.analysis.probe.kinds import Kind, kind_of
+from sketchvar.analysis.probe.parameters.ledger import Ledger
 from sketchvar.analysis.probe.patterns import check_patterns, is_named
 from sketchvar.analysis.probe.sight import Sight, expect_end, no_autocast, save
 from sketchvar.analysis.probe.step import Step, stamp
@@ -69,6 +70,7 @@ class Observer:
         weigh: Weigh | None = None,
         needed: frozenset[str] = frozenset(),
         layers: Collection[str] = ("*",),
+        parameters: bool = True,
     ) -> None:
         check_free(model)
         self.model, self.by_example, self.pairs, self.scaler = model, by_example, pairs, scaler
@@ -87,6 +89,8 @@ class Observer:
         self.places: dict[tuple[nn.Module, str, int | None], Watch] = {}
         self.sharded: dict[Watch, Any] = {}  # the parameters as they are between the steps
         self.mixed: frozenset[Watch] = frozenset()
+        self.anchor = torch.zeros((), requires_grad=True)
+        self.ledger = Ledger(self) if by_example and parameters and not several else None
         self.survey()
         check_patterns("layers", layers, [*self.watched, *self.left_out.values()])
         if not self.watched:
@@ -96,7 +100,6 @@ class Observer:
                 f" Conv1D can be measured{why_none(model)}"
             )
         self.device = next(iter(self.watched.values())).weight.device
-        self.anchor = torch.zeros((), requires_grad=True)
         self.hook: Any = None
         self.whole = True  # gradients are compared in all their entries: the first time
         self.over = True  # the step that was measured last
@@ -136,11 +139,13 @@ class Observer:
         for place, watch in before.items():
             if watch.part is not None and (*place[:2], None) in self.places:
                 self.places[place] = watch
+        if self.ledger is not None:
+            self.ledger.survey(self.model, self.layers)
 
     def attach(self) -> None:
         """Come between the modules and their forward. Raises ValueError where another probe has."""
         check_free(self.model)
-        if callable(self.examples) or callable(self.given):
+        if callable(self.examples) or callable(self.given) or self.ledger is not None:
             call = Call(self)
             self.hook = self.model.register_forward_pre_hook(call, with_kwargs=True)
         self.begin()
@@ -156,6 +161,8 @@ class Observer:
         }
         mine = {module: kind.owner for module, kind in self.kinds.items()}
         mine |= {norm: owner_of(type(norm)) for norm in self.norms}
+        for module in () if self.ledger is None else self.ledger.owned:
+            mine.setdefault(module, owner_of(type(module)))
         if any(module not in OBSERVED for module in mine):
             intercept(self, mine)
 
@@ -170,8 +177,10 @@ class Observer:
         """The model is called with these arguments, on which ``examples`` and ``weights`` may
         depend.
         """
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or is_transformed():
             return
+        if self.ledger is not None:
+            self.ledger.called(args, kwargs)
         if callable(self.examples):
             self.layout = self.ask("examples", self.examples, layout_of, model, args, kwargs)
         if callable(self.given):
@@ -209,6 +218,8 @@ class Observer:
         if module in self.norms:
             self.meet(module, args)
         kind = self.kinds.get(module)
+        if self.ledger is not None and (kind is None or not has_weight(kind, module)):
+            return self.ledger.run(self.current(), module, plain, args, kwargs)
         if kind is None:
             return plain(module, *args, **kwargs)
         return kind.run(module, plain, self.see, args, kwargs)
@@ -262,7 +273,8 @@ class Observer:
         else:  # checkpointing runs the forward again, inside the backward pass
             expect_end(step, use.task, self)
         paired = self.is_paired(watch)
-        sight = Sight(step, use, self, self.by_example, paired)
+        apart = self.ledger is not None and bias is not None and bias.requires_grad
+        sight = Sight(step, use, self, self.by_example, paired, bias if apart else None)
         if self.by_example and use.in_sequence(x) and self.forms_products(x, weight):
             return FusedLinear.apply(x, weight, bias, form, sight)
         held = weight.view_as(weight)  # its gradient is this product's own, whatever else there is
@@ -334,7 +346,8 @@ class Observer:
             return self.layout
         layout = self.layout.flipped() if flipped else self.layout
         if not isinstance(form, Conv2dForm):
-            return layout.fit(x.shape[:-1])
+            flat = None if flipped or self.ledger is None else self.ledger.unit(x.shape[:-1])
+            return layout.fit(x.shape[:-1]) if flat is None else flat
         unit = layout.fit(x.shape[:1])
         return Dimension(0) if isinstance(unit, Dimension) else unit
 
@@ -366,10 +379,19 @@ class Observer:
                 use.pair = use.pair if watch.name in self.pairs else None
                 use.weighed = None
 
-    def opened(self, step: Step, watch: Watch) -> None:
-        """A pass reaches a weight."""
+    def arrived(self, step: Step, use: Use, x: Tensor | None, y: Tensor, bias: Any) -> None:
+        """The output gradient of a use is here: what its bias and a shared weight have of it."""
+        if self.ledger is not None:
+            self.ledger.take(step, use, x, y, bias)
+
+    def rescale(self, step: Step) -> None:
+        """Note the scale of the loss."""
         if self.scaler is not None:
             step.scale = self.scaler.scale(torch.ones((), device=self.device))
+
+    def opened(self, step: Step, watch: Watch) -> None:
+        """A pass reaches a weight."""
+        self.rescale(step)
         step.tally(watch).open(self.sharded.get(watch, watch.weight))
 
     @torch.no_grad()
@@ -377,6 +399,8 @@ class Observer:
         """A backward pass has ended: the weight gradients are formed."""
         with no_autocast(self.device.type):
             step.finish(task, self.watched.values())
+            if self.ledger is not None:
+                self.ledger.finish(step, task)
 
 
 class Call:
@@ -406,6 +430,13 @@ def check_free(model: nn.Module) -> None:
 def is_trained(weight: Any) -> bool:
     """Whether it is a parameter that will have a gradient."""
     return isinstance(weight, nn.Parameter) and weight.requires_grad
+
+
+def has_weight(kind: Kind, module: nn.Module) -> bool:
+    """Whether a module of this kind has a weight that is trained, for its products to be seen."""
+    return any(
+        is_trained(owner._parameters.get(key)) for owner, key in kind.weights("", module).values()
+    )
 
 
 def owner_of(kind: type[nn.Module]) -> type[nn.Module]:

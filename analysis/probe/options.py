@@ -45,6 +45,7 @@ class Options:
     layers: str | Collection[str] = "*"
     log: Send | None = None
     log_layers: str | Collection[str] = ()
+    parameters: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.by_example, bool):

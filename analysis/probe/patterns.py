@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
+LEFT_OUT = "left out: layers= does not name it"
+
 
 def is_named(layer: str, patterns: Collection[str]) -> bool:
     """Whether a layer is one of the patterns, or matches one."""

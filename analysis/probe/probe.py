@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sketchvar.analysis import noise, records
 from sketchvar.analysis.noise.layer import Layer
+from sketchvar.analysis.noise.parameters import NOISE_COLUMNS, Gradient, tabulate_noise
 from sketchvar.analysis.noise.table import COLUMNS, Batch, read_batch, tabulate
 from sketchvar.analysis.probe.across import share_forms
 from sketchvar.analysis.probe.agreement import Agreement, Disagreement
@@ -24,11 +25,13 @@ from sketchvar.analysis.probe.frozen import frozen
 from sketchvar.analysis.probe.log import LOG_FAILED, Send
 from sketchvar.analysis.probe.observer import Observer, is_trained
 from sketchvar.analysis.probe.options import Options
+from sketchvar.analysis.probe.parameters.read import read_parameters
+from sketchvar.analysis.probe.parameters.table import NoiseTable
 from sketchvar.analysis.probe.patterns import check_patterns
 from sketchvar.analysis.probe.ranks import Ranks
-from sketchvar.analysis.probe.read import NOT_FINITE, OWN, read_step
+from sketchvar.analysis.probe.read import OWN, read_step
 from sketchvar.analysis.probe.schedule import Budget, Every, Schedule, clock_of
-from sketchvar.analysis.probe.step import stamp
+from sketchvar.analysis.probe.step import NOT_FINITE, stamp
 from sketchvar.analysis.probe.table import Table, claim
 from sketchvar.analysis.probe.units import Examples, Weights
 from sketchvar.analysis.probe.watch import Watch
@@ -112,6 +115,9 @@ class Probe:
     function of a parameter that gives weights in its shape: ``noise.weigh_update(optimizer)`` is
     P². It is asked before the optimizer's step; what has no state yet is NaN, and ``coverage``
     says so. Takes a product or two more for each layer.
+    ``parameters``: measure the minibatch noise of every trained parameter, of biases, norms,
+    embeddings and convolutions too: ``noise``; of one process, by example. False reads products
+    alone.
     ``out``: a folder of this run alone; every measured step adds a Parquet file with its rows, and
     ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
     that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
@@ -152,11 +158,12 @@ class Probe:
         layers: str | Collection[str] = "*",
         log: Send | None = None,
         log_layers: str | Collection[str] = (),
+        parameters: bool = True,
     ) -> None:
         self.options = o = Options(
             by_example, pairs, estimators, rates, every, first, examples, scaler, group, run, out,
             resume, writer, population, exact_errors, weights, metric, overhead, layers, log,
-            log_layers,
+            log_layers, parameters,
         )  # fmt: skip
         self.ranks = Ranks.of(model, group)
         self.given, self.model, self.choices = model, unwrapped(model), o.choices
@@ -165,7 +172,7 @@ class Probe:
         several = self.ranks.size > 1
         self.observer = Observer(
             self.model, by_example, pairs, examples, scaler, whole, several, exact, weights,
-            o.weigh, needed_statistics(o.choices), as_list(o.layers),
+            o.weigh, needed_statistics(o.choices), as_list(o.layers), parameters,
         )  # fmt: skip
         check_weigh(o.weigh, [watch.weight for watch in self.watched.values()])
         if unknown := set(pairs) - set(self.watched):
@@ -187,6 +194,9 @@ class Probe:
         self.run = run or (folder.name if folder is not None else "")
         self.agreement = Agreement(Ranks())
         self.store = Table(folder, writer, self.ranks.first)
+        self.noises = NoiseTable(folder, first)
+        self.scale = noise.NoiseScale()
+        self.gradients: dict[str, Gradient | str] = {}  # of every parameter, in the last read step
         self.entered = self.attached = False
         self.measured = 0  # steps
         self.averaged = -1  # the step that was last measured on batches of its own
@@ -253,7 +263,8 @@ class Probe:
                 words = " ".join(str(error).split())
                 self._say(f"the probe could not read a step: {type(error).__name__}: {words}")
             self.observer.begin()
-        self.schedule.end(self.number)
+        if self.entered:  # else ranks disagree, or it is over: nobody asks the others
+            self.schedule.end(self.number)
         self.number += 1
         if self.entered:
             self._attend()
@@ -281,7 +292,7 @@ class Probe:
         self._detach()
         self.observer.attach()
         self.attached = True
-        read, found = [], {}
+        read, found, known = [], {}, []
         try:
             with frozen(self.model):
                 for number, batch in enumerate(batches):
@@ -295,6 +306,7 @@ class Probe:
                     found = self.read()
                     self._count_not_finite()
                     read.append(self._compare(found))
+                    known.append(self.known)
                     self.observer.begin()
                 self._agree(step=self.number, batch="no more")
         finally:
@@ -303,6 +315,7 @@ class Probe:
             raise ValueError("measure() was given no batches")
         self.measured += 1
         self.averaged = self.number
+        self._note(known)
         lines = self._tabulate(read, [one.dtype for one in found.values()])
         return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -322,8 +335,35 @@ class Probe:
         found = read_step(step, watches, self.ranks, observer.pairs)
         observer.mixed |= {watch for watch, tally in step.tallies.items() if tally.mixed}
         observer.whole = observer.whole and not found
+        self._read_parameters(found)
         self._explain(found)
         return found
+
+    def _read_parameters(self, found: Mapping[str, Layer]) -> None:
+        """Read every parameter of the step, of whose products these layers were found."""
+        observer = self.observer
+        if observer.ledger is not None:
+            observer.step.read, named = True, as_list(self.options.layers)
+            self.gradients = read_parameters(
+                self.model, observer.step, found, observer.places, observer.weights, named
+            )
+
+    @property
+    def known(self) -> list[Gradient]:
+        """Every parameter that the last step that was read told of."""
+        return [each for each in self.gradients.values() if isinstance(each, Gradient)]
+
+    def noise(self) -> pd.DataFrame:
+        """The minibatch noise of every trained parameter at the measured steps that ``step`` ended:
+        all of ``noise.NOISE_COLUMNS``. Then, in each step, that of the sums over each kind of
+        parameter, and over all, called ``noise.WHOLE``; ``scale`` has moving averages of them.
+
+        ``run``, ``step``, ``parameter``; its ``kind`` and ``size``; ``examples``, ``batches``,
+        ``population``; ``minibatch_example``, the variance of its gradient over minibatches;
+        ``grad_sq`` = ‖G‖²; with standard errors, as those of ``rows``, and ``signal_stderr``.
+        Empty where every parameter cannot be read: by row, on several processes.
+        """
+        return self.noises.rows()
 
     def rows(self) -> pd.DataFrame:
         """The table so far: a row per layer, measured step and choice of estimator and rate.
@@ -360,13 +400,18 @@ class Probe:
         return ratio_by_layer(self.rows(), rate, step, **options)
 
     def coverage(self) -> pd.DataFrame:
-        """A line per weight matrix: parameter, module, share of all parameters, measured in the
+        """A line per parameter: its name, module, share of the trained parameters, measured in the
         last measured step, the reason if not, the number of measured steps that were skipped
-        because a gradient was not finite, and a note on what was measured where it takes one.
+        because a gradient was not finite, and a note on what was measured where it takes one, as
+        where it is no product's weight and only ``noise`` has it.
         """
         watches, step = self.observer.places.values(), self.observer.step
-        left = self.observer.left_out
-        return cover(self.model, watches, step, self.not_finite, self._equal, left)
+        left, known = self.observer.left_out, self.observer.ledger is not None
+        if known and not step.read and (step.tallies or step.accounts):
+            watches = list(self.watched.values())
+            self._read_parameters(read_step(step, watches, self.ranks, self.observer.pairs))
+        gradients = self.gradients if known else None
+        return cover(self.model, watches, step, self.not_finite, self._equal, left, gradients)
 
     def _attend(self) -> None:
         """Be attached for the next step if it is to be measured, and only then."""
@@ -399,6 +444,7 @@ class Probe:
         """Put what a step told into the table."""
         self.measured += 1
         self._count_not_finite()
+        self._note([self.known])
         if self.choices:
             batch = self._compare(found)
             self._tabulate([batch], [one.dtype for one in found.values()])
@@ -412,10 +458,19 @@ class Probe:
         if self.log is None or rows.empty:
             return
         try:
-            self.log.tell(rows, self.number)
+            whole = self.scale.value() if self.scale.averages else None
+            self.log.tell(rows, self.number, whole)
         except Exception as error:
             words = " ".join(str(error).split())
             self._say(f"{LOG_FAILED}: {type(error).__name__}: {words}", LOG_FAILED)
+
+    def _note(self, batches: Sequence[Sequence[Gradient]]) -> None:
+        """Put what batches told of every parameter into its table, and the moving averages."""
+        lines = tabulate_noise(batches, self.options.population)
+        rows = [(self.run, self.number, *line) for line in lines]
+        self.noises.add(self.number, rows)
+        for row in rows:
+            self.scale.add_row(dict(zip(NOISE_COLUMNS, row, strict=True)))
 
     def _compare(self, found: Mapping[str, Layer]) -> Batch | None:
         """Set every estimator beside the minibatch."""
@@ -435,6 +490,9 @@ class Probe:
         self.not_finite.update(
             watch.name for watch, tally in tallies.items() if tally.problem == NOT_FINITE
         )
+        if self.observer.ledger is not None:
+            found = self.gradients.items()
+            self.not_finite.update(name for name, why in found if why == NOT_FINITE)
 
     def _tabulate(
         self, batches: Sequence[Batch | None], dtypes: Iterable[torch.dtype]

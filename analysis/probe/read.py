@@ -10,14 +10,13 @@ from torch import Tensor
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.probe.in_metric import InMetric, gather_in_metric, layer_in_metric
 from sketchvar.analysis.probe.ranks import Ranks
-from sketchvar.analysis.probe.step import Step, Tally
+from sketchvar.analysis.probe.step import NOT_FINITE, Step, Tally
 from sketchvar.analysis.probe.sums import joined
 from sketchvar.analysis.probe.told import SIZE, Told, statistics
 from sketchvar.analysis.probe.watch import Watch
 from sketchvar.estimators import Moments
 from sketchvar.estimators.norms import wide
 
-NOT_FINITE = "its gradient is not finite"
 ALIKE = 1e-4  # of a gradient: what two sums of the same float32 numbers may differ by
 OWN = (
     "its .grad is not its product's gradient alone (a penalty in the loss, a hook or mask on the"
@@ -54,9 +53,10 @@ def read_step(
             continue
         told = Told.of(ran)
         found.append((step.tallies[watch], told.divide(scale, ranks.size) if scaled else told))
-    none = [None] * len(found)
     pairs = [pairs_of(tally, scale, ranks, paired) for tally, _ in found]
-    weighed = gather_in_metric([tally for tally, _ in found], ranks) if step.weigh else none
+    weighed: list[InMetric | None] = [None] * len(found)
+    if step.weigh is not None:
+        weighed = [*gather_in_metric([tally for tally, _ in found], ranks)]
     numbers: list[list[float]] = []
     if found:
         device = found[0][1].facts.device  # layers may be on several

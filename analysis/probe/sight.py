@@ -24,14 +24,19 @@ class Ends(Protocol):
     def ended(self, step: Step, task: int) -> None:
         """A pass has ended."""
 
+    def arrived(self, step: Step, use: Use, x: Tensor | None, y: Tensor, bias: Any) -> None:
+        """The output gradient of a use is here, for whatever else is made of it."""
+
 
 class Sight:
     """Tells a step's tallies of one use of a weight. Nothing that it does can stop a pass: what
     raises becomes the tally's problem.
     """
 
-    def __init__(self, step: Step, use: Use, ends: Ends, by_example: bool, paired: bool) -> None:
-        self.step, self.use, self.ends = step, use, ends
+    def __init__(
+        self, step: Step, use: Use, ends: Ends, by_example: bool, paired: bool, bias: Any = None
+    ) -> None:
+        self.step, self.use, self.ends, self.bias = step, use, ends, bias
         self.by_example, self.paired = by_example, paired
         self.x_node: Any = None  # which holds X as autograd holds a tensor that it saves
 
@@ -89,6 +94,7 @@ class Sight:
                     use.weighed = Weighed(metric, self.step.needed, weighed_sq)
                 paired = self.paired or self.step.exact
                 use.arrive(x, y, example_sq, self.by_example, paired, alone)
+                self.ends.arrived(self.step, use, x, y, self.bias)
         except Exception as error:
             self.step.fail(self.use.watch, error)
 

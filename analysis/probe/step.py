@@ -23,6 +23,7 @@ WEIGHED = (
     "its gradient was accumulated over several backward passes, each with weights= of its own:"
     " measure a single one"
 )
+NOT_FINITE = "its gradient is not finite"
 NOT_REACHED = "no gradient reached it"
 ELSEWHERE = (
     "its gradient did not come by its own module's forward: something else reads the weight, as a"
@@ -239,6 +240,8 @@ class Step:
     readings: dict[int, Any] = field(default_factory=dict)  # by the id of the input
     outputs: dict[int, Any] = field(default_factory=dict)  # and what a BatchNorm may read, of its
     open: bool = True  # until the next step begins
+    accounts: dict[int, Any] = field(default_factory=dict)  # of other parameters, by their ids
+    read: bool = False  # whether every parameter was
 
     def fail(self, watch: Watch, error: Exception) -> None:
         """What was to be read of a weight could not be."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder, about_probe, kept_dtype, rows_of
+from sketchvar.analysis.noise.moving import NoiseScale
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
 from sketchvar.analysis.noise.select import at_rate, choose_rate
 from sketchvar.analysis.noise.wide import SHARES, widen
@@ -76,7 +77,7 @@ def read(folder: Path, rate: float | None = None) -> Contents:
         details += plan.list_tables(made)
         pictures += plan.list_pictures(made, "plan")
     if len(covered):
-        details.append(make_table(covered, "coverage", "Coverage: which weights were measured"))
+        details.append(make_table(covered, "coverage", "Coverage: which parameters were measured"))
     about = about or probed
     return Contents(
         title=str(about.get("run") or folder.name),
@@ -92,6 +93,7 @@ def read(folder: Path, rate: float | None = None) -> Contents:
 def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Picture, ...]:
     """Every figure of a run; that of draws is left out where the run has not reached it."""
     from sketchvar.analysis.noise import figures
+    from sketchvar.analysis.noise.kinds_figures import noise_by_kind
     from sketchvar.analysis.noise.scale_figures import noise_scale_through_training
 
     step = int(rows["step"].max())
@@ -124,7 +126,18 @@ def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Pictu
         "Gradient noise scale of each layer and of all together, from each step alone",
         partial(noise_scale_through_training, noise_scale(rows, decay=0), batch),
     )
-    return (*found, scale)
+    found.append(scale)
+    if files.noise.exists():
+        whole = NoiseScale().add(records.read_rows(files.noise))
+        caption = "Gradient noise scale of the whole model and of each kind of its parameters,"
+        found.append(
+            Picture(
+                "noise_by_kind",
+                f"{caption} moving averages over the measured steps",
+                partial(noise_by_kind, whole, batch),
+            )
+        )
+    return tuple(found)
 
 
 def tabulate_layers(rows: pd.DataFrame, rate: float) -> Table:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sketchvar.analysis.loop import Training
+from sketchvar.analysis.noise.parameters import Gradient
 from sketchvar.analysis.noise.table import Batch, read_batch
 from sketchvar.analysis.probe import Layer, Probe
 from sketchvar.analysis.probe.frozen import frozen
@@ -23,12 +24,14 @@ class Seen(NamedTuple):
     batches: list[Batch | None]
     layers: dict[str, Layer]
     coverage: pd.DataFrame
+    gradients: list[list[Gradient]]  # of every parameter, in each batch
 
 
 def see(probe: Probe, chosen: Sequence[Choice], dtype: torch.dtype) -> Seen:
     """Read the batch that a probe has just measured."""
     layers = probe.read()
-    return Seen([read_batch(list(layers.values()), chosen, dtype)], layers, probe.coverage())
+    batch = read_batch(list(layers.values()), chosen, dtype)
+    return Seen([batch], layers, probe.coverage(), [probe.known])
 
 
 def measure_fresh(
@@ -46,6 +49,7 @@ def measure_fresh(
     """
     task, device = training.task, training.device
     batches: list[Batch | None] = []
+    gradients: list[list[Gradient]] = []
     with frozen(training.model):
         for seed in seeds:
             batch = move(task.batch(step, seed), device)
@@ -56,4 +60,5 @@ def measure_fresh(
                 training.backward(batch, f"step {step}, on a fresh batch")
             seen = see(probe, chosen, task.dtype)
             batches += seen.batches
-    return seen._replace(batches=batches)
+            gradients += seen.gradients
+    return seen._replace(batches=batches, gradients=gradients)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import LOSSES, Folder
 from sketchvar.analysis.loop import layers_at, start
+from sketchvar.analysis.noise.parameters import NOISE_COLUMNS, tabulate_noise
 from sketchvar.analysis.noise.table import COLUMNS, choose_comparable, tabulate
 from sketchvar.analysis.probe import Layer, Probe
 from sketchvar.analysis.probe.ranks import Ranks, world
@@ -128,6 +129,7 @@ def run(
     training = start(task, study.steps, device, study.seed, ranks)
     model, optimizer = training.model, training.optimizer
     begin, rows, losses = folder.restore(model, optimizer, device)
+    noise = folder.restore_noise(begin)
     names = list(Probe(training.trained).watched)
     drawn = names[len(names) // 2]
     whole = names if any(choice.needs_pair for choice in study.choices()) else []
@@ -164,8 +166,13 @@ def run(
                     folder.draws,
                     draw_repeatedly(seen.layers[drawn], study).assign(run=study.name, step=step),
                 )
+            whole_model = tabulate_noise(seen.gradients, task.population)
+            told = pd.DataFrame(whole_model, columns=NOISE_COLUMNS[2:])
+            noise = records.append_rows(noise, told.assign(run=study.name, step=step))
             measured = pd.DataFrame([(step, loss, *training.validate())], columns=LOSSES)
             losses = records.append_rows(losses, measured)
+            if len(noise):  # on several processes there is none
+                records.write_rows(folder.noise, noise[NOISE_COLUMNS])
             records.write_rows(folder.rows, rows)
             records.write_rows(folder.losses, losses)
         if step < study.steps:

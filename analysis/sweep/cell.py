@@ -191,7 +191,7 @@ def measure_noise(training: Training, step: int, batch: Batch, cell: Cell) -> tu
         convert(model, cell)
         return math.nan, math.nan
     pairs = [name for name, each in chosen.items() if each.traits.needs_pair]
-    with Probe(model, pairs=pairs) as probe:
+    with Probe(model, pairs=pairs, parameters=False) as probe:
         training.gradient(step, batch)
     model.zero_grad(set_to_none=True)
     measured = probe.read().items()

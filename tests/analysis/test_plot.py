@@ -71,6 +71,16 @@ def few(file, layers=3):
     return rows[rows["layer"].isin(list(rows["layer"].unique())[:layers])]
 
 
+def scales():
+    """What a NoiseScale gives, of two kinds at three steps."""
+    lines = [
+        (step, kind, 20.0 + step * i, 4.0)
+        for step in range(3)
+        for i, kind in enumerate(["linear", "all"])
+    ]
+    return pd.DataFrame(lines, columns=["step", "kind", "noise_scale", "noise_scale_stderr"])
+
+
 PICTURES = {
     "alpha_through_training": lambda: (few("stdlib-lm/rows.parquet"),),
     "closed_form_and_draws": lambda: (few("stdlib-lm/draws.parquet"),),
@@ -92,6 +102,7 @@ PICTURES = {
     "final_losses": lambda: (read_rows(DATA / "train/stdlib-lm/summary.parquet"),),
     "frontier": lambda: (average(few("frontier/frontier.parquet")),),
     "layer_times": lambda: (read_rows(DATA / "layers/layer.parquet"),),
+    "noise_by_kind": lambda: (scales(), 32),
     "noise_scale_through_training": lambda: (noise_scale(few("stdlib-lm/rows.parquet")), 32),
     "peak_memory": lambda: (read_rows(DATA / "memory/batch-16-32/memory.parquet"),),
     "ratio_by_layer": lambda: (few("stdlib-lm/rows.parquet"), 0.1, 300),

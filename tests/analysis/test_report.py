@@ -94,7 +94,7 @@ def test_it_is_whole_and_loads_nothing(folder, page):
     assert all(link.startswith("data:text/csv;base64,") for link in page.loaded)
     assert "img" not in page.tags and "link" not in page.tags
     assert not re.search(r"https?:|url\((?!#)|@import", text)
-    assert len(page.images) == 5 and page.titles[0] == "Verdict"
+    assert len(page.images) == 6 and page.titles[0] == "Verdict"
     names = re.findall(r' id="([^"]+)"', text)
     assert len(names) == len(set(names))
 
@@ -179,8 +179,9 @@ def test_ratio_by_layer(folder, rate):
 
 def test_coverage_and_provenance(folder, page):
     covered = page.table(["parameter", "module"])
-    assert [line["parameter"] for line in covered] == ["0.weight", "2.weight", "4.weight"]
-    assert sum(float(line["share"]) for line in covered) == pytest.approx(0.98, abs=0.02)
+    names = [f"{layer}.{key}" for layer in (0, 2, 4) for key in ("weight", "bias")]
+    assert [line["parameter"] for line in covered] == names
+    assert sum(float(line["share"]) for line in covered) == pytest.approx(1, abs=0.02)
     about, text = records.read_json(folder / "run.json"), report(folder)
     for name in ("run", "commit", "date", "hardware", "python", "torch"):
         assert f"<dt>{name}</dt><dd>{escape(str(about[name]))}</dd>" in text

@@ -43,8 +43,8 @@ def test_a_file_says_what_it_is_of(tmp_path):
     train(2, tmp_path / "mine")
     about = records.read_about(tmp_path / "mine" / "step-00000001.parquet")
     assert (about["run"], about["model"], about["dtype"]) == ("mine", "Sequential", "float32")
-    assert about["coverage"]["parameter"] == ["0.weight", "2.weight"]
-    assert about["coverage"]["measured"] == [True, True]
+    assert about["coverage"]["parameter"] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert about["coverage"]["measured"] == [True] * 4
     assert {"commit", "device", "torch", "date"} <= set(about)
 
 

@@ -32,8 +32,8 @@ def train(steps=6, **options):
 
 def test_a_log_gets_a_dozen_numbers_of_every_measured_step():
     told = {}
-    rows = train(every=2, exact_errors=True, log=lambda n, step: told.update({step: n}), **TABLE)
-    rows = rows.rows()
+    asked = TABLE | {"every": 2, "exact_errors": True, "parameters": False}
+    rows = train(log=lambda n, step: told.update({step: n}), **asked).rows()
     assert list(told) == [0, 2, 4]
     for step, numbers in told.items():
         here = rows[rows["step"] == step]
@@ -56,6 +56,14 @@ def test_a_log_gets_a_dozen_numbers_of_every_measured_step():
         found = {name.removeprefix("sketchvar/"): n for name, n in numbers.items()}
         assert found == pytest.approx(expected) and len(found) <= 12
         assert all(type(n) is float for n in found.values())
+
+
+def test_the_noise_scale_that_is_sent_is_that_of_all_parameters():
+    told = {}
+    probe = train(log=lambda n, step: told.update(n), **TABLE)
+    scale, stderr = probe.scale.value()
+    assert told["sketchvar/noise_scale"] == scale and scale > 0
+    assert told["sketchvar/noise_scale_stderr"] == stderr and stderr > 0
 
 
 def test_layers_are_sent_on_request_and_without_estimators_the_noise_scale():
@@ -98,7 +106,8 @@ def test_only_the_layers_that_are_named_are_measured():
         expected = whole[whole["layer"].isin(names)].reset_index(drop=True)
         pd.testing.assert_frame_equal(probe.rows(), expected)
         coverage = probe.coverage()
-        assert list(coverage["measured"]) == [str(i) in names for i in (0, 2, 4)]
+        measured = coverage[coverage["parameter"].str.endswith("weight")]["measured"]
+        assert list(measured) == [str(i) in names for i in (0, 2, 4)]
         left = coverage[~coverage["measured"]]["reason"]
         assert set(left) == {"left out: layers= does not name it"}
 

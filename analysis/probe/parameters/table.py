@@ -1,0 +1,41 @@
+"""NoiseTable: the noise of every parameter at each measured step, in memory or beside the rows."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sketchvar.analysis import records
+from sketchvar.analysis.noise.parameters import NOISE_COLUMNS
+
+FOLDER = "_noise"  # which a reader of the folder of rows passes over
+
+
+class NoiseTable:
+    """With ``out`` every measured step is a Parquet file in its folder ``_noise``; those from step
+    ``first`` on are measured again.
+    """
+
+    def __init__(self, out: Path | None, first: int = 0) -> None:
+        self.out = None if out is None else out / FOLDER
+        for file in [] if self.out is None else self.out.glob("step-*.parquet"):
+            if file.name >= f"step-{first:08d}.parquet":  # of a run that is measured again
+                file.unlink()
+        self.parts: list[pd.DataFrame] = []
+
+    def add(self, step: int, rows: list[tuple[Any, ...]]) -> None:
+        """Take the rows of a step."""
+        if not rows:
+            return
+        table = pd.DataFrame(rows, columns=NOISE_COLUMNS)
+        if self.out is None:
+            self.parts.append(table)
+            return
+        self.out.mkdir(exist_ok=True)
+        records.write_rows(self.out / f"step-{step:08d}.parquet", table)
+
+    def rows(self) -> pd.DataFrame:
+        """All rows so far."""
+        files = () if self.out is None else sorted(self.out.glob("step-*.parquet"))
+        parts = [records.read_rows(file) for file in files] or self.parts
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=NOISE_COLUMNS)
