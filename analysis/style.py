@@ -95,6 +95,13 @@ def fix_ticks(figure: Figure, scale: float = 1.0) -> None:
     figure.draw_without_rendering()
 
 
+GREY = {  # what is no estimator
+    "exact": ("0.25", "o"),
+    "minibatch": ("0", "o"),
+    "minibatch, linear weights": ("0.5", "s"),
+}
+
+
 def look(names: Sequence[str]) -> dict[str, tuple[object, str]]:
     """Give every estimator its colour and marker, the same in all figures."""
     return {name: find_look(name) for name in names}
@@ -104,8 +111,8 @@ def find_look(name: str) -> tuple[object, str]:
     """The colour and marker of one estimator. What is not ``KNOWN`` takes one of the other pairs,
     by its letters.
     """
-    if name == "exact":
-        return "0.25", "o"
+    if name in GREY:
+        return GREY[name]
     pairs, first = len(COLOURS) * len(MARKERS), len(KNOWN)
     at = KNOWN.index(name) if name in KNOWN else first + crc32(name.encode()) % (pairs - first)
     return COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]

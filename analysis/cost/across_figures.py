@@ -5,13 +5,14 @@ from matplotlib.axes import Axes
 
 from sketchvar.analysis.cost.figures import at_horizon, name_horizon
 from sketchvar.analysis.cost.fork_figures import name_noise
-from sketchvar.analysis.picture import list_series, picture
+from sketchvar.analysis.picture import list_series, picture, together
 from sketchvar.analysis.picture.select import add_rate
 from sketchvar.analysis.style import UNIT_LINE, plain_ticks
 
 
 @picture(
-    "of", "noise", "rate", "seeds", "coherence", "coherence_stderr", of="noise", height=3.2
+    "of", "noise", "rate", "seeds", "coherence", "coherence_stderr",
+    of="noise", height=3.2, split=together,
 )  # fmt: skip
 def coherence_across(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw the coherence of every noise in every run (``of``), ± 2 standard errors: rows of several
@@ -22,7 +23,10 @@ def coherence_across(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set_ylabel("1 − cost where tensors err apart / cost, ± 2 stderr")
 
 
-@picture("of", "estimator", "rate", "horizon", "cost_ratio", "cost_ratio_stderr", height=3.2)
+@picture(
+    "of", "estimator", "rate", "horizon", "cost_ratio", "cost_ratio_stderr",
+    height=3.2, split=together,
+)  # fmt: skip
 def cost_across(ax: Axes, rows: pd.DataFrame, horizon: float = 1) -> None:
     """Draw the cost ratio of every estimator in every run (``of``), over one step unless another
     horizon is given, ± 2 standard errors: rows of several ``cost.parquet``.

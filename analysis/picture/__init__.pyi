@@ -1,4 +1,4 @@
-from .contract import Facet, by_run, picture
+from .contract import Facet, by_run, picture, together
 from .fold import draw_blocks, is_deep, shorten
 from .series import Series, draw_series, list_series, merge_series, take
 
@@ -14,4 +14,5 @@ __all__ = [
     "picture",
     "shorten",
     "take",
+    "together",
 ]

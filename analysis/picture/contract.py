@@ -49,6 +49,11 @@ def by_run(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
     return [Facet(str(run), part) for run, part in rows.groupby("run", sort=False)]
 
 
+def together(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
+    """One panel for all runs."""
+    return [Facet("", rows)]
+
+
 def picture(
     *needs: str,
     of: str = "estimator",
@@ -208,7 +213,8 @@ def wrap_labels(figure: Figure) -> None:
         length = max(box.width, box.height)
         if words and length > 1.05 * room:
             fits = int(len(words) * room / length)
-            text.set_text(fill(words.replace("± ", "±\N{NO-BREAK SPACE}"), max(12, fits)))
+            whole = words.replace("± 2 stderr", "±\N{NO-BREAK SPACE}2\N{NO-BREAK SPACE}stderr")
+            text.set_text(fill(whole, max(12, fits)))
 
 
 class Shape(NamedTuple):

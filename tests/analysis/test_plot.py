@@ -364,3 +364,19 @@ def test_files_of_every_kind(rows, tmp_path):
     files = plot.save(plot.ratio_by_layer(one, size="column"), tmp_path / "a", ["svg", "pdf"])
     assert [file.name for file in files] == ["a.svg", "a.pdf"]
     assert "gaussian</text>" in files[0].read_text() and not plt.get_fignums()
+
+
+def test_runs_beside_each_other_share_a_panel():
+    rows = pd.DataFrame(
+        {
+            "of": ["depth 2", "depth 8"],
+            "run": ["a", "b"],
+            "noise": "minibatch",
+            "rate": 1.0,
+            "seeds": "own",
+            "coherence": [0.8, 0.7],
+            "coherence_stderr": 0.1,
+        }
+    )
+    axes = plot.coherence_across(rows)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["depth 2", "depth 8"]

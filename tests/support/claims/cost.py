@@ -1,0 +1,138 @@
+"""Claims about what noise costs, and what predicts it."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from support.claims import claim, read, span
+
+from sketchvar.analysis.cost.effective import judge
+
+COSTED = ("stdlib-lm", "cifar10-vit")
+AGREED = ("stdlib-lm", "digits-mlp", "cifar10-vit")
+DEPTHS = (2, 4, 8)
+SHOWN = {"gaussian": "Gaussian", "feature-rademacher": "features", "rounding:1": "1 bit"}
+
+
+def one_step(run: str) -> pd.DataFrame:
+    """The three ratios over one step, a row per estimator."""
+    return read(f"cost/{run}/cost.parquet").query("horizon == 1").set_index("estimator")
+
+
+def coherent(run: str, noise: str, seeds: str = "own") -> pd.Series:
+    """The coherence of one noise."""
+    rows = read(f"cost/{run}/coherence.parquet").set_index(["noise", "seeds"])
+    return rows.loc[noise, seeds]
+
+
+def error(row: pd.Series, name: str) -> str:
+    """A number and two standard errors, to their first digit."""
+    half = 2 * row[f"{name}_stderr"]
+    digits = max(0, -math.floor(math.log10(half)))
+    return f"{row[name]:.{digits}f} ± {half:.{digits}f}"
+
+
+@claim("The variance says what noise costs")
+def variance() -> str:
+    parts = []
+    for run in COSTED:
+        rows = one_step(run)
+        cells = [
+            f"{label} {rows['variance_ratio'][name]:.1f} and {error(rows.loc[name], 'cost_ratio')}"
+            for name, label in SHOWN.items()
+        ]
+        parts.append(f"{'stdlib-lm' if run == COSTED[0] else 'ViT'}: {', '.join(cells)}")
+    return "; ".join(parts)
+
+
+@claim("Layers err together in a minibatch, and apart in a sketch")
+def together() -> str:
+    cells = [
+        f"{error(coherent(run, 'minibatch'), 'coherence')}, "
+        f"{error(coherent(run, 'uniform-rows', 'one'), 'coherence')}"
+        for run in COSTED
+    ]
+    dearer = [
+        coherent(run, "uniform-rows", "one")["cost_ratio"]
+        / one_step(run)["cost_ratio"]["uniform-rows"]
+        for run in COSTED
+    ]
+    times = " and ".join(f"{each:.1f}" for each in dearer)
+    return (
+        f"part of the one-step cost, minibatch and uniform rows with one seed: {'; '.join(cells)};"
+        f" that seed makes rows cost {times} times as much"
+    )
+
+
+@claim("Coherence grows with depth")
+def depth() -> str:
+    cells = [error(coherent(f"depth-{d}", "minibatch"), "coherence") for d in DEPTHS]
+    return ", ".join(cells)
+
+
+@claim("Curvature by kicks is that by Gauss–Newton, over one step")
+def kicks() -> str:
+    rows = pd.concat([read(f"cost/agree-{run}/agreement.parquet") for run in AGREED], keys=AGREED)
+    rows = rows[~rows["noise"].isin(["minibatch", "minibatch, linear weights"])]
+    by = rows.set_index(["noise", "curvature"], append=True).droplevel(1)
+    by_kicks, by_hessian = (by.xs(name, level="curvature") for name in ("kicks", "hessian"))
+    ratio, first = by_kicks["cost_ratio"], by_kicks["first"]
+    z = (ratio - first) / np.hypot(by_kicks["cost_ratio_stderr"], by_kicks["first_stderr"])
+    paired = by_kicks["over_first"]
+    same = (paired - 1).abs() <= 2 * by_kicks["over_first_stderr"]
+    among = by_kicks["over_first"] / by_hessian["over_first"]
+    return (
+        f"cost ratios within two standard errors of their difference in {(z.abs() <= 2).sum()} of"
+        f" {len(z)}; draw by draw {same.sum()} of {len(same)}, kicks over Gauss–Newton"
+        f" {span(paired)}, kicks over Hessian {span(among)}"
+    )
+
+
+@cache
+def forked() -> pd.DataFrame:
+    """Effective batches of every task and step."""
+    return pd.concat([read(f"forks/{run}/effective.parquet") for run in COSTED])
+
+
+@cache
+def judged() -> pd.DataFrame:
+    """How each prediction did, over all tasks and steps."""
+    return judge(forked()).set_index("prediction")
+
+
+def within(name: str) -> str:
+    row = judged().loc[name]
+    return (
+        f"{row['within']:.0f} of {row['methods']:.0f} in the interval, {2 ** row['spread']:.1f}"
+        f" times off in the root mean square, rank correlation {row['rank']:.2f}"
+    )
+
+
+@claim("A batch as noisy as the estimator's gradient trains like the estimator")
+def by_variance() -> str:
+    return f"variance: {within('variance')}; in Adam's metric: {within('metric')}"
+
+
+@claim("A batch whose noise costs as much trains like the estimator")
+def by_cost() -> str:
+    return f"cost over the forks' steps: {within('cost')}; with progress: {within('both')}"
+
+
+@claim("Features and few bits train better than random rows at the same or fewer bytes")
+def axis() -> str:
+    """Least and greatest effective batch over states, each method at its own best rate."""
+    rows = forked()
+    rows = rows[rows["tuned"].astype(bool) & (rows["estimator"] != "exact")]
+    names = {
+        "uniform-rows": "rows",
+        "countsketch": "CountSketch",
+        "feature-rademacher": "features",
+        "rounding:1": "1 bit",
+        "rounding:2": "2 bits",
+    }
+    cells = []
+    for name, label in names.items():
+        found = rows.loc[rows["estimator"] == name, "effective"]
+        cells.append(f"{label} {found.min():.2f}–{found.max():.2f}")
+    return ", ".join(cells)
