@@ -17,7 +17,7 @@ from sketchvar.analysis.gpu.run import Run
 from sketchvar.analysis.loop import start
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.study import study
-from sketchvar.analysis.sweep.run import Sweep, finish
+from sketchvar.analysis.sweep.run import Sweep, attempt
 from sketchvar.analysis.tasks import find_task
 from sketchvar.analysis.truth import redraws
 
@@ -128,7 +128,7 @@ def fine_tune(run: Run) -> Iterator[pd.DataFrame]:
     folder.open()
     for cell in cells:
         if not folder.rows_of(cell).exists():
-            finish(cell, folder.path)
+            folder.keep(cell, attempt(cell))
         yield folder.table(cells)
     run.skipped += [f"{name}: {error}" for name, error in folder.errors(cells).items()]
 

@@ -153,4 +153,4 @@ class NoiseScale:
 
 def pair(each: Mapping[str, Any]) -> tuple[float, float] | None:
     """Noise and signal of the step before, as a tuple: JSON gives a list."""
-    return None if each["before"] is None else tuple(each["before"])  # type: ignore[return-value]
+    return None if each["before"] is None else tuple(each["before"])

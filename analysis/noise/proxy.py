@@ -26,7 +26,7 @@ def compare_proxies(runs: Mapping[str, pd.DataFrame], decay: float = 0.9) -> pd.
         table = NoiseScale(decay).add(rows)
         scale = table.pivot_table("noise_scale", "step", "kind")
         for kind in scale.columns.drop(ALL):
-            both = np.log(scale[[kind, ALL]].dropna())
+            both = scale[[kind, ALL]].dropna().apply(np.log)
             apart = both[kind] - both[ALL]
             if apart.empty:
                 continue

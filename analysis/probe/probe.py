@@ -402,7 +402,7 @@ class Probe:
         because a gradient was not finite, and a note on what was measured where it takes one, as
         where it is no product's weight and only ``noise`` has it.
         """
-        watches, step = self.observer.places.values(), self.observer.step
+        watches, step = list(self.observer.places.values()), self.observer.step
         left, known = self.observer.left_out, self.observer.ledger is not None
         if known and not step.read and (step.tallies or step.accounts):
             watches = list(self.watched.values())

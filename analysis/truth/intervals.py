@@ -123,8 +123,8 @@ def draw(asked: Intervals, training: Training) -> Iterator[Batch | None]:
             torch.manual_seed(fold(seed, "mask"))
             training.optimizer.zero_grad(set_to_none=True)
             weights, exact = task.count_tokens(batch), asked.exact_errors
-            asks = {"pairs": pairs, "weights": weights, "exact_errors": exact, "parameters": False}
-            with Probe(model, **asks) as probe:
+            probe = Probe(model, pairs=pairs, weights=weights, exact_errors=exact, parameters=False)
+            with probe:
                 backward(forward(task, model, batch, device), f"draw {i}")
             yield read_batch(list(probe.read().values()), chosen, task.dtype)
 

@@ -61,8 +61,8 @@ def truth(
     def every_other() -> Iterator[Any]:
         for batch in batches:
             where = f"draw {seen.spread.count}; no variance can be measured there"
-            asked = {"weights": weights(batch), "parameters": False}
-            with noise.unchanged(model), Probe(model, **asked) as probe:
+            told = Probe(model, weights=weights(batch), parameters=False)
+            with noise.unchanged(model), told as probe:
                 noise.backward(loss(model, batch), where)
             for name, layer in probe.read().items():
                 seen.forms[name].append(closed_forms(layer, population))

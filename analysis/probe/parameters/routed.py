@@ -25,7 +25,7 @@ class Routed(NamedTuple):
 
 def routed_sq(parts: Sequence[Routed]) -> Float[Tensor, " S"]:
     """‖g_s‖² of each example: Σ over the matrices e of ‖X_{s,e}ᵀY_{s,e}‖²."""
-    x, y, number, slot = (torch.cat([each[i] for each in parts]) for i in range(4))
+    x, y, number, slot = map(torch.cat, list(zip(*parts, strict=True))[:4])
     slots = int(slot.max()) + 1 if len(slot) else 1
     key = torch.where(number < 0, -1, number * slots + slot)
     found = x.new_zeros(parts[0].examples, dtype=torch.float64)

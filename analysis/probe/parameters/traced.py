@@ -15,7 +15,9 @@ from torch import Tensor
 class Origin(Protocol):
     """What a traced tensor knows."""
 
-    tracer: "Traces"
+    @property
+    def tracer(self) -> "Traces":
+        """Who runs its functions."""
 
 
 class Traces(Protocol):

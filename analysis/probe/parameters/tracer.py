@@ -133,7 +133,7 @@ class Tracer:
                     copy = plain(t).reshape(1, *ones, *tail).expand(shape[0], *ones, *tail)
                     copies[id(t)] = copy
                     self.read(copy, t.origin.roots, self.for_copies(t))
-            elif t.ndim == 1 and len(shape) > 1:
+            elif unit is not None and t.ndim == 1 and len(shape) > 1:
                 copies[id(t)] = copy = plain(t).expand(shape)
                 self.read(copy, t.origin.roots, self.for_rows(t, unit))
         for t in shared if mixes else ():
