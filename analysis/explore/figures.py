@@ -108,13 +108,13 @@ def error_distribution(ax: Axes, rows: pd.DataFrame) -> None:
     """
     parts = list(rows.groupby(["estimator", "rate"], sort=False))
     for i, ((name, _), part) in enumerate(parts):
-        colour, _ = find_look(name)
+        colour, _ = find_look(str(name))
         cloud = i + np.random.default_rng(0).uniform(-0.28, 0.28, len(part))
         dots: Style = {"color": colour, "markersize": 2.5, "alpha": 0.5}
         ax.plot(part["error_sq"] / part["grad_sq"], cloud, ".", **dots)
         closed = part["variance"].iloc[0] / part["grad_sq"].iloc[0]
         ax.plot([closed, closed], [i - 0.4, i + 0.4], color="black", linewidth=1.4)
-    labels = [label_choice(part["label"].iloc[0], rate) for (_, rate), part in parts]
+    labels = [label_choice(part["label"].iloc[0], part["rate"].iloc[0]) for _, part in parts]
     ax.set(xscale="log", xlabel="‖Ĝ − G‖² / ‖G‖² of one draw; black: the closed form of its mean")
     ax.set(yticks=range(len(parts)), yticklabels=labels, ylim=(len(parts) - 0.5, -0.5))
     plain_ticks(ax.xaxis)
