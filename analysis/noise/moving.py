@@ -91,7 +91,7 @@ class NoiseScale:
             tables.append(self.table())
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=SCALES)
 
-    def add_row(self, row: Mapping[str, Any]) -> None:
+    def add_row(self, row: Mapping[Any, Any]) -> None:
         """Take the sum over the parameters of one kind in one step; other rows are passed over."""
         variance, S, N = row["minibatch_example"], row["examples"], row["population"]
         if row["parameter"] != WHOLE or math.isnan(variance):
