@@ -6,8 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sketchvar.estimators.catalog import suggest
-
 
 def read_config(path: Path, asked: type) -> list[str]:
     """Read a file of a command's options: each by its name, with or without its dashes; a list for
@@ -32,6 +30,8 @@ def read_config(path: Path, asked: type) -> list[str]:
     for key, value in found.items():
         name = key.replace("_", "-")
         if name not in known:
+            from sketchvar.estimators.catalog import suggest  # which loads torch
+
             raise ValueError(
                 f"--config {path} has an unknown key {key!r}; {suggest(name, known)}known are"
                 f" {', '.join(known)}"

@@ -233,7 +233,7 @@ def test_figure(rows):
         named = {line.get_label(): line for line in axes.get_lines()}
         assert axes.get_yscale() == "log" == axes.get_xscale()
         assert BASELINE in named and [1, 1] in [list(line.get_ydata()) for line in axes.get_lines()]
-        for label in named:
+        for label in axes.get_legend_handles_labels()[1]:
             drawn |= set(label.replace("\n", " ").split(", "))
     words = " ".join(drawn)
     for name in (
@@ -253,7 +253,8 @@ def test_figure(rows):
 
 def test_figure_of_nothing_but_rounding(pair):
     rows = frontier(pair_layer(*pair), F32, ["rounding:2", "rounding:4", "exact"])
-    assert len(frontier_figure.frontier(merge_lines(average(rows))).axes) == len(FAMILIES)
+    figure = frontier_figure.frontier(merge_lines(average(rows)))
+    assert len(figure.axes) == rows["family"].nunique() < len(FAMILIES)
 
 
 QUICK = ["frontier", "--task", "digits-mlp", "--step", "0", "2"]

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from support.worker import look
 
@@ -119,15 +120,15 @@ def test_a_failed_run_is_listed_and_tried_again_only_when_asked(cells, tmp_path,
 
 
 def test_a_full_disk_loses_nothing_that_is_finished(cells, whole, tmp_path, monkeypatch):
-    write = pd.DataFrame.to_parquet
+    write = pq.write_table
 
     def full(rows, path, **options):
-        if rows["cell"].iloc[0] == cells[1].name:
+        if rows["cell"][0].as_py() == cells[1].name:
             path.write_bytes(b"PAR1 and no more")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(rows, path, **options)
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(
         ValueError,
         match=r"cannot write .* \(No space left on device\); free some space .* are kept",
