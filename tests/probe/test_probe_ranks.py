@@ -35,9 +35,10 @@ def test_a_study_of_two_processes_has_the_rows_of_one(told, tmp_path):
         for folder in (told[0] / "study", run(STUDY, tmp_path / "alone"))
     )
     expected.pop("noise.parquet")  # of one process alone, as what coverage has of other parameters
-    both = expected["coverage.parquet"]
-    both = both[both["parameter"].isin(found["coverage.parquet"]["parameter"])]
-    expected["coverage.parquet"] = both.reset_index(drop=True)
+    shared = found["coverage.parquet"].query("measured")["parameter"]
+    for tables in (found, expected):
+        rows = tables["coverage.parquet"]
+        tables["coverage.parquet"] = rows[rows["parameter"].isin(shared)].reset_index(drop=True)
     assert list(found) == list(expected) and len(found) == 4
     for name, rows in expected.items():
         errors = [column for column in rows if column.endswith("_stderr")]  # of differences
