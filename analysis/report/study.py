@@ -128,12 +128,13 @@ def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Pictu
     )
     found.append(scale)
     if files.noise.exists():
-        whole = NoiseScale().add(records.read_rows(files.noise))
+        # measured steps lie far apart: averages would be those of the first, whose signal is large
+        whole = NoiseScale(decay=0).add(records.read_rows(files.noise))
         caption = "Gradient noise scale of the whole model and of each kind of its parameters,"
         found.append(
             Picture(
                 "noise_by_kind",
-                f"{caption} moving averages over the measured steps",
+                f"{caption} from each step alone",
                 partial(noise_by_kind, whole, batch),
             )
         )
