@@ -62,6 +62,11 @@ def test_the_table_of_intervals_is_that_of_its_files():
     assert len(rows[2:]) == 8 and all(row in cells.values() for row in rows[2:])
 
 
+def test_what_forks_lost_is_that_of_their_files():
+    text = (DATA / "forks" / "README.md").read_text()
+    assert all(line in text for line in cost.lost())
+
+
 def test_the_tables_of_the_plan_are_those_of_its_file():
     text = (DATA / "plan" / "README.md").read_text()
     plan = read_json(DATA / "plan" / "plan.json")

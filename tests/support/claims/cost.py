@@ -8,6 +8,9 @@ import pandas as pd
 from support.claims import claim, read, span
 
 from sketchvar.analysis.cost.effective import judge
+from sketchvar.analysis.cost.table import price
+from sketchvar.analysis.noise.horizon import Dynamics
+from sketchvar.analysis.tasks import find_task
 
 COSTED = ("stdlib-lm", "cifar10-vit")
 AGREED = ("stdlib-lm", "digits-mlp", "cifar10-vit")
@@ -136,3 +139,29 @@ def axis() -> str:
         found = ", ".join(f"{each:.2f}" for each in mine["effective"])
         cells.append(f"{label} {found} (above in {apart} of {len(mine)})")
     return "; ".join(cells)
+
+
+def lost() -> list[str]:
+    """Lines of a table: what noise of 16 steps was predicted to cost and what forks lost, in units
+    of the loss, in every state of the language model at the common learning rate.
+    """
+    task, folder = find_task("stdlib-lm", {}), "forks/stdlib-lm"
+    ends, draws, spectra = (
+        read(f"{folder}/{name}.parquet") for name in ("effective", "cost-draws", "spectra")
+    )
+    cells: dict[str, list[str]] = {}
+    for step, told in ends[~ends["tuned"].astype(bool)].groupby("step"):
+        now = task.rate_at(step, task.steps)
+        ahead = tuple(task.rate_at(s, task.steps) / now for s in range(step, step + 16))
+        mine = (rows[rows["step"] == step] for rows in (draws, spectra))
+        costs = price(*mine, Dynamics(0.9, False, ahead), [16]).query("horizon == 16")
+        half = told[(told["estimator"] == "exact") & (told["fraction"] == 0.5)]
+        told = pd.concat([half.assign(estimator="minibatch"), told])
+        for name in ("minibatch", "gaussian", "uniform-rows", "feature-rademacher", "rounding:1"):
+            found = told[told["estimator"] == name].iloc[0]
+            values = costs.loc[(costs["noise"] == name) & (costs["seeds"] == "own"), "cost"]
+            predicted = f"{values.mean():.4f} ± {values.sem():.4f}"
+            cells.setdefault(SHOWN.get(name, name), []).append(
+                f"{predicted}, lost {found['behind']:.4f} ± {found['behind_stderr']:.4f}"
+            )
+    return [f"| {name} | {' | '.join(each)} |" for name, each in cells.items()]
