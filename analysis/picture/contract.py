@@ -2,6 +2,7 @@
 in a style that holds within the call only.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import Parameter, cleandoc, signature
@@ -213,7 +214,9 @@ def wrap_labels(figure: Figure) -> None:
         length = max(box.width, box.height)
         if words and length > 1.05 * room:
             fits = int(len(words) * room / length)
-            whole = words.replace("± 2 stderr", "±\N{NO-BREAK SPACE}2\N{NO-BREAK SPACE}stderr")
+            whole = re.sub(
+                "± (2 )?stderr", lambda unit: unit[0].replace(" ", "\N{NO-BREAK SPACE}"), words
+            )
             text.set_text(fill(whole, max(12, fits)))
 
 
