@@ -143,13 +143,15 @@ def cost(
     (``nodes_for``), unless given; ``spectra`` that of the draws whose spectra are taken: a half of
     them, unless given.
     ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
+    ``include`` and ``exclude`` choose the layers that estimators are in, as in ``sketch_linears``.
     ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
     ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
 
     ``agree`` names curvatures by which the same draws are measured over one step too: ``agreement``
     says whether they agree. Without ``coherence`` only the minibatch's is measured, and that of
     ``one_seed``. Without ``signal`` what ``beside`` predicts forks by is left out, a tenth of the
-    time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them.
+    time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them. ``progress`` is
+    called with how many are done, and of how many.
 
     The model, its gradients and torch's generators are left as they are: all is done on a copy.
     Memory: up to ``VECTORS`` numbers per trainable weight, beside three training steps, in every

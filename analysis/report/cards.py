@@ -17,7 +17,7 @@ from sketchvar.estimators.residual import Residual
 
 RATE = 0.1
 SMALL = 0.25  # of the pictures
-PARTS = ("Variance", "Bytes", "Time", "Use", "Source")
+PARTS = ("Variance", "Bytes", "Time", "Use", "Raises", "Source")
 TOP = (
     "# Estimators\n\n"
     "Made by `sketchvar estimators --markdown` from the docstrings of the classes; a test keeps it"
