@@ -28,8 +28,8 @@ TOP = (
     f" {ROWS} × {COLUMNS} float32 numbers, at rate {RATE:g} where there is one.\n\n"
     f"Pictures are of {glyphs.SIZE} rows or features at rate {glyphs.RATE}, red above zero and blue"
     " below: Sᵀ of one draw, for rows whose norms\ngrow from left to right; a small X and what"
-    " stands for it in one estimate; or the values of a grid, each with its\nchance over the numbers"
-    " that are rounded.\n"
+    " stands for it in one estimate; or the values of a grid, each with its\nchance over the"
+    " numbers that are rounded.\n"
 )
 
 
