@@ -65,6 +65,7 @@ def write_card(kind: type[Estimator], named: list[Choice]) -> list[str]:
     if kind is Residual:
         lines += [f"- `{c.name}`: {read_card(c.estimator.coarse)[0]}" for c in named]  # type: ignore[attr-defined]
     for choice in named:
+        lines += ["", f"`{choice.name}`"] if len(named) > 1 else []
         lines += ["", f"![{choice.name}](pictures/{glyphs.name_picture(choice.name)}.png)"]
     return lines
 

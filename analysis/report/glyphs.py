@@ -46,7 +46,7 @@ def write_picture(choice: Choice, folder: Path) -> Path:
     figure = draw_parts(list_parts(choice.told(torch.ones(SIZE))))
     (file,) = save(figure, folder / name_picture(choice.name), ["png"])
     with Image.open(file) as image:
-        image.convert("RGB").quantize(COLOURS).save(file, optimize=True)
+        image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
     return file
 
 
