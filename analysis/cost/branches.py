@@ -54,7 +54,7 @@ class ForkStudy(Points):
     factors: tuple[float, ...] = FACTORS
     draws: int = 4
     nodes: int | None = None
-    held_out: int = 8
+    held_out: int = 4
     curved: int = 1
 
     def __post_init__(self) -> None:
