@@ -202,6 +202,14 @@ def cost(
     return Costs(found, dynamics, tuple(sorted({1.0, *horizons})), kept, kept_layers)
 
 
+def needed_bytes(model: nn.Module, signals: int = 0) -> int:
+    """The most bytes that a process of ``cost`` holds beside three training steps of this model;
+    ``signals`` is the number of estimators where their signal is measured too.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return (VECTORS + signals) * sum(p.numel() * p.element_size() for p in trained)
+
+
 def products(kicks: Curvature, batch: Any) -> Curvature:
     """What multiplies by the curvature where single forms are kicks: Gauss–Newton, which has no
     negative part, where loss and model have it, else differences of gradients.
