@@ -54,7 +54,7 @@ KNOWN = (  # their places in colours and markers; those that are shown together 
     "largest-entries", "hot-columns", "low-rank", "generators", "subtoken-directions",
     "nearest-rounding", "rounding:1", "rounding:8", "row-bits:2", "rounding-rotated:2", "nvfp4",
     "nvfp4-nearest", "mxfp4", "nvfp4-both", "fp8", "uniform-rows+rounding:4",
-    "countsketch+rounding:4", "feature-gaussian+rounding:2",
+    "countsketch+rounding:4", "feature-gaussian+rounding:2", "mxfp4-both", "fp8-both",
 )  # fmt: skip
 COLOURS = tuple(PALETTE[i] for i in (0, 1, 2, 3, 4, 9, 7, 5, 8, 6))  # the two palest come last
 FILLS = ("full", "none", "left", "right", "bottom", "top")  # by rate

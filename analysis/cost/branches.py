@@ -4,12 +4,11 @@ what was predicted.
 
 import itertools
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
-import torch
 
 from sketchvar.analysis import records
 from sketchvar.analysis.cost.effective import beside
@@ -21,17 +20,13 @@ from sketchvar.analysis.cost.points import (
     Progress,
     Say,
     fresh,
-    is_finished,
-    known,
     read_costs,
     say_memory,
     stops,
     write_costs,
     write_step,
 )
-from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training
-from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import choices
 from sketchvar.estimators.seeds import fold
 
@@ -64,11 +59,6 @@ class ForkStudy(Points):
         choices(self.estimators, self.rates)
         check_numbers(self.ahead, self.count, self.tuning, self.fractions, self.factors)
 
-    @property
-    def name(self) -> str:
-        """The run's id: the task and a fingerprint of every field."""
-        return f"forks-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
-
     def least_forks(self) -> int:
         """How many forks there are at every point, where no grid of rates has to grow and one rate
         is the best of all.
@@ -94,13 +84,6 @@ def branch(
     stopped goes on with ``resume=True`` where it was, with any number of jobs.
     Raises ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
     """
-    folder, device = Folder(out), torch.device(study.device)
-    task = find_task(study.task, study.options)
-    origin = records.provenance(device) | task.provenance()
-    folder.claim(study, resume)
-    if is_finished(folder):
-        return out
-    folder.describe(study, origin, finished=False)
     ends, effective = out / "forks.parquet", out / "effective.parquet"
     about = {"run": study.name, "task": study.task}
 
@@ -108,9 +91,7 @@ def branch(
         if progress is not None:
             progress(stage, done)
 
-    for step, training in stops(study, folder, progress):
-        if known(effective, step):
-            continue
+    for step, training in stops(study, out, effective.name, resume, progress):
         costs = read_costs(out, step, training, study.schedule(step))
         if costs is None:
             say_memory(say, training.model, jobs, len(choices(study.estimators, study.rates)))
@@ -143,8 +124,6 @@ def branch(
         ).table
         both = beside(table, costs, study.ahead)
         write_step(effective, step, both.assign(**about))
-    folder.describe(study, origin, finished=True)
-    folder.checkpoint.unlink(missing_ok=True)
     return out
 
 

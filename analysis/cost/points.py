@@ -1,8 +1,9 @@
 """The points of a training at which it stands still: trained on to each, resumed from the last."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -31,6 +32,7 @@ class Points:
     them: an optimizer has no state there, so that its steps are not known.
     """
 
+    work: ClassVar[str]
     task: str
     steps: int
     measure_at: tuple[int, ...]
@@ -50,6 +52,11 @@ class Points:
                 f"measure points must lie within 1..{self.steps}, got {points}: at step 0 the"
                 " optimizer has no state yet; change --measure-at or --steps"
             )
+
+    @property
+    def name(self) -> str:
+        """The run's id: the task and a fingerprint of every field."""
+        return f"{self.work}-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
 
     def schedule(self, step: int) -> tuple[float, ...]:
         """The learning rates of the steps that are left over that of the next; empty at the end."""
@@ -79,26 +86,40 @@ def fresh(training: Training, step: int, what: str) -> Iterator[Batch]:
 
 
 def stops(
-    points: Points, folder: Folder, progress: Progress | None = None
+    points: Points,
+    out: Path,
+    last: str,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[int, Training]]:
-    """Train, and stop at every point; the learning rate is that of the step to come. Goes on from
-    the last point at which it stopped before, which is yielded again.
+    """Train, and stop at every point; the learning rate is that of the step to come.
 
-    Raises FloatingPointError for a loss that is not finite.
+    ``out`` is claimed for these points and described, and goes on from the last point at which it
+    stopped before; points that its table ``last``, which is written last of all, has are passed by,
+    and nothing is left to do where it is finished. Raises ValueError for a folder that cannot be
+    used, FloatingPointError for a loss that is not finite.
     """
-    task, device = find_task(points.task, points.options), torch.device(points.device)
+    folder, device = Folder(out), torch.device(points.device)
+    task = find_task(points.task, points.options)
+    origin = records.provenance(device) | task.provenance()
+    folder.claim(points, resume)
+    if folder.provenance.exists() and bool(records.read_json(folder.provenance)["finished"]):
+        return
+    folder.describe(points, origin, finished=False)
     training = start(task, points.steps, device, points.seed)
-    begin = restore(folder, training)
-    for step in range(begin, points.measure_at[-1] + 1):
+    for step in range(restore(folder, training), points.measure_at[-1] + 1):
         if progress is not None:
             progress("train", step)
         if step in points.measure_at:
             folder.save(step, training.model, training.optimizer)
             for group in training.optimizer.param_groups:
                 group["lr"] = task.rate_at(min(step, points.steps - 1), points.steps)
-            yield step, training
+            if not known(out / last, step):
+                yield step, training
         if step < points.measure_at[-1]:
             training.advance(step)
+    folder.describe(points, origin, finished=True)
+    folder.checkpoint.unlink(missing_ok=True)
 
 
 def say_memory(say: Say | None, model: nn.Module, jobs: int, signals: int = 0) -> None:
@@ -122,12 +143,6 @@ def restore(folder: Folder, training: Training) -> int:
             f"{folder.checkpoint} is not readable ({error}); remove it to train from the start"
         ) from None
     return int(state["step"])
-
-
-def is_finished(folder: Folder) -> bool:
-    """Whether nothing is left to do in a folder."""
-    path = folder.provenance
-    return path.exists() and bool(records.read_json(path)["finished"])
 
 
 def known(path: Path, step: int) -> bool:

@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
-from sketchvar.analysis import records
 from sketchvar.analysis.cost.measure import CURVATURES, Costs, cost
 from sketchvar.analysis.cost.points import (
     Loss,
@@ -16,17 +13,13 @@ from sketchvar.analysis.cost.points import (
     Progress,
     Say,
     fresh,
-    is_finished,
-    known,
     say_memory,
     stops,
     write_costs,
 )
 from sketchvar.analysis.cost.table import ENOUGH
-from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training
 from sketchvar.analysis.noise.horizon import check_horizon
-from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.seeds import fold
@@ -67,11 +60,6 @@ class CostStudy(Points):
         if self.draws < 1:
             raise ValueError(f"--draws must be 1 or more, got {self.draws}")
 
-    @property
-    def name(self) -> str:
-        """The run's id: the task and a fingerprint of every field."""
-        return f"cost-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
-
 
 def measure(
     study: CostStudy,
@@ -91,16 +79,8 @@ def measure(
 
     Raises ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
     """
-    folder, device = Folder(out), torch.device(study.device)
-    task = find_task(study.task, study.options)
-    origin = records.provenance(device) | task.provenance()
-    folder.claim(study, resume)
-    if is_finished(folder):
-        return out
-    folder.describe(study, origin, finished=False)
-    for number, (step, training) in enumerate(stops(study, folder, progress)):
-        if known(out / "coherence.parquet", step):  # the last to be written
-            continue
+    for step, training in stops(study, out, "coherence.parquet", resume, progress):
+        number = study.measure_at.index(step)
 
         def drawn(done: int, total: int, before: int = number) -> None:
             if progress is not None:
@@ -110,8 +90,6 @@ def measure(
             say_memory(say, training.model, jobs)
         found = measure_at(study, training, step, drawn, jobs)
         write_costs(out, step, found, {"run": study.name, "task": study.task})
-    folder.describe(study, origin, finished=True)
-    folder.checkpoint.unlink(missing_ok=True)
     return out
 
 
