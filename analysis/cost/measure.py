@@ -160,9 +160,9 @@ def cost(
 
     ``agree`` names curvatures by which the same draws are measured over one step too: ``agreement``
     says whether they agree. Without ``coherence`` only the minibatch's is measured, and that of
-    ``one_seed``. Without ``signal`` what ``beside`` predicts forks by is left out, a tenth of the
-    time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them. ``progress`` is
-    called with how many are done, and of how many.
+    ``one_seed``. Without ``signal`` what predicts forks (``analysis.cost.beside``) is left out, a
+    tenth of the time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them.
+    ``progress`` is called with how many are done, and of how many.
 
     The model, its gradients and torch's generators are left as they are: all is done on a copy.
     Memory: up to ``VECTORS`` numbers per trainable weight, beside three training steps, in every
