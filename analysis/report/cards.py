@@ -15,7 +15,7 @@ from sketchvar.estimators.coarse import Coarse
 from sketchvar.estimators.residual import Residual
 
 RATE = 0.1
-PARTS = ("Variance", "Bytes", "Time", "Use", "Source")
+PARTS = ("Variance", "Bytes", "Time", "Use", "Raises", "Source")
 TOP = (
     "# Estimators\n\n"
     "Made by `sketchvar estimators --markdown` from the docstrings of the classes, its pictures by"
