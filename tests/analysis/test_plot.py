@@ -95,6 +95,7 @@ def scales():
     return pd.DataFrame(lines, columns=["step", "kind", "noise_scale", "noise_scale_stderr"])
 
 
+SWEEPS = ("stdlib-lm", "cifar10-vit")
 PICTURES = {
     "alpha_through_training": lambda: (few("stdlib-lm/rows.parquet"),),
     "closed_form_and_draws": lambda: (few("stdlib-lm/draws.parquet"),),
@@ -116,6 +117,12 @@ PICTURES = {
     "error_distribution": lambda: (one_draw(),),
     "final_losses": lambda: (read_rows(DATA / "train/stdlib-lm/summary.parquet"),),
     "frontier": lambda: (average(few("frontier/frontier.parquet")),),
+    "frontiers_across": lambda: (
+        pd.concat([average(few("frontier/frontier.parquet")).assign(of=n) for n in ("a", "b")]),
+    ),
+    "losses_across": lambda: (
+        pd.concat([read_rows(DATA / f"train/{n}/summary.parquet").assign(of=n) for n in SWEEPS]),
+    ),
     "layer_times": lambda: (read_rows(DATA / "layers/layer.parquet"),),
     "matrices": lambda: ({"a": np.eye(2)},),
     "noise_by_kind": lambda: (scales(), 32),
@@ -395,3 +402,39 @@ def test_runs_beside_each_other_share_a_panel():
     )
     axes = plot.coherence_across(rows)
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["depth 2", "depth 8"]
+
+
+def test_losses_of_sweeps_stand_on_one_scale_and_know_their_own_whole_batch():
+    """Batch 16 is the whole one of one sweep and a smaller one of the other."""
+    (rows,) = PICTURES["losses_across"]()
+    first, second = (rows[rows["of"] == name] for name in SWEEPS)
+    small = second[(second["estimator"] == "exact") & (second["batch"] < 32)]
+    rows = pd.concat([first, second[second["estimator"] != "exact"], small.assign(batch=16)])
+    axes = plot.losses_across(rows)
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names.count("exact, batch 16") == 1 and len(set(names)) == len(names)
+    batches = [int(name.rpartition(" ")[2]) for name in names if name.startswith("exact")]
+    assert batches == sorted(batches)
+    drawn = sorted(
+        x for line in axes.lines if line.get_marker() != "None" for x in line.get_xdata()
+    )
+    shown = rows[rows["validation_exact"].notna() & ~rows["checkpointing"]]
+    whole = shown["batch"] == shown.groupby("of")["batch"].transform("max")
+    shown = shown[(shown["estimator"] != "exact") | ~whole]
+    np.testing.assert_allclose(drawn, sorted(shown["validation_exact"]))
+    with pytest.raises(ValueError, match="of"):
+        plot.losses_across(rows.drop(columns="of"))
+
+
+def test_frontiers_on_one_scale_are_the_least_of_each():
+    (rows,) = PICTURES["frontiers_across"]()
+    rows.loc[rows["of"] == "b", "ratio"] *= 2
+    axes = plot.frontiers_across(rows)
+    a, b = (each.lines[0].get_xydata() for each in axes.containers)
+    np.testing.assert_allclose(b, a * [1, 2])
+    assert (
+        a[:, 1].min()
+        == rows.loc[
+            (rows["of"] == "a") & ~rows["oracle"] & ~rows["biased"] & (rows["ratio"] > 0), "ratio"
+        ].min()
+    )
