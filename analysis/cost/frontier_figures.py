@@ -16,8 +16,8 @@ from sketchvar.analysis.noise.select import choose_step
 from sketchvar.analysis.picture import Facet, picture
 from sketchvar.analysis.style import COLUMN, PALETTE, UNIT_LINE, plain_ticks
 
-LEAST = 1e-4  # of the minibatch's noise: below it nobody looks
-TICKS = (0.03, 0.06, 0.125, 0.25, 0.5, 1)
+LEAST = 1e-4  # of the minibatch's noise: below it nobody looks, and lines leave the picture
+TICKS = (0.01, 0.03, 0.1, 0.3, 1)
 BYTES = "bytes kept of X (payload, indices, scales, seed)"
 
 
@@ -61,6 +61,7 @@ def cost_frontier(
     ax.set_xticks(TICKS)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(bottom=max(LEAST, 0.5 * rows.loc[rows[field] > 0, field].min()))
     plain_ticks(ax.yaxis)
 
 
@@ -80,10 +81,11 @@ def as_ratio(rows: pd.DataFrame, field: str) -> pd.DataFrame:
 
 def draw_families(ax: Axes, rows: pd.DataFrame) -> None:
     """Every line, the least of all, and uniform rows."""
-    rows = rows[rows["ratio"] > LEAST]
+    rows = rows[rows["ratio"] > 0]
     for i, family in enumerate(FAMILIES):
         label: str | None = family
-        for _, each in rows[rows["family"] == family].groupby("line", sort=False):
+        mine = rows[rows["family"] == family].sort_values(["biased", "oracle"], kind="stable")
+        for _, each in mine.groupby("line", sort=False):  # the legend shows the first
             each = each.sort_values("fraction")
             oracle, biased = bool(each["oracle"].iloc[0]), bool(each["biased"].iloc[0])
             ax.errorbar(
