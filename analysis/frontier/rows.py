@@ -29,6 +29,7 @@ from sketchvar.estimators import (
     PrincipalFeatures,
     Residual,
     RowBits,
+    SampledEntries,
     StochasticRounding,
     SubtokenDirections,
     Then,
@@ -187,6 +188,8 @@ def find_family(e: Estimator) -> str:
         case Residual():
             return COARSE.get(e.coarse, "row sketches")
         case StochasticRounding() | GridRounding() | BothRounded() | RowBits() | Then():
+            return "rounding"
+        case SampledEntries():  # numbers, one by one
             return "rounding"
         case FeatureProjection() | PrincipalFeatures() | NormColumns():
             return "features"

@@ -15,6 +15,7 @@ from sketchvar.analysis.tasks import find_task
 COSTED = ("stdlib-lm", "cifar10-vit")
 AGREED = ("stdlib-lm", "digits-mlp", "cifar10-vit")
 DEPTHS = (2, 4, 8)
+FRONTIERS = {"stdlib-lm": 10, "cifar10-vit": 1, "glue-cola": 1}  # and the steps of their costs
 SHOWN = {"gaussian": "Gaussian", "feature-rademacher": "features", "rounding:1": "1 bit"}
 
 
@@ -165,3 +166,55 @@ def lost() -> list[str]:
                 f"{predicted}, lost {found['behind']:.4f} ± {found['behind_stderr']:.4f}"
             )
     return [f"| {name} | {' | '.join(each)} |" for name, each in cells.items()]
+
+
+def frontier(run: str) -> pd.DataFrame:
+    """The cost of the whole catalog, a row per estimator and rate."""
+    rows = read(f"cost/frontier-{run}/cost.parquet").query(f"horizon == {FRONTIERS[run]}")
+    return rows.set_index(["estimator", "rate"]).sort_index()
+
+
+def costs(run: str, methods: list[tuple[str, float]]) -> str:
+    """Cost ratios with two standard errors."""
+    rows = frontier(run)
+    return ", ".join(shortened(rows.loc[method]) for method in methods)
+
+
+def shortened(row: pd.Series) -> str:
+    """A cost ratio and two standard errors, as short as it can be."""
+    if row["cost_ratio"] >= 0.001:
+        return error(row, "cost_ratio")
+    return f"{row['cost_ratio']:.1e} ± {2 * row['cost_ratio_stderr']:.0e}"
+
+
+@claim("By cost, few bits are the best use of bytes, then features, then rows")
+def axes() -> str:
+    """At rate 0.1, or fewer bytes; the best of all that fit are looked up, not asserted."""
+    ways = [("rounding:2", 1.0), ("feature-columns", 0.1), ("countsketch", 0.1)]
+    ways += [("uniform-rows", 0.1)]
+    for run in FRONTIERS:
+        rows = frontier(run)
+        fits = rows[(rows["share"] <= 0.125) & ~rows["biased"]]
+        assert "rounding" in fits["cost_ratio"].idxmin()[0], run
+        bits, features, _, dropped = (rows.loc[way] for way in ways)
+        assert bits["cost_ratio"] < features["cost_ratio"] < dropped["cost_ratio"], run
+        assert features["variance_ratio"] > dropped["variance_ratio"], run
+    return "2 bits, columns, CountSketch, rows: " + "; ".join(costs(r, ways) for r in FRONTIERS)
+
+
+@claim("Each bit more costs its bytes' worth")
+def bits() -> str:
+    ways = [(f"rounding:{each}", 1.0) for each in (1, 2, 4)]
+    parts = [f"1, 2 and 4 bits: {'; '.join(costs(run, ways) for run in FRONTIERS)}"]
+    parts.append(f"rows at half the bytes {'; '.join(costs(r, [('uniform-rows', 0.5)]) for r in FRONTIERS)}")
+    return "; ".join(parts)
+
+
+@claim("Taking the mean out first pays in cost too")
+def centring() -> str:
+    ways = [("countsketch", 0.1), ("uniform-rows", 0.1), ("rounding:1", 1.0), ("rounding:2", 1.0)]
+    cells = []
+    for run in FRONTIERS:
+        rows = frontier(run)["cost_ratio"]
+        cells.append(", ".join(f"{rows[f'centered({n})', r] / rows[n, r]:.2f}" for n, r in ways))
+    return f"cost with over cost without, CountSketch, rows, 1 bit, 2 bits: {'; '.join(cells)}"
