@@ -24,6 +24,7 @@ from sketchvar.estimators.estimator import (
 # how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
 Draw = TypeVar("Draw")
 
+
 @dataclass(frozen=True)
 class RowSketch(KeepsMatrix, Generic[Draw]):
     """Ĝ = (SᵀX)ᵀ(SᵀY) with a random S (n × k), E[SSᵀ] = I, k = max(1, round(rate · n)).

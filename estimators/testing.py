@@ -236,7 +236,6 @@ class Branch(Generator):
 
         return self.choose(outcomes())
 
-
     def flips(self, pi: Tensor, numbers: Callable[[int], Tensor]) -> Tensor:
         return self.coins(pi, pi.dtype)
 

@@ -1,6 +1,6 @@
 """The one door to what makes a draw or a product fast: every function here runs a GPU kernel, or
-C++ on a CPU, where one serves, else PyTorch's own operators. Estimators ask for the result and never
-for the device.
+C++ on a CPU, where one serves, else PyTorch's own operators. Estimators ask for the result and
+never for the device.
 
 The plain paths are in ``buckets``, ``hadamard``, ``cosine`` and ``rounding``; the kernels are in
 ``triton`` and ``native``, and take their random numbers from ``counter``.
@@ -17,9 +17,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from sketchvar.estimators.grids import FORMATS, GRIDS, levels_of
 from sketchvar.estimators.kernels import buckets, counter, hadamard, native, rounding
 from sketchvar.estimators.kernels.buckets import Buckets, group_rows, split_buckets
 from sketchvar.estimators.kernels.cosine import cosine_transform
+from sketchvar.estimators.kernels.grid import cut_blocks, divide_blocks
+from sketchvar.estimators.kernels.grid import restore as restore_grid
+from sketchvar.estimators.kernels.grid import round_tiles as round_grid_tiles
 from sketchvar.estimators.kernels.hadamard import blockwise_hadamard, next_power_of_two
 from sketchvar.estimators.kernels.rounding import (
     count_steps,
@@ -38,6 +42,8 @@ __all__ = [
     "bucket_sums",
     "cosine_transform",
     "count_steps",
+    "cut_blocks",
+    "divide_blocks",
     "draw_normals",
     "draw_partition",
     "draw_signs",
@@ -47,9 +53,12 @@ __all__ = [
     "find_triton",
     "group_rows",
     "hadamard_transform",
+    "largest_magnitudes",
     "next_power_of_two",
     "pack",
+    "restore_from_grid",
     "round_evenly",
+    "round_to_grid",
     "split_buckets",
     "unpack",
     "unpack_and_scale",
@@ -185,6 +194,50 @@ def round_evenly(
         low, step = rounding.even_steps(*rounding.find_ends(x, group), bits)
         return fast.round_and_pack(x, low, step, bits, seed), low, step
     return rounding.round_tiles(x, group, bits, generator(seed, x.device))
+
+
+def largest_magnitudes(z: Float[Tensor, "n p"], block: int) -> Float[Tensor, "n blocks"]:
+    """The largest magnitude of each block of each row."""
+    native = find_native(z) if z.dtype == torch.float32 else None
+    if native is not None:
+        return native.largest_magnitudes(z, block)
+    return cut_blocks(z, block).abs().amax(2)
+
+
+def round_to_grid(
+    z: Float[Tensor, "n p"],
+    scale: Float[Tensor, "n blocks"],
+    block: int,
+    grid: str,
+    bits: int,
+    seed: int,
+) -> UInt8[Tensor, "n bytes"]:
+    """The number of a value of the grid for every entry of z in units of its block's scale, one of
+    its two neighbours at random so that it is unbiased to 2⁻¹⁷ of the gap, packed into bytes.
+    """
+    native = find_native(z) if z.dtype == torch.float32 and grid in FORMATS else None
+    if native is not None:
+        top = len(GRIDS[grid]) // 2
+        return native.round_floating(z, scale, block, bits, (*FORMATS[grid], top), seed)
+    return round_grid_tiles(z, scale, block, grid, bits, generator(seed, z.device))
+
+
+def restore_from_grid(
+    packed: UInt8[Tensor, "n bytes"],
+    scale: Float[Tensor, "n blocks"],
+    block: int,
+    grid: str,
+    bits: int,
+    p: int,
+) -> Float[Tensor, "n p"]:
+    """value · scale, from what ``round_to_grid`` gave for p features, in the dtype of the
+    scales.
+    """
+    native = find_native(scale) if scale.dtype == torch.float32 else None
+    if native is not None:
+        values = levels_of(grid, scale.dtype, scale.device)
+        return native.restore_values(packed, values, scale, block, bits, p)
+    return restore_grid(packed, scale, block, grid, bits, p)
 
 
 def unpack_and_scale(

@@ -2,8 +2,8 @@
 called. What runs is in ``rounding.cpp``.
 
 Each function gives what the plain path of the door (``kernels``) gives, to the bit. The library is
-kept in the user's cache (XDG_CACHE_HOME, else ~/.cache) by what it was made of; SKETCHVAR_NATIVE=off
-leaves all to PyTorch.
+kept in the user's cache (XDG_CACHE_HOME, else ~/.cache) by what it was made of.
+SKETCHVAR_NATIVE=off leaves all to PyTorch.
 """
 
 import ctypes

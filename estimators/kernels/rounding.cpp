@@ -179,7 +179,7 @@ void largest_magnitudes(const float* x, i64 stride, i64 n, i64 p, i64 block, flo
       const i64 start = b * block, count = p - start < block ? p - start : block;
       float lo, hi;
       ends(x + start, count, &lo, &hi);
-      largest[b] = lo == lo ? (-lo > hi ? -lo : hi) : lo;
+      largest[b] = lo == lo ? std::fabs(-lo > hi ? lo : hi) : lo;  // and no negative zero
     }
 }
 
@@ -189,10 +189,7 @@ void round_floating(const float* x, i64 stride, i64 first, i64 n, i64 p, i64 blo
                     i64 fraction, i64 least, i64 top, const float* scale, uint64_t seed,
                     i64 stream, uint8_t* packed) {
   const i64 blocks = (p + block - 1) / block, bytes = (p * bits + 7) / 8;
-  const float normal = std::ldexp(1.0f, int(least));
-  const float below = std::ldexp(1.0f, int(least - fraction)), above = 1 / below;
-  const int32_t mid = int32_t(top), drop = int32_t(23 - fraction);
-  const int32_t offset = int32_t(((127 + least) << fraction) - (1 << fraction));
+  const int32_t digits = int32_t(fraction), start = int32_t(127 + least), mid = int32_t(top);
   Row row(p);
   for (i64 i = 0; i < n; i++, x += stride, scale += blocks, packed += bytes) {
     const uint16_t* numbers = row.numbers(seed, first + i, stream);
@@ -202,22 +199,21 @@ void round_floating(const float* x, i64 stride, i64 first, i64 n, i64 p, i64 blo
       const i64 end = (b + 1) * block < p ? (b + 1) * block : p;
       for (i64 j = b * block; j < end; j++) {
         const float v = x[j] / unit, size = std::fabs(v);
-        int32_t word;
-        std::memcpy(&word, &size, sizeof word);
-        const int32_t cut = (word >> drop) << drop, next = cut + (1 << drop);
-        float inner, outer;  // neighbours by magnitude
-        std::memcpy(&inner, &cut, sizeof inner);
-        std::memcpy(&outer, &next, sizeof outer);
-        const int few = int(size < normal ? size * above : 0.0f);
-        const bool small = size < normal;
-        inner = small ? float(few) * below : inner;
-        outer = small ? float(few + 1) * below : outer;
-        const int place = small ? few : (word >> drop) - offset;
-        const bool negative = v < 0;
-        const float a = negative ? -outer : inner, z = negative ? -inner : outer;
-        const float up = (v - a) / ((v - a) + (z - v));
-        const int down = negative ? mid - place - 1 : mid + place;
-        int level = down + (uniform(numbers[j]) < up);
+        int32_t word, magnitude;
+        std::memcpy(&word, &v, sizeof word);
+        std::memcpy(&magnitude, &size, sizeof magnitude);
+        int32_t exponent = magnitude >> 23;
+        exponent = exponent > start ? exponent : start;
+        // the gap between neighbours, and its inverse
+        const int32_t gap_bits = (exponent - digits) << 23, inverse_bits = (254 << 23) - gap_bits;
+        float gap, inverse;
+        std::memcpy(&gap, &gap_bits, sizeof gap);
+        std::memcpy(&inverse, &inverse_bits, sizeof inverse);
+        const int32_t few = int32_t(size * inverse), sign = word >> 31;
+        const int32_t place = few + ((exponent - start) << digits);
+        const float inner = size - float(few) * gap, outer = float(few + 1) * gap - size;
+        const float up = (sign ? outer : inner) / (inner + outer);
+        int32_t level = mid + (place ^ sign) + (uniform(numbers[j]) < up);  // ~place is -place - 1
         level = level < 2 * mid ? level : 2 * mid;
         levels[j] = uint8_t(level > 0 ? level : 0);
       }

@@ -11,7 +11,6 @@ from sketchvar.estimators.kernels import counter
 from sketchvar.estimators.norms import wide
 from sketchvar.estimators.seeds import Generator
 
-
 TILE = 128  # rows at a time on a CPU: what is made of them stays in the cache
 
 
