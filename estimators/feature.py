@@ -32,6 +32,7 @@ class FeatureProjection(KeepsMatrix):
     Bytes: n·r. Time: 2npr + 2nrq + 4p²r, less for a fast R.
     Use: where rows are few and features many; its noise costs less of the loss than its
     variance says.
+    Raises: TypeError for a distribution that is no class of a row sketch.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX; the variance is
     derived here.
     """

@@ -52,6 +52,8 @@ class GridRounding(Estimator):
     Variance: Σᵢ ‖yᵢ‖² Σⱼ (xᵢⱼ − aᵢⱼ)(bᵢⱼ − xᵢⱼ), of the rotated pair; with ``nearest`` it is all
     bias, ‖(X̃ − X)ᵀY‖². Bytes: n·p·4/8, or 8/8, and the scales. Time: 2npq, a search in the grid.
     Use: to see what FP8 or FP4 adds; for memory alone StochasticRounding.
+    Raises: ValueError for a grid, scale or axis that there is not, a block below 1, and a
+    ``rotate`` that is no power of two; ``compress`` for what the scales cannot reach.
     Source: NVIDIA 2025, https://arxiv.org/abs/2509.25149 (NVFP4); Rouhani et al. 2023,
     https://arxiv.org/abs/2310.10537 (MX); Chmiel et al. 2021, https://arxiv.org/abs/2112.10769
     (LUQ); Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (NF4).
@@ -190,13 +192,15 @@ class GridRounding(Estimator):
         return self.mix(z * mixing_signs(z.shape[1], z))
 
     def turn_back(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "n p"]:
-        """The inverse of ``turn``."""
+        """``turn`` of what, mixed, is ``z``: its inverse."""
         if self.rotate is not None:
             z = self.mix(z) * mixing_signs(z.shape[1], z)
         return z if self.axis == "features" else z.T
 
     def mix(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-        """The orthonormal Hadamard transform of each ``rotate`` neighbours of a row."""
+        """The orthonormal Hadamard transform of each ``rotate`` neighbours of a row of ``z``.
+        Raises ValueError for rows that they do not divide.
+        """
         size = self.rotate or 1
         if z.shape[1] % size:
             raise ValueError(
@@ -206,12 +210,12 @@ class GridRounding(Estimator):
         return blockwise_hadamard(z.reshape(-1, size)).reshape(z.shape)
 
     def size(self, columns: int) -> int:
-        """Entries of a block."""
+        """Entries of a block in a row of so many ``columns``."""
         return self.block or max(columns, 1)
 
     def need(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows blocks"]:
-        """The least scale of each block at which nothing is beyond the grid. Raises ValueError
-        where none is large enough; what is not finite shows in what is made of it.
+        """The least scale of each block of ``z`` at which nothing is beyond the grid. Raises
+        ValueError where none is large enough; what is not finite shows in what is made of it.
         """
         end, most = GRIDS[self.grid].max().item(), SCALES[self.scale].most
         scale = least_scale(largest_magnitudes(z, self.size(z.shape[1])), end)
@@ -226,7 +230,7 @@ class GridRounding(Estimator):
     def scaled(
         self, z: Float[Tensor, "rows columns"], kept: tuple[Tensor, ...]
     ) -> Float[Tensor, "rows blocks block"]:
-        """The entries in units of their scales."""
+        """The entries of ``z`` in units of their scales."""
         scale = SCALES[self.scale].read(*kept, dtype=z.dtype)
         return divide_blocks(z, scale, self.size(z.shape[1]))
 

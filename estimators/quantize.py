@@ -41,6 +41,7 @@ class StochasticRounding(Estimator):
     of X in each phase.
     Use: the first to try: at equal bytes 2 to 4 bits vary far less than sketches do; in Centered
     where rows share a mean.
+    Raises: ValueError for bits other than 1, 2, 4 and 8, and a group below 1.
     Source: Chen et al. 2021 (ActNN), https://arxiv.org/abs/2104.14129; rotation: Xi et al. 2023,
     https://arxiv.org/abs/2306.11987.
 
@@ -164,7 +165,7 @@ class StochasticRounding(Estimator):
     def fractions(
         self, x: Float[Tensor, "n p"], ends: tuple[Tensor, Tensor] | None = None
     ) -> Iterator[tuple[Float[Tensor, "rows groups size"], Float[Tensor, "rows groups"]]]:
-        """f(1 − f) of each entry and Δ² of each group, some rows at a time."""
+        """f(1 − f) of each entry and Δ² of each group, from its ``ends``, some rows at a time."""
         low, step = self.grid(x, ends)
         for rows, least, delta in zip(
             x.split(CHUNK), low.split(CHUNK), step.split(CHUNK), strict=True
@@ -175,7 +176,9 @@ class StochasticRounding(Estimator):
     def grid(
         self, x: Float[Tensor, "n p"], ends: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Float[Tensor, "n groups"], Float[Tensor, "n groups"]]:
-        """Least value and Δ of each group of each row; Δ is large enough to reach the largest."""
+        """Least value and Δ of each group of each row, from its ``ends``; Δ is large enough to
+        reach the largest.
+        """
         return even_steps(*(ends or self.ends(x)), self.bits)
 
     def ends(

@@ -45,13 +45,13 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
 
     @abstractmethod
     def draw(self, n: int, seed: int, device: torch.device) -> Draw:
-        """S for n rows, in whatever form ``apply`` reads. Numbers are drawn in float32 and cast on
-        use.
+        """S for n rows on a ``device``, in whatever form ``apply`` reads. Numbers are drawn in
+        float32 and cast on use.
         """
 
     @abstractmethod
     def apply(self, s: Draw, x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
-        """SᵀX, in the dtype of X; never a view of X."""
+        """SᵀX (k × d) for a drawn ``s``, in the dtype of X; never a view of X."""
 
     def k(self, n: int) -> int:
         """The number of rows kept of n."""

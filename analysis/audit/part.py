@@ -21,7 +21,8 @@ class Part:
     """What ``draws`` draws say of a tensor T, of which ``norm_sq`` is ‖·‖² of the right one.
 
     ``bias_sq`` is ‖E T − right‖², estimated without bias, so that it may be below zero;
-    ``variance`` is E‖T − E T‖²; both have a standard error. ``p_value`` is the chance of a mean so
+    ``variance`` is E‖T − E T‖²; their standard errors are ``bias_stderr`` and ``variance_stderr``.
+    ``p_value`` is the chance of a mean so
     far off if there were no bias. ``minibatch`` is the variance of the right gradient over
     minibatches like this one, NaN for what is not summed over examples.
     """

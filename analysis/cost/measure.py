@@ -143,13 +143,15 @@ def cost(
     (``nodes_for``), unless given; ``spectra`` that of the draws whose spectra are taken: a half of
     them, unless given.
     ``layers`` measures every linear layer by itself, at a kick more for each in every draw.
+    ``include`` and ``exclude`` choose the layers that estimators are in, as in ``sketch_linears``.
     ``one_seed``: estimators whose coherence is also measured with one seed for all layers.
     ``clip``: the norm to which gradients are clipped; ``scaler``: a GradScaler.
 
     ``agree`` names curvatures by which the same draws are measured over one step too: ``agreement``
     says whether they agree. Without ``coherence`` only the minibatch's is measured, and that of
     ``one_seed``. Without ``signal`` what ``beside`` predicts forks by is left out, a tenth of the
-    time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them.
+    time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them. ``progress`` is
+    called with how many are done, and of how many.
 
     The model, its gradients and torch's generators are left as they are: all is done on a copy.
     Memory: up to ``VECTORS`` numbers per trainable weight, beside three training steps, in every
@@ -198,6 +200,14 @@ def cost(
         )  # fmt: skip
     dynamics = Dynamics(steps.momentum, steps.nesterov, tuple(schedule))
     return Costs(found, dynamics, tuple(sorted({1.0, *horizons})), kept, kept_layers)
+
+
+def needed_bytes(model: nn.Module, signals: int = 0) -> int:
+    """The most bytes that a process of ``cost`` holds beside three training steps of this model;
+    ``signals`` is the number of estimators where their signal is measured too.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return (VECTORS + signals) * sum(p.numel() * p.element_size() for p in trained)
 
 
 def products(kicks: Curvature, batch: Any) -> Curvature:

@@ -92,7 +92,9 @@ class NoiseScale:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=SCALES)
 
     def add_row(self, row: Mapping[Any, Any]) -> None:
-        """Take the sum over the parameters of one kind in one step; other rows are passed over."""
+        """Take a ``row`` that is the sum over the parameters of one kind in one step; others are
+        passed over.
+        """
         variance, S, N = row["minibatch_example"], row["examples"], row["population"]
         if row["parameter"] != WHOLE or math.isnan(variance):
             return
@@ -123,8 +125,9 @@ class NoiseScale:
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any], sizes: Mapping[str, int] = {}) -> None:
-        """Go on from a ``state_dict``. ``sizes`` are those of the kinds of this model's parameters,
-        where nothing was measured of it yet.
+        """Go on from ``state``, a ``state_dict``. ``sizes`` are those of the kinds of this model's
+        parameters, where nothing was measured of it yet. Raises ValueError for what is no such
+        state, for another decay and for another model.
         """
         if missing := {"decay", "step", "sizes", "averages"} - set(state):
             raise ValueError(

@@ -52,7 +52,9 @@ class Budget:
         return {"ratio": float(self.noise or 0)}
 
     def choose(self, table: pd.DataFrame, largest: bool) -> pd.DataFrame:
-        """The best rows of ``list_candidates`` within it, one per layer."""
+        """The best rows of ``list_candidates``' ``table`` within it, one per layer, by the total
+        or, with ``largest``, by the worst layer.
+        """
         if self.memory is None:
             return minimize_bytes(table, self.noise or 0.0, largest)
         return minimize_noise(table, self.memory, largest)
