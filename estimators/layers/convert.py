@@ -27,8 +27,8 @@ class Conversion:
     converted: dict[str, Estimator]
     skipped: dict[str, str]
 
-    def __str__(self) -> str:
-        lines = [f"{len(self.converted)} layers sketched, {len(self.skipped)} not"]
+    def __repr__(self) -> str:
+        lines = [f"layers: {len(self.converted)} sketched, {len(self.skipped)} not"]
         lines += [f"  {name}: {estimator}" for name, estimator in self.converted.items()]
         lines += [f"  {name}: not sketched, {why}" for name, why in self.skipped.items()]
         return "\n".join(lines)
@@ -63,7 +63,7 @@ def sketch_linears(
     >>> from sketchvar.estimators import CountSketch
     >>> model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     >>> print(sketch_linears(model, CountSketch(rate=0.1), exclude="2"))
-    1 layers sketched, 1 not
+    layers: 1 sketched, 1 not
       0: CountSketch(rate=0.1, balanced=True)
       2: not sketched, in exclude
     """
