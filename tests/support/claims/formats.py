@@ -26,7 +26,7 @@ def shares() -> pd.DataFrame:
     """Part of NVFP4's cost over one step by place in the model: a row per step."""
     rows = read("formats/cost/cost-layers.parquet").query("estimator == 'nvfp4-both'")
     places = rows["layer"].str.extract(r"blocks\.(\d)")[0].fillna("head")
-    by = rows.groupby(["step", places])["cost"].sum().unstack()
+    by = rows.assign(place=places).pivot_table("cost", "step", "place", aggfunc="sum")
     return by.div(by.sum(axis=1), axis=0)
 
 
