@@ -71,7 +71,8 @@ def plans() -> str:
     assert min(holm([each.p for each in found.values()])) > 0.05
     least, most = (f(each.mean for each in found.values()) for f in (min, max))
     half = max(each.half for each in found.values())
+    least_shown = f"{least:.3f}".replace("-", "−")
     return (
-        f"0 of {len(found)} resolved: {least:.3f} to {most:.3f}, each ± {half:.3f}; with power 0.8"
+        f"0 of {len(found)} resolved: {least_shown} to {most:.3f}, each ± {half:.3f}; with power 0.8"
         f" these seeds show {finals.detectable():.3f}"
     )
