@@ -27,6 +27,7 @@ from sketchvar.analysis.cost.fork_figures import (
 )
 from sketchvar.analysis.cost.frontier_figures import cost_frontier
 from sketchvar.analysis.explore.figures import error_distribution, matrices, ratio_by_bytes
+from sketchvar.analysis.frontier.across_figures import frontiers_across
 from sketchvar.analysis.frontier.figure import frontier
 from sketchvar.analysis.noise.figures import (
     alpha_through_training,
@@ -38,6 +39,7 @@ from sketchvar.analysis.noise.kinds_figures import noise_by_kind
 from sketchvar.analysis.noise.scale_figures import noise_scale_through_training
 from sketchvar.analysis.plan.figure import ratio_by_memory
 from sketchvar.analysis.style import paper_style, save
+from sketchvar.analysis.sweep.across_figures import losses_across
 from sketchvar.analysis.sweep.figures import final_losses, total_ratio, validation_curves
 from sketchvar.analysis.truth.figure import closed_forms_and_truth
 
@@ -58,7 +60,9 @@ __all__ = [
     "error_distribution",
     "final_losses",
     "frontier",
+    "frontiers_across",
     "layer_times",
+    "losses_across",
     "matrices",
     "noise_by_kind",
     "noise_scale_through_training",

@@ -167,8 +167,8 @@ def legend_above(figure: Figure, axes: Axes | Sequence[Axes]) -> None:
 def save(
     picture: Figure | Axes, path: Path | str, kinds: Sequence[str] = ("png", "pdf")
 ) -> list[Path]:
-    """Write a picture as PNG (200 dpi), PDF, SVG or what else matplotlib writes, beside each other;
-    ``path`` has no suffix. The figure is closed.
+    """Write a picture in each of ``kinds``, PNG (200 dpi), PDF, SVG or what else matplotlib writes,
+    beside each other; ``path`` has no suffix. The figure is closed. Returns the files.
     """
     figure, path = find_figure(picture), Path(path)
     files = [path.with_name(f"{path.name}.{kind}") for kind in kinds]

@@ -25,6 +25,7 @@ class BothRounded(Estimator):
     mixed; the first part is the bias, zero unless a side is rounded to the nearest. Bytes: those of
     ``of_x``. Time: that of both and 2npq.
     Use: to see what the weight gradient of FP8 or FP4 training adds.
+    Raises: ValueError unless both mix tokens alike.
     Source: NVIDIA 2025, https://arxiv.org/abs/2509.25149, whose recipe has X to the nearest and Y
     at random; the variance is derived here.
     """

@@ -21,7 +21,7 @@ from sketchvar.estimators.seeds import generator
 @dataclass(frozen=True)
 class BernoulliRows(SampledRows):
     """Keeps row i, or not, by its own coin of probability πᵢ = min(1, c‖xᵢ‖), divided by πᵢ; c
-    makes Σπᵢ = k exactly.
+    makes Σπᵢ = k = rate · n exactly.
 
     The number of rows kept is random with mean k and variance Σπᵢ(1 − πᵢ) < k, and so are the
     bytes: ``kept_bytes`` is their mean (less where fewer than k rows are not zero). Choosing them
@@ -36,7 +36,9 @@ class BernoulliRows(SampledRows):
     traits = Traits(varying_size=True)
 
     def inclusion(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """π, one probability per row; 0 for a zero row unless all rows are kept."""
+        """π from the norms ‖xᵢ‖, one probability per row; 0 for a zero row unless all rows are
+        kept.
+        """
         k = self.k(norms.shape[0])
         if k == norms.shape[0]:
             return torch.ones_like(norms)
@@ -61,8 +63,8 @@ class BernoulliRows(SampledRows):
 
 @dataclass(frozen=True)
 class WinnerTakeAllRows(SampledRows):
-    """Keeps the t rows of largest norm as they are, and k − t others with ϖᵢ ∝ ‖xᵢ‖: one from each
-    of k − t random groups, or with ``replacement``.
+    """Keeps k = rate · n rows: the t of largest norm as they are, and k − t others with ϖᵢ ∝ ‖xᵢ‖,
+    one from each of k − t random groups, or with ``replacement``.
 
     t makes Σ_others ‖xᵢ‖ / (k − t) least, the bound on the variance that forward can know; a row
     wins just where ``BernoulliRows`` would keep it for certain. At rate 1 all win.
@@ -100,8 +102,8 @@ class WinnerTakeAllRows(SampledRows):
     def split(
         self, norms: Float[Tensor, " n"]
     ) -> tuple[Int[Tensor, " n"], int, Float[Tensor, " others"]]:
-        """The rows in order of norm, how many of them win, and ϖ of the others, which sum to
-        one.
+        """From the norms ‖xᵢ‖: the rows in order of norm, how many of them win, and ϖ of the
+        others, which sum to one.
         """
         n, k = norms.shape[0], self.k(norms.shape[0])
         order = order_by_norm(norms)
@@ -116,8 +118,8 @@ class WinnerTakeAllRows(SampledRows):
 
 @dataclass(frozen=True)
 class TopRows(SampledRows):
-    """Keeps the k rows of largest norm as they are and forgets the rest: the same every time, and
-    biased.
+    """Keeps the k = rate · n rows of largest norm as they are and forgets the rest: the same every
+    time, and biased.
 
     Variance: none, so E‖Ĝ − G‖² is all bias, ‖G_forgotten‖²: it does not average out over steps. 0
     at rate 1.

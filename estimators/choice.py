@@ -105,7 +105,7 @@ def choose(text: str, rate: float | None = None) -> Choice:
 
 
 def choices(estimators: Estimators, rates: Rates = ()) -> list[Choice]:
-    """Read every estimator at every rate, once: spellings or ``Estimator`` objects, or a single
+    """Read every estimator at all ``rates``, once: spellings or ``Estimator`` objects, or a single
     one. What brings its own rate, as ``gaussian:0.1`` or an object, comes at that one, and a choice
     as it is.
 

@@ -19,7 +19,10 @@ PASSES = 2  # of subspace iteration
 
 @dataclass(frozen=True)
 class Coarse(ABC):
-    """A part X̃ of X (n × p) that keeps about ``rate`` of its numbers."""
+    """A part X̃ of X (n × p) that keeps about ``rate`` of its numbers.
+
+    Raises ValueError unless 0 < rate <= 1.
+    """
 
     rate: float
     tensors: ClassVar[int] = 2  # that are kept
@@ -35,7 +38,7 @@ class Coarse(ABC):
     def rebuild(
         self, kept: tuple[Tensor, ...], shape: tuple[int, int], dtype: torch.dtype
     ) -> Float[Tensor, "n p"]:
-        """X̃ from what was kept."""
+        """X̃, of this ``shape`` (n, p) and dtype, from what was kept."""
 
     @abstractmethod
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
@@ -44,7 +47,7 @@ class Coarse(ABC):
 
 @dataclass(frozen=True)
 class LargestEntries(Coarse):
-    """The entries of largest size, and their places (Chen et al. 2022, DropIT,
+    """The rate · n · p entries of largest size, and their places (Chen et al. 2022, DropIT,
     https://arxiv.org/abs/2202.13808).
     """
 
@@ -67,7 +70,7 @@ class LargestEntries(Coarse):
 
 @dataclass(frozen=True)
 class HotColumns(Coarse):
-    """The columns of largest norm: the channels with outliers (2026, CHON,
+    """The rate · p columns of largest norm: the channels with outliers (2026, CHON,
     https://arxiv.org/abs/2602.02047).
     """
 
@@ -178,8 +181,8 @@ class LowRank(Coarse):
 
 @dataclass(frozen=True)
 class Generators(Coarse):
-    """The rows of largest norm, and for each row the nearest of the lines through them (2025, PAMM,
-    https://arxiv.org/abs/2506.02939, which takes rows at random).
+    """The rate · n rows of largest norm, and for each row the nearest of the lines through them
+    (2025, PAMM, https://arxiv.org/abs/2506.02939, which takes rows at random).
     """
 
     tensors = 3

@@ -33,6 +33,8 @@ class Centered(Estimator):
     Bytes: those of ``inner`` and p in float32 (float64 for such an X). Time: that of ``inner`` and
     reads of X and Y.
     Use: around any sketch or rounding of activations, which share a mean; it costs one row.
+    Raises: TypeError for an ``inner`` that is no estimator, ValueError for a biased one and for one
+    that leaves nothing to centre.
     Source: derived in this project; a control variate as in Owen 2013,
     https://artowen.su.domains/mc/, §8.9.
 
@@ -96,6 +98,8 @@ class Then(Estimator):
     Bytes: those of ``first`` with its matrix in ``bits`` and a header for each group. Time: that of
     both.
     Use: to keep more rows, or features, for the same bytes.
+    Raises: ValueError for a ``first`` that keeps no matrix or is biased, and for a ``second``
+    that is no rounding.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX.
     """
 

@@ -20,8 +20,8 @@ from sketchvar.estimators.sketch import RowSketch
 
 @dataclass(frozen=True)
 class CountSketch(RowSketch[Buckets]):
-    """Keeps k signed sums of rows: a random partition of the n rows into k buckets, sizes equal up
-    to one.
+    """Keeps k = rate · n signed sums of rows: a random partition of the n rows into k buckets,
+    sizes equal up to one.
 
     With ``balanced=False`` every row picks its bucket by itself, as in the source.
     S has one entry ±1 per row, so E[SSᵀ] = I with a diagonal that is exactly 1.
@@ -62,14 +62,15 @@ class CountSketch(RowSketch[Buckets]):
 
 @dataclass(frozen=True)
 class SparseSign(RowSketch[Buckets]):
-    """Keeps k sums to each of which few rows go: every row goes to s = min(``nonzeros``, k)
-    distinct ones, as ±x/√s.
+    """Keeps k = rate · n sums to each of which few rows go: every row goes to s = min(``nonzeros``,
+    k) distinct ones, as ±x/√s.
 
     S has exactly s entries ±1/√s per row, so E[SSᵀ] = I with a diagonal that is exactly 1. More
     nonzeros make bad draws rarer but not the variance smaller. s = 1 is
     ``CountSketch(balanced=False)``; s = k is ``Rademacher``.
     Variance: (Q + C − 2D) / k for any s. Bytes: k·p. Time: 2kpq and s reads of X and of Y.
     Use: to see that more nonzeros than one take more time and buy no variance.
+    Raises: ValueError unless ``nonzeros`` is a whole number from 1 on.
     Source: Nelson and Nguyễn 2013 (OSNAP), https://arxiv.org/abs/1211.1002.
     """
 

@@ -36,7 +36,8 @@ class Dense(RowSketch[RandomMatrix]):
 
 @dataclass(frozen=True)
 class Gaussian(Dense):
-    """Keeps SᵀX with S of independent N(0, 1/k) entries, so E[SSᵀ] = I.
+    """Keeps SᵀX, k = rate · n sums of all rows, with S of independent N(0, 1/k) entries, so
+    E[SSᵀ] = I.
 
     Variance: (Q + C) / k. Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing nk normals twice.
     Use: to repeat the paper; CountSketch has less variance for the same bytes, in less time.
@@ -57,8 +58,8 @@ class Gaussian(Dense):
 
 @dataclass(frozen=True)
 class Rademacher(Dense):
-    """Keeps SᵀX with S of independent ±1/√k entries, so E[SSᵀ] = I with a diagonal that is exactly
-    1.
+    """Keeps SᵀX, k = rate · n sums of all rows, with S of independent ±1/√k entries, so E[SSᵀ] = I
+    with a diagonal that is exactly 1.
 
     Variance: (Q + C − 2D) / k. Bytes: k·p. Time: 2nk(p + q) + 2kpq, and drawing nk signs twice.
     Use: to repeat the paper; CountSketch with balanced buckets has less variance, in less time.

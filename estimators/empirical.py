@@ -16,8 +16,8 @@ from sketchvar.estimators.seeds import fold
 
 @dataclass(frozen=True)
 class Measured:
-    """A Monte Carlo number: the average of ``count`` independent draws and the standard error of
-    that average.
+    """A Monte Carlo number: ``value`` is the average of ``count`` independent draws, ``stderr`` the
+    standard error of that average.
     """
 
     value: Tensor

@@ -6,6 +6,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import fields
 from numbers import Real
 from operator import index
 from typing import Any, NamedTuple
@@ -23,8 +24,8 @@ SEED_BYTES = 8
 class Compressed(NamedTuple):
     """All that survives from forward to backward.
 
-    ``shape`` is that of X, (n, p); ``tensors`` is the payload and whatever else the backward phase
-    cannot redraw.
+    ``seed`` is that of the draw; ``shape`` that of X, (n, p); ``tensors`` the payload and whatever
+    else the backward phase cannot redraw.
     """
 
     seed: int
@@ -70,7 +71,8 @@ class Estimator(ABC):
     """A randomized estimator of G = XᵀY that does not keep X (n × p) until Y (n × q) is known.
 
     Concrete estimators are frozen dataclasses. Unless its card says otherwise an estimator is
-    unbiased: E Ĝ = G. Both phases take NumPy's arrays and integers too.
+    unbiased: E Ĝ = G. Both phases take NumPy's arrays and integers too. Those that take a ``rate``
+    raise ValueError unless 0 < rate <= 1.
     """
 
     traits: Traits = Traits()
@@ -83,16 +85,20 @@ class Estimator(ABC):
 
     @abstractmethod
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
-        """Forward phase: everything that will be remembered of X."""
+        """Forward phase: everything that will be remembered of X (n × p). All that is random in it
+        follows from ``seed``.
+        """
 
     @abstractmethod
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
-        """Backward phase: the estimate Ĝ, in the dtype of the payload."""
+        """Backward phase: the estimate Ĝ (p × q) from what was ``kept`` of X and from Y (n × q), in
+        the dtype of the payload.
+        """
 
     @abstractmethod
     def variance(self, m: Moments) -> Float[Tensor, ""]:
-        """Exact E‖Ĝ − G‖²_F, the total over entries, in float64; never negative, although it is a
-        difference.
+        """Exact E‖Ĝ − G‖²_F, the total over entries, in float64, of the pair with the moments
+        ``m``; never negative, although it is a difference.
 
         Raises NotImplementedError, naming ``empirical``, where no closed form is known.
         """
@@ -130,6 +136,14 @@ class KeepsRows(KeepsMatrix):
         """
 
 
+def write_call(estimator: Any) -> str:
+    """The call that makes it, a class that it takes by its name alone: its ``repr``."""
+    shown = [field.name for field in fields(estimator) if field.repr]
+    given = [(name, getattr(estimator, name)) for name in shown]
+    words = [f"{name}={v.__name__ if isinstance(v, type) else repr(v)}" for name, v in given]
+    return f"{type(estimator).__name__}({', '.join(words)})"
+
+
 def take_arrays(phase: Callable[..., Any]) -> Callable[..., Any]:
     """Have a phase take NumPy's arrays as tensors that share their memory, its integers as ints."""
 
@@ -147,7 +161,8 @@ def take_arrays(phase: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def estimate(estimator: Estimator, x: Tensor, y: Tensor, seed: int) -> Tensor:
-    """Estimate XᵀY (p × q) from X (n × p) and Y (n × q); the same seed gives the same estimate.
+    """Estimate XᵀY (p × q) from X (n × p) and Y (n × q) by ``estimator``; the same seed gives the
+    same estimate.
 
     >>> from sketchvar.estimators import Exact
     >>> estimate(Exact(), torch.eye(2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), seed=0)

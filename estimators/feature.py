@@ -14,6 +14,7 @@ from sketchvar.estimators.estimator import (
     KeepsMatrix,
     Traits,
     check_rate,
+    write_call,
 )
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.norms import row_sq
@@ -32,12 +33,15 @@ class FeatureProjection(KeepsMatrix):
     Bytes: n·r. Time: 2npr + 2nrq + 4p²r, less for a fast R.
     Use: where rows are few and features many; its noise costs less of the loss than its
     variance says.
+    Raises: TypeError for a distribution that is no class of a row sketch.
     Source: Liu et al. 2022 (EXACT), https://openreview.net/forum?id=vkaMaq95_rX; the variance is
     derived here.
     """
 
     rate: float
     distribution: type[RowSketch[Any]] = Gaussian
+
+    __repr__ = write_call
 
     def __post_init__(self) -> None:
         if not (isinstance(self.distribution, type) and issubclass(self.distribution, RowSketch)):

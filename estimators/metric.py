@@ -122,8 +122,8 @@ class Diagonal(Metric):
 
 @dataclass(frozen=True, eq=False)
 class Kronecker(Metric):
-    """tr(A E B Eᵀ), for symmetric A (p × p) and B (q × q) without negative eigenvalues, as those of
-    K-FAC and Shampoo.
+    """tr(A E B Eᵀ), for symmetric A = ``of_x`` (p × p) and B = ``of_y`` (q × q) without negative
+    eigenvalues, as those of K-FAC and Shampoo.
 
     It is ‖·‖²_F of the pair (XA^½, YB^½) for sketches that do not look at X. Sampling goes on by
     the norms of X itself, independent errors of entries count by the diagonals.

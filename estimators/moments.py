@@ -30,13 +30,16 @@ class Moments:
         Q = ‖X‖²_F ‖Y‖²_F    C = ‖G‖²_F    D = Σᵢ ‖xᵢ‖²‖yᵢ‖²    L = Σᵢ ‖xᵢ‖‖yᵢ‖    alpha = C / Q
 
     Build one with ``Moments.of(x, y)``, or from row norms and C where the pair itself is gone (a
-    probe's case). A statistic that one estimator alone needs stands with that estimator and is
-    kept here by ``once``.
+    probe's case); a ``pair`` may be a function that gives it. A statistic that one estimator alone
+    needs stands with that estimator and is kept here by ``once``.
 
     In another ``metric`` than the Euclidean one ‖·‖² of a p × q matrix is that of the metric, so
     that Q is the sum of ‖xᵢyⱼᵀ‖² and D that of ``rows_sq``; ``x_sq`` and ``y_sq``, by which rows
     are sampled, stay as they are. Without the pair Q, ``rows_sq`` and G have to be
     given then, as far as they are asked for.
+
+    Raises ValueError for norms that are not one per row, and where none of C, the pair and G is
+    given; UnknownStatistic, a ValueError, where one is asked for that is not known.
     """
 
     def __init__(
@@ -83,8 +86,8 @@ class Moments:
         y: Float[Tensor, "n q"],
         weights: Float[Tensor, "p q"] | Metric | None = None,
     ) -> "Moments":
-        """Build the moments of a pair, which is kept (by reference) for the statistics that need
-        all of it. NumPy arrays are taken too.
+        """Build the moments of a pair X (n × p), Y (n × q), which is kept (by reference) for the
+        statistics that need all of it. NumPy arrays are taken too.
 
         >>> m = Moments.of(torch.eye(2), torch.ones(2, 3))
         >>> print(f"Q = {m.Q:g}, C = {m.C:g}, D = {m.D:g}, alpha = {m.alpha:g}")
@@ -116,7 +119,8 @@ class Moments:
         D: Float[Tensor, "*some"],
         metric: Metric = EUCLIDEAN,
     ) -> "Moments":
-        """Build moments of any number of pairs at once, of which no more is known than this; what
+        """Build moments of any number of pairs at once, all n × p and n × q, of which no more is
+        known than Q, C and D in a ``metric``: scalars, or a tensor each of one shape. What
         else a closed form asks for raises UnknownStatistic.
         """
         m = cls.__new__(cls)
@@ -133,8 +137,8 @@ class Moments:
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
-        """(X, Y) in at least float32. Raises ValueError for moments that were made without the
-        pair.
+        """(X, Y) in at least float32. Raises UnknownStatistic for moments that were made without
+        the pair.
         """
         if self._pair is None:
             raise UnknownStatistic(
@@ -150,7 +154,7 @@ class Moments:
         return self._pair is not None
 
     def knows(self, name: str) -> bool:
-        """Whether a statistic is known, or can be computed."""
+        """Whether the statistic of this ``name`` is known, or can be computed."""
         return self.plain or self.has_pair or name in vars(self)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -186,6 +190,7 @@ class Moments:
 
     @cached_property
     def y_side(self) -> Float[Tensor, "n r"]:
+        """What the rows of Y bring to it."""
         if self.plain:
             return self.y_sq[:, None]
         _, y = self.pair
@@ -200,25 +205,30 @@ class Moments:
 
     @cached_property
     def G(self) -> Float[Tensor, "p q"]:
+        """XᵀY."""
         x, y = self.pair
         return x.T @ y
 
     @cached_property
     def C(self) -> Float[Tensor, ""]:
+        """‖G‖²."""
         return self.metric.norm_sq(self.G)
 
     @cached_property
     def Q(self) -> Float[Tensor, ""]:
+        """‖X‖²‖Y‖²: the sum of ‖xᵢyⱼᵀ‖² over all pairs of rows."""
         if self.plain:
             return self.x_sq.sum() * self.y_sq.sum()
         return self.metric.total(*self.pair)
 
     @cached_property
     def D(self) -> Float[Tensor, ""]:
+        """Σᵢ ‖xᵢ‖²‖yᵢ‖²: the part of Q in which both are the same row."""
         return self.x_sq @ self.y_sq if self.plain else self.rows_sq.sum()
 
     @cached_property
     def L(self) -> Float[Tensor, ""]:
+        """Σᵢ ‖xᵢ‖‖yᵢ‖, of which L² is the least mean square of a sampled row's estimate."""
         return self.x_sq.sqrt() @ self.y_sq.sqrt() if self.plain else self.rows_sq.sqrt().sum()
 
     @cached_property

@@ -23,8 +23,8 @@ class SignedRows(NamedTuple):
 
 @dataclass(frozen=True)
 class SRHT(RowSketch[SignedRows]):
-    """Subsampled randomized Hadamard transform: keeps k rows of HDX, D random signs, H
-    Walsh–Hadamard, n padded to N.
+    """Subsampled randomized Hadamard transform: keeps k = rate · n rows of HDX, D random signs, H
+    Walsh–Hadamard, n padded to N, a power of two.
 
     S = D Hᵀ P √(1/k) with P choosing k of N rows, so E[SSᵀ] = I with a diagonal that is exactly 1.
     Variance: (Q + C − 2D)(N − k) / (k(N − 1)); at rate 1 it is 0 only where n is a power of two.
@@ -57,7 +57,7 @@ class SRHT(RowSketch[SignedRows]):
 
 @dataclass(frozen=True)
 class SubsampledDCT(RowSketch[SignedRows]):
-    """Subsampled randomized cosine transform: keeps k rows of UDX, D random signs, U the
+    """Subsampled randomized cosine transform: keeps k = rate · n rows of UDX, D random signs, U the
     orthonormal DCT-II, any n.
 
     S = D Uᵀ P √(n/k) with P choosing k of n rows, so E[SSᵀ] = I.
@@ -99,8 +99,8 @@ class SubsampledDCT(RowSketch[SignedRows]):
 
 @dataclass(frozen=True)
 class Haar(RowSketch[Float[Tensor, "n k"]]):
-    """Keeps the coordinates of X in a uniformly distributed k-dimensional subspace of ℝⁿ, times
-    √(n/k).
+    """Keeps the coordinates of X in a uniformly distributed subspace of ℝⁿ of k = rate · n
+    dimensions, times √(n/k).
 
     S is √(n/k) times k orthonormal columns, so E[SSᵀ] = I. The ideal of fast transforms, too dear
     for a layer.

@@ -19,8 +19,8 @@ NODES = 24  # of the quadrature in each piece
 
 @dataclass(frozen=True)
 class PriorityRows(SampledRows):
-    """Keeps the k rows of largest ‖xᵢ‖/uᵢ, uᵢ uniform in (0, 1], each times max(1, τ/‖xᵢ‖), τ the
-    largest ‖xⱼ‖/uⱼ left out.
+    """Keeps the k = rate · n rows of largest ‖xᵢ‖/uᵢ, uᵢ uniform in (0, 1], each times max(1,
+    τ/‖xᵢ‖), τ the largest ‖xⱼ‖/uⱼ left out.
 
     Given τᵢ, the k-th largest of the others, row i is kept with probability min(1, ‖xᵢ‖/τᵢ), the
     inverse of its weight; weights of two rows are uncorrelated. At least two rows are kept: of one
@@ -54,7 +54,8 @@ class PriorityRows(SampledRows):
         return 1 + self.excess(norms)
 
     def excess(self, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """E max(0, τᵢ/‖xᵢ‖ − 1), what the square of a row's weight is above one in the mean.
+        """E max(0, τᵢ/‖xᵢ‖ − 1), from the ``norms`` ‖xᵢ‖: what the square of a row's weight is
+        above one in the mean.
 
         Raises NotImplementedError for more than 64 rows.
         """

@@ -15,7 +15,7 @@ def rate_for(
     minibatch: Tensor | float | None = None,
 ) -> float:
     """Find the least rate at which the variance of ``make(rate)`` is at most ``ratio`` times that
-    of the minibatch: by row, (nD − C)/(n − 1), unless it is given.
+    of the ``minibatch``, on a pair with the moments ``m``: by row, (nD − C)/(n − 1), unless given.
 
     Exact, by the closed form; of rates k/n, or k/p where there are more features than rows. The
     variance is taken to fall with the rate. Raises ValueError where no rate is enough.

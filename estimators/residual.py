@@ -8,7 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators.coarse import Coarse, LargestEntries
-from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits, check_rate
+from sketchvar.estimators.estimator import (
+    SEED_BYTES,
+    Compressed,
+    Estimator,
+    Traits,
+    check_rate,
+    write_call,
+)
 from sketchvar.estimators.moments import Moments
 
 PAGE = 4096  # bytes
@@ -21,17 +28,21 @@ class Residual(Estimator):
 
     ``coarse`` is a class of ``coarse.py`` and ``inner`` that of an estimator; both take the rate.
     So DropIT, CHON, LoRAct, PAMM and VeLoRA are ``Residual(rate, LargestEntries)`` and so on, and
-    with ``inner`` each is without its bias. A part that would keep more than X is refused.
+    with ``inner`` each is without its bias.
     Variance: that of ``inner`` on (X − X̃, Y); without it all bias, ‖(X − X̃)ᵀY‖². Bytes and time:
     those of both parts.
     Use: with an inner estimator, where a coarse part holds most of X; without, to see the bias
     of a published method.
+    Raises: TypeError for a ``coarse`` that is no such class, ValueError for a biased ``inner``;
+    ``compress`` ValueError for a part that would keep more than X.
     Source: derived in this project; the parts name their papers.
     """
 
     rate: float
     coarse: type[Coarse] = LargestEntries
     inner: type[Estimator] | None = None
+
+    __repr__ = write_call
 
     def __post_init__(self) -> None:
         if not (isinstance(self.coarse, type) and issubclass(self.coarse, Coarse)):
@@ -117,13 +128,14 @@ class Residual(Estimator):
 
 @dataclass(frozen=True)
 class Shrunk(Estimator):
-    """Keeps what an unbiased ``inner`` keeps and estimates λĜ: biased, and nearer to G in the mean
-    where λ is near C/(C + Var), which only an oracle knows.
+    """Keeps what an unbiased ``inner`` keeps and estimates λĜ, λ being ``factor``: biased, and
+    nearer to G in the mean where λ is near C/(C + Var), which only an oracle knows.
 
     Variance: its mean squared error, λ²Var + (1 − λ)²C, of which (1 − λ)²C is bias. Bytes and time:
     those of ``inner``.
     Use: to see when a biased estimator would win.
-    Source: James and Stein 1961.
+    Raises: ValueError unless 0 < factor <= 1 and ``inner`` is unbiased.
+    Source: James and Stein 1961, https://projecteuclid.org/euclid.bsmsp/1200512173.
     """
 
     inner: Estimator

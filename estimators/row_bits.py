@@ -29,6 +29,7 @@ class RowBits(Estimator):
     Variance: Σᵢ ‖yᵢ‖² Σⱼ Δ²f(1 − f), Δ that of the row's bits. Bytes: n·p·bits/8, and 1 byte and
     two numbers in float32 for each row. Time: 2npq, a sort of n and some reads of X.
     Use: where rows vary much in range, or in how large a row of Y they will meet.
+    Raises: ValueError unless 1 <= bits <= 8 and the scores are one for each row, none below zero.
     Source: Chen et al. 2021 (ActNN), https://arxiv.org/abs/2104.14129, §4.2, whose rows are
     examples.
     """
@@ -76,7 +77,9 @@ class RowBits(Estimator):
         return more.view(len(cost), n).sum(0).to(torch.uint8)
 
     def groups(self, levels: UInt8[Tensor, " n"]) -> Iterator[tuple[StochasticRounding, Tensor]]:
-        """For each number of bits, the estimator and the numbers of its rows."""
+        """For each number of bits, the estimator and the numbers of its rows, by the ``levels``
+        that ``allocate`` gives.
+        """
         for place, bits in enumerate(BITS):
             yield StochasticRounding(bits), (levels == place).nonzero()[:, 0]
 

@@ -34,7 +34,7 @@ INDEX = torch.int32  # how the number of a row is kept
 
 @dataclass(frozen=True)
 class UniformRows(RowSketch[Int[Tensor, " k"]], KeepsRows):
-    """Keeps k rows chosen uniformly without replacement, or with it.
+    """Keeps k = rate · n rows chosen uniformly without replacement, or with it.
 
     S = √(n/k) times k unit vectors, distinct or independent, so E[SSᵀ] = I.
     Variance: (nD − C)(n − k) / (k(n − 1)), which is (n − k)/k times the minibatch variance by row:
@@ -155,8 +155,8 @@ class ImportanceRows(SampledRows):
 
 @dataclass(frozen=True)
 class NormRows(ImportanceRows):
-    """Keeps k rows, πᵢ ∝ ‖xᵢ‖: all that forward can know; one from each of k random groups, or with
-    ``replacement``. A zero X falls back to uniform.
+    """Keeps k = rate · n rows, πᵢ ∝ ‖xᵢ‖: all that forward can know; one from each of k random
+    groups, or with ``replacement``. A zero X falls back to uniform.
 
     Variance: f (Σ‖xᵢ‖ · Σ‖xᵢ‖‖yᵢ‖² − C), f as in ``ImportanceRows``: 0 at rate 1. Bytes: k(p + 4
     bytes of row number). Time: 2kpq and one read of X.
@@ -171,8 +171,8 @@ class NormRows(ImportanceRows):
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows(ImportanceRows):
-    """Keeps k rows, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0
-    and floor ε.
+    """Keeps k = rate · n rows, πᵢ = (1 − ε)‖xᵢ‖sᵢ/Σ‖x‖s + ε/n, for any scores sᵢ ≥ 0 and floor ε;
+    one from each of k random groups, or with ``replacement``.
 
     ``scores`` (n) predict ‖yᵢ‖: from a padding mask, a running mean, an earlier step, or the
     sample's last epoch (``tell_samples``). The floor
@@ -183,6 +183,7 @@ class ScoredRows(ImportanceRows):
     synchronisation.
     Use: where the gradient sits on rows that can be foreseen: padding, first tokens, hard
     samples.
+    Raises: ValueError unless 0 < floor <= 1 and the scores are one for each row, none below zero.
     Source: Katharopoulos and Fleuret 2018, https://arxiv.org/abs/1803.00942, who predict it for
     examples.
     """
@@ -216,8 +217,8 @@ class ScoredRows(ImportanceRows):
 
 @dataclass(frozen=True, eq=False)
 class OptimalRows(ImportanceRows):
-    """The oracle of ``ScoredRows``: πᵢ ∝ ‖xᵢ‖‖yᵢ‖, the least variance of any π. Needs ‖yᵢ‖² in
-    advance.
+    """The oracle of ``ScoredRows``: k = rate · n rows, πᵢ ∝ ‖xᵢ‖‖yᵢ‖, the least variance of any π,
+    in groups or with ``replacement``. Needs ‖yᵢ‖² in advance.
 
     ``y_sq`` (n) holds ‖yᵢ‖²; without it, it waits for them (``tell``). Variance: f (L² − C) when
     ``y_sq`` is the truth. Bytes and time as ``NormRows``.

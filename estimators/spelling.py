@@ -60,8 +60,8 @@ EXAMPLES = "gaussian:0.1, rounding:2, centered(countsketch):0.1, gaussian:0.1+ro
 
 
 def parse(text: str, rate: float | None = None, y_sq: Tensor | None = None) -> Estimator:
-    """Parse the spelling of an estimator; ``rate`` serves where it names none, ``y_sq`` (‖yᵢ‖²)
-    serves oracles.
+    """Parse ``text``, the spelling of an estimator; ``rate`` serves where it names none, ``y_sq``
+    (n, ‖yᵢ‖²) serves oracles.
 
     >>> parse("centered(countsketch)", rate=0.1)
     Centered(inner=CountSketch(rate=0.1, balanced=True))

@@ -38,7 +38,11 @@ def assert_unbiased(
     estimator: Estimator, x: Tensor, y: Tensor, draws: int = 0, seed: int = 0
 ) -> None:
     """Raise AssertionError unless E Ĝ = G on a float64 pair X (n × p), Y (n × q): over every
-    outcome, or within the errors of so many ``draws`` where ``draws`` > 0.
+    outcome, or within the errors of so many ``draws`` from ``seed`` where ``draws`` > 0.
+
+    >>> from sketchvar.estimators import CountSketch
+    >>> x, y = torch.randn(2, 4, 3, dtype=torch.float64)
+    >>> assert_unbiased(CountSketch(0.5), x, y)
 
     The chance that draws reject an unbiased estimator is 7 in 10⁶.
     """
@@ -64,8 +68,8 @@ def assert_variance(
     weights: Tensor | Metric | None = None,
 ) -> None:
     """Raise AssertionError unless E‖Ĝ − G‖² is ``estimator.variance`` on a float64 pair X (n × p),
-    Y (n × q): over every outcome, or within the error of so many ``draws`` where ``draws`` > 0. In
-    the metric of ``weights``, as ``Moments.of`` takes them.
+    Y (n × q): over every outcome, or within the error of so many ``draws`` from ``seed`` where
+    ``draws`` > 0. In the metric of ``weights``, as ``Moments.of`` takes them.
 
     Draws reject a true formula with a chance of 7 in 10⁶, and one that is 5 % off with a chance
     above 0.999: AssertionError too where they are too few for that.
@@ -97,7 +101,10 @@ def assert_within(seen: Measured, formula: Tensor, name: str) -> None:
 def mean_and_variance(
     estimator: Estimator, x: Tensor, y: Tensor, metric: Metric = EUCLIDEAN
 ) -> tuple[Tensor, Tensor]:
-    """E Ĝ and E‖Ĝ − G‖² in a metric, as sums over every outcome."""
+    """E Ĝ (p × q) and E‖Ĝ − G‖² of ``estimator`` in a metric, on a float64 pair X (n × p), Y
+    (n × q), as sums over every outcome. Raises what ``enumerate_outcomes`` does: ValueError,
+    TypeError.
+    """
     exact = x.T @ y
     total, mean, variance = 0.0, torch.zeros_like(exact), torch.zeros((), dtype=x.dtype)
     for probability, estimated in enumerate_outcomes(estimator, x, y):
@@ -235,6 +242,9 @@ class Branch(Generator):
                 yield torch.where(up, p, 1 - p)[open_].prod().item(), up.view_as(pi)
 
         return self.choose(outcomes())
+
+    def flips(self, pi: Tensor, numbers: Callable[[int], Tensor]) -> Tensor:
+        return self.coins(pi, pi.dtype)
 
 
 def equally(

@@ -18,7 +18,7 @@ INSTRUMENTS = {
 QUESTIONS = {"study", "frontier", "plan", "truth", "cost", "sweep", "bench", "verify", "scores",
     "audit",
 }  # fmt: skip
-GATHER = {"plot", "report", "gpu", "paper", "explore"}  # stand above the rooms
+GATHER = {"plot", "report", "gpu", "paper", "explore", "reproduce"}  # stand above the rooms
 COMMANDS = {"commands", "__main__"}
 SPEND = {"plan": {"frontier"}, "cost": {"frontier"}}  # a budget
 

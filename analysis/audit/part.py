@@ -21,7 +21,8 @@ class Part:
     """What ``draws`` draws say of a tensor T, of which ``norm_sq`` is ‖·‖² of the right one.
 
     ``bias_sq`` is ‖E T − right‖², estimated without bias, so that it may be below zero;
-    ``variance`` is E‖T − E T‖²; both have a standard error. ``p_value`` is the chance of a mean so
+    ``variance`` is E‖T − E T‖²; their standard errors are ``bias_stderr`` and ``variance_stderr``.
+    ``p_value`` is the chance of a mean so
     far off if there were no bias. ``minibatch`` is the variance of the right gradient over
     minibatches like this one, NaN for what is not summed over examples.
     """
@@ -34,6 +35,11 @@ class Part:
     p_value: float
     draws: int
     minibatch: float = nan
+
+    def __repr__(self) -> str:
+        bias = f"bias² {self.bias_sq:.3g} ± {self.bias_stderr:.2g} (p = {self.p_value:.2g})"
+        variance = f"variance {self.variance:.3g} ± {self.variance_stderr:.2g}"
+        return f"{bias}, {variance}, ‖right‖² {self.norm_sq:.3g}; {self.draws} draws"
 
     def average(self, count: int) -> float:
         """The mean square error of the average of ``count`` draws: bias² + variance / count."""

@@ -146,7 +146,7 @@ def main(asked: Asked, screen: Screen) -> None:
     what = f"Training {asked.task} for {last} updates on {device}; costs go to {out}/cost.parquet"
     draws = OFTEN * asked.draws * len(study.measure_at)
     with screen.track(what, {"train": last, "draw": draws}, out) as update:
-        measure(study, out, True, update, jobs)
+        measure(study, out, True, update, jobs, screen.note)
     show_folder(out, screen)
 
 

@@ -1,6 +1,7 @@
 """sketchvar estimators: what can be compared, and what each keeps."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.command import Command
@@ -19,10 +20,21 @@ class Asked(Shown):
         action="store_true",
         help="print the page of all estimators instead: estimators/README.md",
     )
+    pictures: Path | None = option(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="write a small picture of each instead, as that page shows them",
+    )
 
 
 def main(asked: Asked, screen: Screen) -> None:
-    """List the catalog, or print its page."""
+    """List the catalog, or print its page, or draw it."""
+    if asked.pictures:
+        from sketchvar.analysis.report.glyphs import write_pictures
+
+        screen.list_files("", write_pictures(asked.pictures))
+        return
     if asked.markdown:
         from sketchvar.analysis.report.cards import write_page
 

@@ -80,7 +80,7 @@ def main(asked: Asked, screen: Screen) -> None:
     what = f"Training {asked.task} for {last} updates on {device}; forks go to {out}/forks.parquet"
     stages = {"train": last, "draw": OFTEN * asked.draws, "fork": study.least_forks()}
     with screen.track(what, stages, out) as update, use_backend(asked.backend):
-        branch(study, out, True, jobs, update)
+        branch(study, out, True, jobs, update, screen.note)
     show_folder(out, screen)
 
 

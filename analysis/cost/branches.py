@@ -19,10 +19,12 @@ from sketchvar.analysis.cost.points import (
     Loss,
     Points,
     Progress,
+    Say,
     fresh,
     is_finished,
     known,
     read_costs,
+    say_memory,
     stops,
     write_costs,
     write_step,
@@ -54,7 +56,7 @@ class ForkStudy(Points):
     factors: tuple[float, ...] = FACTORS
     draws: int = 4
     nodes: int | None = None
-    held_out: int = 8
+    held_out: int = 4
     curved: int = 1
 
     def __post_init__(self) -> None:
@@ -81,13 +83,15 @@ def branch(
     resume: bool = False,
     jobs: int = 1,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Path:
     """Train, and at every point write cost.parquet, forks.parquet (every fork as it ends) and
     effective.parquet (the effective batch beside its predictions) to ``out``, which is returned.
 
     ``progress`` is called with ("train", updates), ("draw", draws of a point's cost) and ("fork",
-    forks that ended). ``jobs`` draws and forks run at a time, on the joblib backend that is active.
-    A study that was stopped goes on with ``resume=True`` where it was, with any number of jobs.
+    forks that ended); ``say`` is told of the memory that costs need, before they are measured.
+    ``jobs`` draws and forks run at a time, on the joblib backend that is active. A study that was
+    stopped goes on with ``resume=True`` where it was, with any number of jobs.
     Raises ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
     """
     folder, device = Folder(out), torch.device(study.device)
@@ -109,6 +113,7 @@ def branch(
             continue
         costs = read_costs(out, step, training, study.schedule(step))
         if costs is None:
+            say_memory(say, training.model, jobs, len(choices(study.estimators, study.rates)))
             costs = predict(study, training, step, show, jobs)
             write_costs(out, step, costs, about)
         before = records.read_rows(ends) if ends.exists() else None

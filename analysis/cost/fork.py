@@ -34,6 +34,9 @@ class Forks(NamedTuple):
     rows: pd.DataFrame
     table: pd.DataFrame
 
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False, float_format="{:.4g}".format)
+
 
 def forks(
     model: nn.Module,
@@ -58,9 +61,9 @@ def forks(
     keep: Callable[[pd.DataFrame], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Forks:
-    """Go on training from here, ``count`` times for ``steps`` steps, by every estimator and exactly
-    on ``fractions`` of each batch, and read off which batch of exact training each estimator is
-    worth.
+    """Go on training ``model`` from here on ``loss(model, batch)``, ``count`` times for ``steps``
+    steps, by each of ``estimators`` and exactly on ``fractions`` of each batch, and read off which
+    batch of exact training each estimator is worth.
 
     Every method has its own best learning rate, of ``factors`` times the optimizer's, tuned on
     ``tuning`` forks that are not reported; a comparison at one rate says how much noise shortens
@@ -68,11 +71,13 @@ def forks(
     paired. ``batches`` hold examples in the first dimension of their tensors. The losses compared
     are of ``evaluation``, in eval mode: held-out batches, or 8 of ``batches`` that no fork trains
     on. ``schedule`` gives the learning rates of the coming steps over that of now, ``clip`` the
-    norm to which gradients are clipped.
+    norm to which gradients are clipped. ``seed`` is that of what estimators draw; ``include`` and
+    ``exclude`` choose the layers that they are in, as in ``sketch_linears``.
 
-    ``known`` are rows of an interrupted call; ``keep`` is shown all rows after every fork. ``jobs``
-    run at a time, on the joblib backend that is active. Raises ValueError for numbers that make no
-    sense.
+    ``known`` are rows of an interrupted call; ``keep`` is shown all rows after every fork, and
+    ``progress`` called with how many are done, and of how many. ``jobs`` run at a time, on the
+    joblib backend that is active. The model and optimizer are left as they are. Raises ValueError
+    for numbers that make no sense.
     """
     check_numbers(steps, count, tuning, fractions, factors)
     source = endless(batches)

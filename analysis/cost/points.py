@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sketchvar.analysis import records
-from sketchvar.analysis.cost.measure import Costs
+from sketchvar.analysis.cost.measure import Costs, needed_bytes
 from sketchvar.analysis.folder import Folder
 from sketchvar.analysis.loop import Training, forward, start
 from sketchvar.analysis.noise.cost import Draws
@@ -19,6 +19,7 @@ from sketchvar.analysis.tasks import Batch, Options, Task, find_task, move
 from sketchvar.estimators.seeds import fold
 
 Progress = Callable[[str, int], object]
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,14 @@ def stops(
             yield step, training
         if step < points.measure_at[-1]:
             training.advance(step)
+
+
+def say_memory(say: Say | None, model: nn.Module, jobs: int, signals: int = 0) -> None:
+    """Say what a cost will need, before it is measured."""
+    if say is not None:
+        size = needed_bytes(model, signals) / 1e6
+        each = f", in each of {jobs} processes" if jobs > 1 else ""
+        say(f"Holding up to {size:,.0f} MB beside three training steps{each}")
 
 
 def restore(folder: Folder, training: Training) -> int:

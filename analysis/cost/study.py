@@ -14,9 +14,11 @@ from sketchvar.analysis.cost.points import (
     Loss,
     Points,
     Progress,
+    Say,
     fresh,
     is_finished,
     known,
+    say_memory,
     stops,
     write_costs,
 )
@@ -77,14 +79,17 @@ def measure(
     resume: bool = False,
     progress: Progress | None = None,
     jobs: int = 1,
+    say: Say | None = None,
 ) -> Path:
     """Train, and at every measured step write cost.parquet, cost-layers.parquet and
     coherence.parquet to ``out``, which is returned.
 
     ``progress`` is called with ("train", updates) and ("draw", draws of all measured steps). A run
     that was stopped goes on with ``resume=True`` from its last measured step, with any number of
-    ``jobs``, which make so many draws at a time. Raises ValueError for
-    a folder that cannot be used, FloatingPointError for what is not finite.
+    ``jobs``, which make so many draws at a time. ``say`` is told of the memory that draws need,
+    before the first.
+
+    Raises ValueError for a folder that cannot be used, FloatingPointError for what is not finite.
     """
     folder, device = Folder(out), torch.device(study.device)
     task = find_task(study.task, study.options)
@@ -101,6 +106,8 @@ def measure(
             if progress is not None:
                 progress("draw", before * total + done)
 
+        if number == 0:
+            say_memory(say, training.model, jobs)
         found = measure_at(study, training, step, drawn, jobs)
         write_costs(out, step, found, {"run": study.name, "task": study.task})
     folder.describe(study, origin, finished=True)

@@ -66,8 +66,9 @@ def draw_measured(ax: Axes, rows: pd.DataFrame) -> None:
 def matrices(
     shown: Mapping[str, Any], *, title: str = "", shared: bool = True, across: int = 4
 ) -> Figure:
-    """Draw matrices (arrays or CPU tensors) side by side, blue below zero and red above; with
-    ``shared`` on one scale, else each on its own.
+    """Draw matrices (name -> array or CPU tensor, n × p) side by side, at most ``across`` in a row
+    under one ``title``, blue below zero and red above; with ``shared`` on one scale, else each on
+    its own. ``shown`` has them.
 
     Raises ValueError for no matrix.
     """

@@ -38,7 +38,7 @@ def compare(
     X is n × p and Y n × q, of n examples, or S × T × p and S × T × q, of S examples of T rows;
     tensors or NumPy arrays of one floating dtype. ``estimators`` and ``rates`` as ``choices`` takes
     them. ``variance`` is exact; with ``draws`` it is ``measured`` too, with ``stderr`` and ``z``,
-    and so is always what has no closed form (``DRAWS`` of the frontier unless given). ``ratio`` is
+    from ``seed``, and so is always what has no closed form (by 32, unless given). ``ratio`` is
     the variance over that of the minibatch, by example, and ``ratio_stderr`` has the error of both.
 
     >>> import torch
@@ -86,8 +86,9 @@ def variance(
     draws: int = 100,
     seed: int = 0,
 ) -> Comparison:
-    """Tell the variance of one estimator, or of several, by its closed form and by draws beside
-    it: ``compare`` with the estimator first.
+    """Tell the variance of one estimator, or of several, by its closed form and by ``draws`` from
+    ``seed`` beside it: ``compare`` of X and Y with the estimator first, at ``rates`` where it
+    brings none. Raises ValueError and TypeError as that does.
 
     >>> import torch
     >>> x = torch.eye(20)
@@ -111,8 +112,18 @@ def frontier(
     the largest rate that fits each of ``fractions`` of X's bytes.
 
     X and Y as for ``compare``. ``.best(budget)`` names the least ratios, ``.plot()`` draws a panel
-    for each way to compress; ``draws`` stand behind variances without a closed form, which
-    ``draws=0`` leaves out.
+    for each way to compress; ``draws`` from ``seed`` stand behind variances without a closed form,
+    which ``draws=0`` leaves out.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> x, y = torch.randn(64, 16), torch.randn(64, 8)
+    >>> frontier(x, y, ["uniform-rows", "rounding:2"], [0.25]).best(0.25).round(2)
+          estimator  fraction  ratio  ratio_stderr
+    0    rounding:2      0.19   0.23          0.02
+    1  uniform-rows      0.24   3.27          0.31
+
+    Raises ValueError for shapes that do not fit, and what ``choices`` raises.
     """
     layer = pair_layer(x, y)
     return Frontier(frontiers.frontier(layer, layer.dtype, estimators, fractions, draws, seed))

@@ -42,7 +42,7 @@ class Result(ABC):
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Result):
-    """Estimators at their rates, a row each: what ``compare`` and ``variance`` give."""
+    """Estimators at their rates, a row of ``table`` each: of ``compare`` and ``variance``."""
 
     def plot(self, **options: Any) -> Any:
         """Draw ``plot.ratio_by_bytes``, whose options these are: ``ax=``, ``title=``."""
@@ -51,7 +51,7 @@ class Comparison(Result):
 
 @dataclass(frozen=True, repr=False)
 class Frontier(Result):
-    """Every estimator at equal bytes: what ``frontier`` gives."""
+    """Every estimator at equal bytes, a row of ``table`` each: of ``frontier``."""
 
     def plot(self, **options: Any) -> Any:
         """Draw ``plot.frontier``, whose options these are."""

@@ -94,8 +94,9 @@ def name_bars(errors: pd.Series) -> str:
 def ratio_through_training(
     ax: Axes, rows: pd.DataFrame, rate: float | None = None, unit: str = "example"
 ) -> None:
-    """Draw the median over layers of the ratio at every measured step, against the minibatch
-    variance of a ``unit``, example or row; a shade from the lower to the upper quartile of layers.
+    """Draw the median over layers of the ratio at every measured step, at one ``rate`` (0.1 or
+    the smallest measured, unless given), against the minibatch variance of a ``unit``, example or
+    row; a shade from the lower to the upper quartile of layers.
 
     Bars are the median of the layers' standard errors, where rows know them: layers see one batch,
     so that a median over them is hardly more certain than one of them.

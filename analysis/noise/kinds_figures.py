@@ -16,8 +16,9 @@ def noise_by_kind(ax: Axes, table: pd.DataFrame, batch_size: float | None = None
     """Draw B_simple of the whole model (black) and of each kind of parameter through training: a
     table that ``NoiseScale.add`` gives.
 
-    Bars are one standard error, where it is known. Steps at which the noise hides the gradient have
-    no point.
+    A dashed line is at ``batch_size`` examples, where given: above it a step is more noise than
+    gradient. Bars are one standard error, where it is known. Steps at which the noise hides the
+    gradient have no point.
     """
     kinds = [kind for kind in dict.fromkeys(table["kind"]) if kind != ALL]
     for i, kind in enumerate([*kinds, ALL]):

@@ -82,7 +82,7 @@ class NoiseScale:
         self.step = -1
 
     def add(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Take the rows of a probe's ``noise()``, step by step; returns ``SCALES`` of each step."""
+        """Take the rows of a probe's ``noise()``, step by step; returns ``table`` of each step."""
         sums = rows[rows["parameter"] == WHOLE]
         tables = []
         for _, part in sums.groupby("step", sort=True):
@@ -92,7 +92,9 @@ class NoiseScale:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=SCALES)
 
     def add_row(self, row: Mapping[Any, Any]) -> None:
-        """Take the sum over the parameters of one kind in one step; other rows are passed over."""
+        """Take a ``row`` that is the sum over the parameters of one kind in one step; others are
+        passed over.
+        """
         variance, S, N = row["minibatch_example"], row["examples"], row["population"]
         if row["parameter"] != WHOLE or math.isnan(variance):
             return
@@ -108,7 +110,9 @@ class NoiseScale:
         return self.averages[kind].scale(self.decay)
 
     def table(self) -> pd.DataFrame:
-        """``SCALES`` of all kinds, at the last step."""
+        """Of each kind and of all: step, noise, signal and the noise scale with its standard error,
+        at the last step.
+        """
         lines = [
             (self.step, kind, *average.means, *average.scale(self.decay))
             for kind, average in self.averages.items()
@@ -123,8 +127,9 @@ class NoiseScale:
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any], sizes: Mapping[str, int] = {}) -> None:
-        """Go on from a ``state_dict``. ``sizes`` are those of the kinds of this model's parameters,
-        where nothing was measured of it yet.
+        """Go on from ``state``, a ``state_dict``. ``sizes`` are those of the kinds of this model's
+        parameters, where nothing was measured of it yet. Raises ValueError for what is no such
+        state, for another decay and for another model.
         """
         if missing := {"decay", "step", "sizes", "averages"} - set(state):
             raise ValueError(

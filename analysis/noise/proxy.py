@@ -12,8 +12,8 @@ PROXIES = ["run", "kind", "steps", "ratio", "low", "high", "correlation"]
 
 
 def compare_proxies(runs: Mapping[str, pd.DataFrame], decay: float = 0.9) -> pd.DataFrame:
-    """For each run, by the rows of ``noise()``, and each kind of parameter: its noise scale over
-    that of all parameters at the measured steps.
+    """Tell of each kind of parameter its noise scale over that of all, at the measured steps of
+    each of ``runs``: name -> the rows of its ``noise()``. ``decay`` is that of ``NoiseScale``.
 
     ``ratio`` is the geometric mean over the steps where both are known, ``low`` and ``high`` the
     range; ``correlation`` that of the logarithms, NaN for fewer than three steps. A proxy keeps its

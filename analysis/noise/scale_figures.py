@@ -24,7 +24,8 @@ def noise_scale_through_training(ax: Axes, table: pd.DataFrame, batch_size: int)
     """Draw B_simple of all layers together at every measured step, and of each where they are few,
     else a line for their median in a shade from the least to the most; a table of ``noise_scale``.
 
-    Bars are one standard error, where it is known. An arrow up from ``noise_scale_least`` stands
+    A dashed line is at ``batch_size`` examples: above it a step is more noise than gradient. Bars
+    are one standard error, where it is known. An arrow up from ``noise_scale_least`` stands
     for what is not known to be finite, as noise hides the gradient.
     """
     if not table[["noise_scale"]].assign(least=take(table, LEAST)).notna().any(axis=None):

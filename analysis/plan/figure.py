@@ -24,8 +24,8 @@ def ratio_by_memory(
     """Draw a table of ``trace_curves``: totals on the steps that were held out, with bars of one
     standard error where it is known; on those that were chosen on where nothing was held out.
 
-    Stars mark the plan that was made (its ``totals``): filled as it does on those steps, open as it
-    did where it was chosen.
+    Stars mark the plan that was ``chosen`` (its ``totals``): filled as it does on those steps, open
+    as it did where it was chosen. ``label`` says what the totals are of.
     """
     held_out = "held_out" in table and bool(table["held_out"].notna().any())
     value = "held_out" if held_out else "ratio"

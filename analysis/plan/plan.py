@@ -30,8 +30,9 @@ def fill_json(value: Any) -> Any:
 
 
 def load_plan(path: Path | str) -> dict[str, Estimator]:
-    """Load a plan as layer -> estimator, for ``sketch_linears(model, load_plan("plan.json"))``;
-    exact layers are not in it.
+    """Load the plan at ``path`` as layer -> estimator; exact layers are not in it.
+
+        sketch_linears(model, load_plan("plan.json"))
 
     Raises ValueError for a file that is missing, unreadable or no plan.
     """

@@ -36,13 +36,13 @@ class ProbeCallback(Callback):
         self.trainer: Trainer | None = None
 
     def send(self, numbers: dict[str, float], step: int) -> None:
-        """Give numbers to all loggers of the trainer."""
+        """Give the numbers of a ``step`` to all loggers of the trainer."""
         assert self.trainer is not None
         for logger in self.trainer.loggers:
             logger.log_metrics(numbers, step)
 
     def of_batch(self, given: Callable[[Any], Any]) -> Callable[..., Any]:
-        """A function of the batch, for any arguments of the model."""
+        """What is ``given`` as a function of the batch, for any arguments of the model."""
         return lambda *args, **kwargs: given(self.batch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

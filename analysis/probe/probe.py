@@ -396,7 +396,9 @@ class Probe:
         return noise.widen(self.rows(), rate, step)
 
     def plot(self, rate: float | None = None, step: int | None = None, **options: Any) -> Any:
-        """Draw ``table``: see ``plot.ratio_by_layer``, which takes ``rows`` too."""
+        """Draw ``table`` at one ``rate`` and ``step`` (0.1 or the smallest rate and the last step,
+        unless given): see ``plot.ratio_by_layer``, which takes ``rows`` and these ``options`` too.
+        """
         from sketchvar.analysis.noise.figures import ratio_by_layer
 
         return ratio_by_layer(self.rows(), rate, step, **options)

@@ -37,7 +37,7 @@ class RankNoise:
     that over draws of W "examples", W/(W − 1)·(Σ‖h_r‖² − ‖G‖²/W), unbiased whatever the ranks'
     batches are. It is much noisier than a ``Probe``'s, which is that over draws of all examples: of
     two ranks one number a step. Accumulate under ``no_sync``. ``scaler`` is the GradScaler, if any;
-    ``population`` as in ``Probe``.
+    ``population`` and ``run`` as in ``Probe``.
 
     Raises TypeError for a model that DDP does not train, ValueError on a single rank.
     Source: McCandlish et al. 2018, https://arxiv.org/abs/1812.06162, appendix A.1.
@@ -85,7 +85,7 @@ class RankNoise:
 
     @torch.no_grad()
     def take(self, p: Tensor) -> None:
-        """This rank's gradient is in .grad, and not yet averaged."""
+        """This rank's gradient is in ``p.grad``, and not yet averaged."""
         task = torch._C._current_graph_task_id()
         if task != self.task:
             self.task = task

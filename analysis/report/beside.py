@@ -1,4 +1,6 @@
-"""What several folders say beside each other: runs and files of probes, or costs."""
+"""What several folders say beside each other: runs and files of probes, costs, sweeps,
+frontiers.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,8 +13,8 @@ import pandas as pd
 from sketchvar.analysis.folder import rows_of
 from sketchvar.analysis.frontier.best import drop_unusable
 from sketchvar.analysis.noise.select import at_rate, choose_rate
-from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.cost_across import read_beside as read_costs
+from sketchvar.analysis.report import cost_across, frontier_across, sweep_across
+from sketchvar.analysis.report.contents import Contents, Picture, name_folders
 from sketchvar.analysis.report.kinds import find_kind, read_folder
 from sketchvar.analysis.report.study import WORDS, add_bytes
 from sketchvar.analysis.report.table import (
@@ -22,10 +24,21 @@ from sketchvar.analysis.report.table import (
     show_number,
     show_text,
     write_percent,
+    write_whole,
 )
 
 RUNS = ("a run", "files of a probe")
-COSTS = "costs of noise"
+ACROSS = {  # a kind of folder: what reads several, and the question
+    "costs of noise": (cost_across.read_beside, "What do these costs of noise differ in?"),
+    "training runs": (
+        sweep_across.read_beside,
+        "Does training lose the same to the noise of estimators in these sweeps?",
+    ),
+    "a frontier": (
+        frontier_across.read_beside,
+        "Do these frontiers say the same of what bytes buy?",
+    ),
+}
 SAME = 1.02  # a factor that nobody sees
 
 
@@ -36,14 +49,15 @@ def read_all(folders: Sequence[Path], rate: float | None = None) -> Contents:
     if len(folders) == 1:
         return read_folder(folders[0], rate)
     kinds = {find_kind(folder).name: folder for folder in folders}
-    if set(kinds) == {COSTS}:
-        return replace(read_costs(folders), question="What do these costs of noise differ in?")
-    for kind, folder in kinds.items():
-        if kind not in RUNS and (kind != COSTS or set(kinds) <= {COSTS, *RUNS}):
-            raise ValueError(
-                f"{folder} holds {kind}: runs, or costs of noise, can be shown beside each other;"
-                " give one folder, or several of those"
-            )
+    for kind, (read, question) in ACROSS.items():
+        if set(kinds) == {kind}:
+            return replace(read(folders), question=question)
+    odd = next((kind for kind in kinds if kind not in (*RUNS, *ACROSS)), list(kinds)[-1])
+    if not set(kinds) <= set(RUNS):
+        raise ValueError(
+            f"{kinds[odd]} holds {odd}: runs, costs of noise, training runs or frontiers can be"
+            " shown beside each other; give one folder, or several of one of those"
+        )
     return read_runs(folders, rate)
 
 
@@ -92,14 +106,6 @@ def draw_last(rows: pd.DataFrame, rate: float) -> Any:
     return ratio_by_layer(last, rate)
 
 
-def name_folders(folders: Sequence[Path]) -> list[str]:
-    """What runs are called: as their folders, with those above where these are alike."""
-    names = [folder.resolve().name for folder in folders]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
-
-
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Of one run at its last step, a line for each estimator: the median ratio over layers with the
     median of their errors, and the share of bytes.
@@ -125,7 +131,8 @@ def tabulate(lines: pd.DataFrame, rate: float) -> Table:
         show_text("run"),
         show_number("step", None, "{:.0f}".format),
         show_number("layers", None, "{:.0f}".format),
-        show_number("share", "of X's bytes", write_percent),
+        show_number("kept_bytes", "bytes kept", write_whole),
+        show_number("share", "of X's", write_percent),
         show_error("ratio", "ratio"),
     )
     title = f"Median ratio over the layers at the last step, rate {rate:g}"

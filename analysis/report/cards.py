@@ -1,4 +1,4 @@
-"""The page of all estimators, in Markdown, made from their cards."""
+"""The page of all estimators, in Markdown, made from their cards; glyphs.py makes its pictures."""
 
 import inspect
 import re
@@ -7,27 +7,29 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from sketchvar.analysis.report import glyphs
 from sketchvar.analysis.report.estimators import COLUMNS, ROWS, describe
-from sketchvar.analysis.report.glyphs import picture
 from sketchvar.analysis.report.table import write_percent
 from sketchvar.estimators import CATALOG, Choice, Estimator, choices, sketch_linears
 from sketchvar.estimators.coarse import Coarse
-from sketchvar.estimators.combine import Centered, Then
 from sketchvar.estimators.residual import Residual
 
 RATE = 0.1
-SMALL = 0.25  # of the pictures
-PARTS = ("Variance", "Bytes", "Time", "Use", "Source")
+PARTS = ("Variance", "Bytes", "Time", "Use", "Raises", "Source")
 TOP = (
     "# Estimators\n\n"
-    "Made by `sketchvar estimators --markdown` from the docstrings of the classes; a test keeps it"
-    " up to date.\n\n"
+    "Made by `sketchvar estimators --markdown` from the docstrings of the classes, its pictures by"
+    " `sketchvar estimators --pictures estimators/pictures`;\na test keeps it up to date.\n\n"
     "X is n × p, Y is n × q, G = XᵀY, Q = ‖X‖²‖Y‖², C = ‖G‖², D = Σᵢ ‖xᵢ‖²‖yᵢ‖². Variance is"
     " E‖Ĝ − G‖², of a biased\nestimator its mean square error. A rate is the fraction of X's"
     " numbers that is kept: k of n rows, r of p features.\nAny of them can be written with its rate"
     " (`gaussian:0.1`), inside `centered(...)`, and a sketch or sample with\n`+rounding:BITS`"
     " behind it. Bytes are over those of an X of"
-    f" {ROWS} × {COLUMNS} float32 numbers, at rate {RATE:g} where there is one.\n"
+    f" {ROWS} × {COLUMNS} float32 numbers, at rate {RATE:g} where there is one.\n\n"
+    f"Pictures are of {glyphs.SIZE} rows or features at rate {glyphs.RATE}, red above zero and blue"
+    " below: Sᵀ of one draw, for rows whose norms\ngrow from left to right; a small X and what"
+    " stands for it in one estimate; or the values of a grid, each with its\nchance over the"
+    " numbers that are rounded.\n"
 )
 
 
@@ -55,21 +57,16 @@ def write_line(choice: Choice) -> str:
 
 
 def write_card(kind: type[Estimator], named: list[Choice]) -> list[str]:
-    """What a class keeps, its parts one by one, and a picture for each of its names that has one of
-    its own.
-    """
+    """What a class keeps, its parts one by one, and a picture for each of its names."""
     about, parts = read_card(kind)
     names = ", ".join(f"`{choice.name}`" for choice in named)
     lines = [f"## {kind.__name__}", "", names, "", about, ""]
     lines += [f"- **{part}**: {text}" for part, text in parts.items()]
     if kind is Residual:
         lines += [f"- `{c.name}`: {read_card(c.estimator.coarse)[0]}" for c in named]  # type: ignore[attr-defined]
-    before: list[str] = []
-    for choice in [] if kind in (Centered, Then) else named:
-        title, drawn = picture(choice.at(SMALL).told(torch.ones(24)))
-        if drawn != before:
-            lines += ["", f"`{choice.name}`: {title}", "", "```", *drawn, "```"]
-        before = drawn
+    for choice in named:
+        lines += ["", f"`{choice.name}`"] if len(named) > 1 else []
+        lines += ["", f"![{choice.name}](pictures/{glyphs.name_picture(choice.name)}.png)"]
     return lines
 
 

@@ -2,7 +2,7 @@
 the numbers come from.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,3 +53,11 @@ def draw(contents: Contents, folder: Path) -> list[Path]:
     for picture in contents.pictures:
         paths.append(save(picture.draw(), folder / picture.name)[0])
     return paths
+
+
+def name_folders(folders: Sequence[Path]) -> list[str]:
+    """What runs are called: as their folders, with those above where these are alike."""
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]

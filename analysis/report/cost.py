@@ -21,6 +21,7 @@ from sketchvar.analysis.report.table import (
     write_horizon,
     write_percent,
     write_short,
+    write_whole,
 )
 from sketchvar.analysis.report.verdict import judge_costs
 
@@ -128,7 +129,8 @@ def tabulate_costs(rows: pd.DataFrame) -> Table:
         wide = wide.merge(mine.rename(columns=names), on=keys)
     columns = (
         Column("estimator", name_method, text=True),
-        show_number("share", "bytes", write_percent),
+        show_number("kept_bytes", "bytes kept", write_whole),
+        show_number("share", "of X's", write_percent),
         show_error("variance_ratio", "variance"),
         show_error("metric_ratio", "metric"),
         *(
@@ -236,6 +238,8 @@ def tabulate_effective(rows: pd.DataFrame, how: str, ahead: int | None) -> Table
 
     columns = (
         Column("method", name, text=True),
+        show_number("kept_bytes", "bytes kept", write_whole),
+        show_number("share", "of X's", write_percent),
         show_number("factor", "rate ×", write_short),
         show_number("loss", None, "{:.4f}".format),
         show_error("behind", "− exact"),

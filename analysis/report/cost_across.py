@@ -21,6 +21,7 @@ from sketchvar.analysis.report.table import (
     show_number,
     show_text,
     write_percent,
+    write_whole,
 )
 
 CLEAR = 2.0  # standard errors between two runs that are taken for different
@@ -105,7 +106,8 @@ def tabulate_costs(rows: pd.DataFrame) -> Table:
     columns = (
         show_text("of", "run"),
         Column("estimator", name_method, text=True),
-        show_number("share", "bytes", write_percent),
+        show_number("kept_bytes", "bytes kept", write_whole),
+        show_number("share", "of X's", write_percent),
         show_error("variance_ratio", "variance"),
         show_error("cost_ratio", "cost, 1 step"),
     )

@@ -57,10 +57,11 @@ def tabulate(rows: pd.DataFrame) -> Table:
                 )
     columns = (
         Column("horizon", lambda row: write_horizon(row["horizon"]) if row["first"] else ""),
-        Column("bytes", lambda row: f"{100 * row['budget']:g} %" if row["first"] else ""),
+        Column("budget", lambda row: f"{100 * row['budget']:g} %" if row["first"] else ""),
         show_text("place", ""),
         Column("estimator", name_method, text=True),
-        show_number("share", "kept", write_percent),
+        show_number("kept_bytes", "bytes kept", write_whole),
+        show_number("share", "of X's", write_percent),
         show_error("cost_ratio", "cost"),
         show_number("variance_ratio", "variance"),
         show_number("rank", None, write_whole),

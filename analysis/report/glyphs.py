@@ -1,90 +1,122 @@
-"""Small pictures of estimators, in letters: S, the values of a grid, or which entries of X are
-kept.
+"""What small pictures of estimators show: S of one draw, the values of a grid, or X and what stands
+for it.
 """
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
+from PIL import Image
 from torch import Tensor
 
+from sketchvar.analysis.report.glyph_figures import Grid, Matrix, Part, draw_parts
+from sketchvar.analysis.style import save
 from sketchvar.estimators import (
+    CATALOG,
     Centered,
+    Choice,
     Estimator,
     FeatureProjection,
     GridRounding,
     RowBits,
     StochasticRounding,
     Then,
+    choices,
 )
 from sketchvar.estimators.both import BothRounded
 from sketchvar.estimators.estimator import KeepsMatrix
-from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.grids import GRIDS
 from sketchvar.estimators.quantize import BITS
+from sketchvar.estimators.sampling import SampledRows
 from sketchvar.estimators.seeds import generator
 
-ROWS, COLUMNS = 8, 24  # of the X whose entries are shown
-NEAR = 0.1  # of an entry
-WIDTH = 61  # of a line of grid values
+SIZE, RATE = 24, 0.25  # rows of X, and columns; so six are kept
+SCALES = {"float": "in float32", "power": "2ⁱ", "e4m3": "in e4m3"}
+COLOURS = 48  # of a file
 
 
-def picture(estimator: Estimator) -> tuple[str, list[str]]:
-    """What a picture of one draw shows, and its lines."""
+def write_pictures(folder: Path) -> list[Path]:
+    """Write the picture of every name of the catalog to a folder, as PNG: their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [write_picture(choice, folder) for choice in choices(list(CATALOG), [RATE])]
+
+
+def write_picture(choice: Choice, folder: Path) -> Path:
+    """Write one, in so few colours that all together are small."""
+    figure = draw_parts(list_parts(choice.told(torch.ones(SIZE))))
+    (file,) = save(figure, folder / name_picture(choice.name), ["png"])
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
+    return file
+
+
+def name_picture(name: str) -> str:
+    """The name of a file: a spelling without what file systems and links do not like."""
+    return name.translate(str.maketrans("(:+", "---", ")"))
+
+
+def list_parts(estimator: Estimator) -> list[Part]:
+    """What the picture of an estimator consists of, from top to bottom."""
     match estimator:
-        case Centered():
-            return picture(estimator.inner)
         case Then():
-            return picture(estimator.first)
+            return [*list_parts(estimator.first), *list_parts(estimator.second)]
         case BothRounded():
-            return picture(estimator.of_x)
+            parts = list_parts(estimator.of_x)
+            return [replace(part, title=f"X and Y: {part.title}") for part in parts]
         case StochasticRounding():
-            return grid_title(), [mark(torch.linspace(-1, 1, 2**estimator.bits))]
+            mixed = " of the rotated row" if estimator.rotate else ""
+            return [between_ends(estimator.bits, f"{2**estimator.bits} values{mixed}")]
         case RowBits():
-            lines = [mark(torch.linspace(-1, 1, 2**bits)) for bits in BITS]
-            return "the values of a row, in 1, 2, 4 or 8 bits", lines
+            words = "a row in {} bit{}: {} values"
+            return [between_ends(b, words.format(b, "s" * (b > 1), 2**b)) for b in BITS]
         case GridRounding():
-            return grid_title(), [mark(GRIDS[estimator.grid])]
-        case Exact():
-            return "the entries of X that are kept", show_entries(estimator)
-        case KeepsMatrix():
-            what = "R" if isinstance(estimator, FeatureProjection) else "Sᵀ"
-            return f"{what}, one draw: its entries above, below and at zero", show_matrix(estimator)
-    return "the entries of X that are kept: # nearly as they are, + changed", show_entries(
-        estimator
-    )
+            return [describe_grid(estimator)]
+        case KeepsMatrix() | Centered():
+            return [show_sketch(estimator)]
+    return show_pair(estimator)
 
 
-def grid_title() -> str:
-    return "the values between the least and the largest"
+def between_ends(bits: int, title: str) -> Grid:
+    """The grid of stochastic rounding."""
+    values = torch.linspace(0, 1, 2**bits, dtype=torch.float64)
+    return Grid(title, values.numpy(), ends=("least entry", "largest"))
 
 
-def show_matrix(estimator: KeepsMatrix) -> list[str]:
-    """Sᵀ (k × n) or R (p × r), from what is kept of rows of unit vectors of different length."""
-    sizes = torch.linspace(0.2, 1, COLUMNS, dtype=torch.float64) ** 2
-    features = isinstance(estimator, FeatureProjection)
-    x = torch.eye(COLUMNS, dtype=torch.float64) if features else sizes.diag()
-    kept = estimator.compress(x, 0).tensors[0]
-    return write(kept.T if features else kept)
+def describe_grid(rounding: GridRounding) -> Grid:
+    """The grid of a format of few bits."""
+    values, of = GRIDS[rounding.grid], f"{rounding.block} entries" if rounding.block else "row"
+    scale = SCALES[rounding.scale]
+    title = f"{len(values)} values\na scale {scale} for each {of}"
+    return Grid(title, values.numpy(), nearest=rounding.nearest)
 
 
-def show_entries(estimator: Estimator) -> list[str]:
-    """Which entries of a small X there are in its estimate."""
+def show_sketch(estimator: KeepsMatrix | Centered) -> Matrix:
+    """Sᵀ (k × n) of one draw, or of a projection Rᵀ (r × p): what is kept of rows that are unit
+    vectors of different length, over that length.
+    """
+    sizes = torch.linspace(0.2, 1, SIZE, dtype=torch.float64)
+    if isinstance(estimator, FeatureProjection):
+        (kept,) = estimator.compress(torch.eye(SIZE, dtype=torch.float64), 0).tensors[:1]
+        return Matrix("Rᵀ, one draw", kept.T.numpy(), "features of X", "kept")
+    tensors = estimator.compress(sizes.diag(), 0).tensors
+    if isinstance(estimator, Centered):
+        kept = torch.cat([tensors[0][None], tensors[1]]) / sizes
+        return Matrix("1ᵀ/n and Sᵀ(I − 11ᵀ/n), one draw", kept.numpy(), "rows of X", "kept")
+    kept = tensors[0] / sizes
+    if isinstance(estimator, SampledRows):  # these keep rows times their weights in SSᵀ
+        kept = kept.sqrt()
+    return Matrix("Sᵀ, one draw", kept.numpy(), "rows of X", "kept")
+
+
+def show_pair(estimator: Estimator) -> list[Part]:
+    """A small X, and what stands for it in one estimate."""
+    x = make_input()
+    back = estimator.contract(estimator.compress(x, 0), torch.eye(len(x), dtype=x.dtype)).T
+    return [Matrix("X", x.numpy()), Matrix("what stands for X, one draw", back.numpy())]
+
+
+def make_input() -> Tensor:
+    """An X whose rows and columns differ in size."""
     g = generator(0)
-    x = (g.normals(ROWS, COLUMNS) * g.normals(ROWS, 1).exp() * g.normals(1, COLUMNS).exp()).double()
-    back = estimator.contract(estimator.compress(x, 0), torch.eye(ROWS, dtype=torch.float64)).T
-    same = (back - x).abs() <= NEAR * x.abs()
-    return [
-        "".join("#" if s else "·" if b == 0 else "+" for s, b in zip(*line, strict=True))
-        for line in zip(same.tolist(), back.tolist(), strict=True)
-    ]
-
-
-def write(matrix: Tensor) -> list[str]:
-    """A sign for each entry."""
-    signs = torch.where(matrix.abs() < 1e-9, 0, matrix.sign()).int().tolist()
-    return ["".join("·+-"[sign] for sign in row) for row in signs]
-
-
-def mark(values: Tensor) -> str:
-    """A line between the least and the largest value, with a mark at each."""
-    places = (values - values.min()) / (values.max() - values.min()) * (WIDTH - 1)
-    marked = set(places.round().int().tolist())
-    return "".join("|" if place in marked else "·" for place in range(WIDTH))
+    x = g.normals(SIZE // 3, SIZE) * (g.normals(SIZE // 3, 1) / 2).exp()
+    return (x * (g.normals(1, SIZE) / 3).exp()).double()

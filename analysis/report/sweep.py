@@ -2,10 +2,11 @@
 smaller batch, and the prediction.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from sketchvar.analysis.report.table import (
     show_interval,
     show_number,
     write_fixed,
+    write_percent,
     write_whole,
 )
 from sketchvar.analysis.report.verdict_training import judge_training, name_run
@@ -42,7 +44,12 @@ WORDS = {
         "estimator variance / minibatch variance (unit: example), all layers together, mean over"
         " training"
     ),
-    "time, peak": "seconds of the updates and most bytes held in one, over those of exact training",
+    "bytes held": (
+        "what a forward pass leaves for backward, also in what is no linear layer, as measured"
+        " before training"
+    ),
+    "peak": "most bytes held in an update",
+    "time": "seconds of the updates",
 }
 FEW = {
     1: "One seed: nothing says how much chance has to do with it; give three or more.",
@@ -51,22 +58,18 @@ FEW = {
         " give three or more."
     ),
 }
+HELD = (
+    show_number("held", "bytes held", write_whole),
+    show_number("held_share", "of exact's", write_percent),
+)
+MEMORY = ["estimator", "rate", "activations", "exact"]
 FORMATS = ("nvfp4", "mxfp4", "fp8")  # as estimators are named
 
 
 def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a sweep's folder; it shows every rate, whatever ``rate``."""
-    from sketchvar.analysis.sweep.outcome import summarize
-    from sketchvar.analysis.sweep.prediction import predict
-
-    rows = records.read_rows(folder / "rows.parquet")
-    recorded = table = records.read_rows(folder / "summary.parquet")
-    file = folder / "predictions.parquet"
-    told = records.read_rows(file) if file.exists() else None
-    if "drawn" not in table:  # of before intervals were pooled
-        table = summarize(rows, table)
-        told = None if told is None else predict(rows)
-    tables = [tabulate_methods(rows, table)]
+    rows, table, told, recorded = load(folder)
+    tables = [tabulate_methods(rows, table), tabulate_prices(table)]
     if told is not None:
         tables.append(tabulate_predictions(told))
     about = records.read_json(folder / "sweep.json") if (folder / "sweep.json").exists() else {}
@@ -79,6 +82,53 @@ def read(folder: Path, rate: float | None = None) -> Contents:
         provenance=about,
         verdict=judge_training(rows, table, told, find_caution(recorded, about)),
     )
+
+
+class Loaded(NamedTuple):
+    """The rows of a sweep, its summary with pooled intervals and the bytes held, the predictions,
+    if any, and the summary as it was recorded.
+    """
+
+    rows: pd.DataFrame
+    table: pd.DataFrame
+    told: pd.DataFrame | None
+    recorded: pd.DataFrame
+
+
+def load(folder: Path) -> Loaded:
+    """Load the files of a sweep."""
+    from sketchvar.analysis.sweep.outcome import summarize
+    from sketchvar.analysis.sweep.prediction import predict
+
+    rows = records.read_rows(folder / "rows.parquet")
+    recorded = table = records.read_rows(folder / "summary.parquet")
+    file = folder / "predictions.parquet"
+    told = records.read_rows(file) if file.exists() else None
+    if "drawn" not in table:  # of before intervals were pooled
+        table = summarize(rows, table)
+        told = None if told is None else predict(rows)
+    return Loaded(rows, add_held(table, folder), told, recorded)
+
+
+def add_held(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Add the bytes that a forward pass leaves for backward, and their share of exact training's,
+    from the files that say it; NaN where none does.
+    """
+    parts = [records.read_rows(file) for file in sorted(folder.glob("memory-*.parquet"))]
+    memory = pd.concat(parts) if parts else pd.DataFrame(columns=MEMORY)
+    names = zip(memory["estimator"], memory["rate"], strict=True)
+    held = dict(zip(names, memory["activations"], strict=True))
+    whole = memory["exact"].max()
+    held["exact", table["batch"].max()] = whole
+
+    def find(line: pd.Series) -> float:
+        if line["checkpointing"]:
+            return held.get(("checkpointing", 1.0), math.nan)
+        exact = line["estimator"] == "exact"
+        return held.get((line["estimator"], line["batch" if exact else "rate"]), math.nan)
+
+    found = table.apply(find, axis=1).astype(float)
+    return table.assign(held=found, held_share=found / whole)
 
 
 def find_caution(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
@@ -165,15 +215,22 @@ def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
         show_partner("validation_smaller", "− same bytes", "same_memory_batch", whole),
         show_partner("validation_peak", "− same peak", "same_peak_batch", whole),
         Column("slowdown", show_slowdown),
-        show_number("ratio"),
-        show_number("seconds", "time"),
-        show_number("peak"),
     )
-    title = (
-        f"{rows['task'].iloc[0]}: after {rows['step'].max()} steps, mean ± 95 % over seeds;"
-        " time and peak over those of exact training"
-    )
+    title = f"{rows['task'].iloc[0]}: after {rows['step'].max()} steps, mean ± 95 % over seeds"
     return Table("summary", title, columns, list_rows(table))
+
+
+def tabulate_prices(table: pd.DataFrame) -> Table:
+    """How noisy every method is, beside what it keeps and takes."""
+    columns = (
+        Column("run", name_run, text=True),
+        show_number("ratio"),
+        *HELD,
+        show_number("peak"),
+        show_number("seconds", "time"),
+    )
+    title = "Ratio, and bytes held for backward; peak and time over those of exact training"
+    return Table("prices", title, columns, list_rows(table))
 
 
 def show_difference(field: str, title: str) -> Column:

@@ -77,6 +77,20 @@ def select_drawn(table: pd.DataFrame) -> pd.DataFrame:
     return shown[(shown["estimator"] != "exact") | (shown["batch"] < table["batch"].max())]
 
 
+def name_methods(table: pd.DataFrame) -> list[str]:
+    """What the methods of a summary are called."""
+    labels = add_rate(table)["label"]
+    return [
+        f"exact, batch {batch}" if name == "exact" else label
+        for name, batch, label in zip(table["estimator"], table["batch"], labels, strict=True)
+    ]
+
+
+def is_resolved(line: Mapping[Any, Any]) -> bool:
+    """Whether a difference is resolved among all that are drawn; each is, where nothing says it."""
+    return not line.get("validation_exact_holm", 0.0) >= LEVEL
+
+
 FINAL = tuple(f"validation_exact{end}" for end in ("", "_low", "_high"))
 
 
@@ -91,17 +105,13 @@ def final_losses(ax: Axes, table: pd.DataFrame) -> None:
     shown = select_drawn(table)
     if shown.empty:
         raise ValueError("no method of this summary has a difference to exact training")
-    labels = add_rate(shown)["label"]
-    names = [
-        f"exact, batch {batch}" if name == "exact" else label
-        for name, batch, label in zip(shown["estimator"], shown["batch"], labels, strict=True)
-    ]
+    names = name_methods(shown)
     for i, line in enumerate(shown.to_dict("records")):
         colour = "0.4" if line["estimator"] == "exact" else PALETTE[0]
         middle, low, high = (line[field] for field in FINAL)
         ax.plot([low, high], [i, i], color=colour)
-        resolved = not line.get("validation_exact_holm", 0.0) >= LEVEL
-        ax.plot(middle, i, "o", color=colour, markerfacecolor=colour if resolved else "white")
+        face = colour if is_resolved(line) else "white"
+        ax.plot(middle, i, "o", color=colour, markerfacecolor=face)
     ax.axvline(0, **UNIT_LINE)
     marked = "; filled: resolved)" if "validation_exact_holm" in shown else ")"
     ax.set_xlabel("final validation loss − exact (95 %" + marked)

@@ -27,8 +27,8 @@ class Conversion:
     converted: dict[str, Estimator]
     skipped: dict[str, str]
 
-    def __str__(self) -> str:
-        lines = [f"{len(self.converted)} layers sketched, {len(self.skipped)} not"]
+    def __repr__(self) -> str:
+        lines = [f"layers: {len(self.converted)} sketched, {len(self.skipped)} not"]
         lines += [f"  {name}: {estimator}" for name, estimator in self.converted.items()]
         lines += [f"  {name}: not sketched, {why}" for name, why in self.skipped.items()]
         return "\n".join(lines)
@@ -44,7 +44,8 @@ def sketch_linears(
     say what was done.
 
     ``estimator`` is one for all layers, or a mapping of layer names or patterns to estimators: a
-    layer's own name comes first, then the first pattern that matches. Patterns are those of
+    layer's own name comes first, then the first pattern that matches. Of the layers that match
+    ``include`` (all, unless given) those that match ``exclude`` stay plain. Patterns are those of
     ``fnmatch`` ("encoder.*.query") on names in ``model.named_modules()``; what names a layer is no
     pattern, whatever brackets it has. Handled are nn.Linear, nn.Conv2d without groups, Hugging
     Face's Conv1D, and their subclasses that inherit ``forward``. A layer changes its class and
@@ -58,6 +59,13 @@ def sketch_linears(
     What is saved: the part of X that is not kept, unless another operation holds the same X (tanh
     and ReLU hold their output; a frozen convolution its input). ``sketchvar bench memory``
     measures what is really saved.
+
+    >>> from sketchvar.estimators import CountSketch
+    >>> model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    >>> print(sketch_linears(model, CountSketch(rate=0.1), exclude="2"))
+    layers: 1 sketched, 1 not
+      0: CountSketch(rate=0.1, balanced=True)
+      2: not sketched, in exclude
     """
     chosen = dict(estimator) if isinstance(estimator, Mapping) else {"*": estimator}
     for pattern, each in chosen.items():

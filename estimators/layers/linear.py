@@ -162,10 +162,19 @@ class Sketched(nn.Module):
 
 
 class SketchedLinear(Sketched, nn.Linear):
-    """``nn.Linear`` whose weight gradient (q × p) comes from ``estimator``; see ``Sketched``.
+    """``nn.Linear`` whose weight gradient (q × p) comes from ``estimator``: one seed per call from
+    torch's default generator. Output, input gradient and bias gradient are the plain layer's.
 
-    Made directly, or by ``sketch_linears`` from the layers of a model. Raises TypeError for a wrong
-    estimator.
+    Made of ``in_features`` p, ``out_features`` q and the options of ``nn.Linear``, or by
+    ``sketch_linears`` from the layers of a model. In eval mode, without gradients or with a frozen
+    weight it is the plain layer. Raises TypeError for what is no Estimator, ValueError for one that
+    was told of Y, which a layer cannot know.
+
+    >>> from sketchvar.estimators import StochasticRounding
+    >>> layer = SketchedLinear(8, 2, StochasticRounding(bits=2))
+    >>> layer(torch.ones(5, 8)).sum().backward()
+    >>> layer.weight.grad.shape
+    torch.Size([2, 8])
     """
 
     plain = nn.Linear
@@ -190,8 +199,11 @@ class SketchedConv1D(Sketched):
 
 
 class SketchedConv2d(Sketched, nn.Conv2d):
-    """``nn.Conv2d`` without groups, whose weight gradient is the estimated product over patches;
-    see ``Conv2dForm``.
+    """``nn.Conv2d`` without groups, whose weight gradient comes from ``estimator``: X has a row for
+    each patch, of channels × kernel height × kernel width features.
+
+    ``sizes`` and ``options`` are those of ``nn.Conv2d``. Else it is as ``SketchedLinear``, and
+    raises the same.
     """
 
     plain = nn.Conv2d

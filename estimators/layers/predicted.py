@@ -28,7 +28,7 @@ def counting(mask: Tensor) -> Iterator[None]:
     A row without a score still has the floor's probability, so the estimate stays unbiased even
     where the mask is wrong. A mask says nothing to layers whose input has another batch × length.
     Keep backward within, too, where activations are checkpointed: that computes the forward pass
-    again.
+    again. Raises ValueError for a mask of other than two dimensions.
     """
     if mask.ndim != 2:
         raise ValueError(f"counting needs a mask of batch × length, got shape {tuple(mask.shape)}")

@@ -109,7 +109,14 @@ def test_every_command_has_json_quiet_and_a_folder_that_goes_on(words):
     command = ALL[words]
     names = {field.name for field in fields(command.asked)}
     assert {"json", "quiet"} <= names
-    if words not in {("figures",), ("report",), ("plan",), ("verify",), ("estimators",)}:
+    if words not in {
+        ("figures",),
+        ("report",),
+        ("plan",),
+        ("verify",),
+        ("estimators",),
+        ("reproduce",),
+    }:
         assert {"out", "resume"} <= names
     assert command.help and command.about.rstrip().endswith((".", "?"))
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sketchvar.analysis.cost import CURVATURES, cost
+from sketchvar.analysis.cost.measure import VECTORS, needed_bytes
 from sketchvar.analysis.cost.table import price
 from sketchvar.analysis.noise.cost import draw_noise, endless
 from sketchvar.analysis.noise.curvature import Hessian
@@ -199,6 +200,12 @@ def trained(steps: int = 20):
         squared(model, batch).backward()
         optimizer.step()
     return model, optimizer, batches
+
+
+def test_memory_is_told_beforehand():
+    model = nn.Sequential(nn.Linear(P, Q).double(), nn.Linear(Q, 2).double().requires_grad_(False))
+    assert needed_bytes(model) == VECTORS * 8 * (P * Q + Q)
+    assert needed_bytes(model, signals=3) == (VECTORS + 3) * 8 * (P * Q + Q)
 
 
 def test_the_public_function():

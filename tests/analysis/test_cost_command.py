@@ -46,8 +46,9 @@ def test_the_whole_catalog_has_a_frontier(tmp_path, capsys):
     words = ["--estimators", "catalog", "--rates", "0.4", "--draws", "1", "--horizons", "1", "2"]
     words += ["--nodes", "2", "--jobs", "1", "--out", str(tmp_path)]
     assert main(["cost", *TASK, *words]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     assert "Least cost of noise" in printed and "baseline" in printed
+    assert "Holding up to 0 MB beside three training steps" in told
     assert {"cost_frontier.png", "cost_frontier.pdf"} < {file.name for file in tmp_path.iterdir()}
     rows = records.read_rows(tmp_path / "cost.parquet")
     assert {"rounding:1", "countsketch", "nvfp4", "feature-haar"} < set(rows["estimator"])

@@ -2,6 +2,7 @@
 them; what was not measured is an error that names what was.
 """
 
+import re
 import subprocess
 import sys
 from functools import cache
@@ -23,7 +24,8 @@ from sketchvar.analysis.picture import fold
 from sketchvar.analysis.records import read_rows
 
 mpl.use("agg")
-DATA = Path(__file__).parents[2] / "data"
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "data"
 CURVES = {"method": ["plan", "plan"], "fraction": [0.1, 0.5], "ratio": [2.0, 0.5]}
 
 
@@ -93,6 +95,7 @@ def scales():
     return pd.DataFrame(lines, columns=["step", "kind", "noise_scale", "noise_scale_stderr"])
 
 
+SWEEPS = ("stdlib-lm", "cifar10-vit")
 PICTURES = {
     "alpha_through_training": lambda: (few("stdlib-lm/rows.parquet"),),
     "closed_form_and_draws": lambda: (few("stdlib-lm/draws.parquet"),),
@@ -114,6 +117,12 @@ PICTURES = {
     "error_distribution": lambda: (one_draw(),),
     "final_losses": lambda: (read_rows(DATA / "train/stdlib-lm/summary.parquet"),),
     "frontier": lambda: (average(few("frontier/frontier.parquet")),),
+    "frontiers_across": lambda: (
+        pd.concat([average(few("frontier/frontier.parquet")).assign(of=n) for n in ("a", "b")]),
+    ),
+    "losses_across": lambda: (
+        pd.concat([read_rows(DATA / f"train/{n}/summary.parquet").assign(of=n) for n in SWEEPS]),
+    ),
     "layer_times": lambda: (read_rows(DATA / "layers/layer.parquet"),),
     "matrices": lambda: ({"a": np.eye(2)},),
     "noise_by_kind": lambda: (scales(), 32),
@@ -235,6 +244,19 @@ def test_in_axes_of_ones_own_the_style_is_ones_own(rows):
         assert drawn is right and right.get_title() == "mine" and not left.has_data()
         assert right.xaxis.label.get_size() == 17 and right.get_legend() is not None
         assert len(figure.axes) == 2 and not figure.legends
+    plt.close("all")
+
+
+def test_four_lines_to_a_figure_in_axes_of_ones_own():
+    """Those of the page of pictures."""
+    lines = re.search(r"```python\n(.*?)```", (ROOT / "docs/api/plot.md").read_text(), re.DOTALL)[1]
+    assert len([line for line in lines.splitlines() if line]) == 4
+    with mpl.rc_context({"font.size": 17, "figure.dpi": 50}):
+        before, names = dict(mpl.rcParams), {}
+        exec(lines, names)
+        assert dict(mpl.rcParams) == before
+        ax = names["ax"]
+        assert ax.has_data() and ax.get_title() == "My layer" and ax.title.get_size() == 20.4
     plt.close("all")
 
 
@@ -380,3 +402,39 @@ def test_runs_beside_each_other_share_a_panel():
     )
     axes = plot.coherence_across(rows)
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["depth 2", "depth 8"]
+
+
+def test_losses_of_sweeps_stand_on_one_scale_and_know_their_own_whole_batch():
+    """Batch 16 is the whole one of one sweep and a smaller one of the other."""
+    (rows,) = PICTURES["losses_across"]()
+    first, second = (rows[rows["of"] == name] for name in SWEEPS)
+    small = second[(second["estimator"] == "exact") & (second["batch"] < 32)]
+    rows = pd.concat([first, second[second["estimator"] != "exact"], small.assign(batch=16)])
+    axes = plot.losses_across(rows)
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names.count("exact, batch 16") == 1 and len(set(names)) == len(names)
+    batches = [int(name.rpartition(" ")[2]) for name in names if name.startswith("exact")]
+    assert batches == sorted(batches)
+    drawn = sorted(
+        x for line in axes.lines if line.get_marker() != "None" for x in line.get_xdata()
+    )
+    shown = rows[rows["validation_exact"].notna() & ~rows["checkpointing"]]
+    whole = shown["batch"] == shown.groupby("of")["batch"].transform("max")
+    shown = shown[(shown["estimator"] != "exact") | ~whole]
+    np.testing.assert_allclose(drawn, sorted(shown["validation_exact"]))
+    with pytest.raises(ValueError, match="of"):
+        plot.losses_across(rows.drop(columns="of"))
+
+
+def test_frontiers_on_one_scale_are_the_least_of_each():
+    (rows,) = PICTURES["frontiers_across"]()
+    rows.loc[rows["of"] == "b", "ratio"] *= 2
+    axes = plot.frontiers_across(rows)
+    a, b = (each.lines[0].get_xydata() for each in axes.containers)
+    np.testing.assert_allclose(b, a * [1, 2])
+    assert (
+        a[:, 1].min()
+        == rows.loc[
+            (rows["of"] == "a") & ~rows["oracle"] & ~rows["biased"] & (rows["ratio"] > 0), "ratio"
+        ].min()
+    )

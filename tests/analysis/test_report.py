@@ -255,6 +255,83 @@ def test_runs_beside_each_other(folder, tmp_path):
         read_all([folder, DATA / "frontier"])
 
 
+BYTES = {"bytes kept", "bytes held", "kept bytes"}
+RATIOS = {"ratio", "variance", "median", "chosen"}
+WITHOUT = {"coherence", "plan_by_step"}  # of one seed for all layers; of a plan that is told above
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train/stdlib-lm", "frontier", "forks/stdlib-lm", "cost/stdlib-lm", "stdlib-lm", "plan"],
+)
+def test_bytes_and_their_share_stand_beside_ratios(name):
+    contents = read_folder(DATA / name)
+    found = [
+        (table, titles)
+        for table in (*contents.tables, *contents.details)
+        if RATIOS & set(titles := [column.title for column in table.columns])
+        and table.name not in WITHOUT
+    ]
+    assert found
+    for table, titles in found:
+        (at,) = [i for i, title in enumerate(titles) if title in BYTES]
+        assert any(table.columns[at].show(row).replace(",", "").isdigit() for row in table.rows)
+        assert any(table.columns[at + 1].show(row).endswith(" %") for row in table.rows)
+
+
+def test_bytes_held_are_those_that_were_measured():
+    """README of data/train: at rate 0.1 two thirds of the bytes are left."""
+    (table,) = [t for t in read_folder(DATA / "train/stdlib-lm").tables if t.name == "prices"]
+    (file,) = (DATA / "train/stdlib-lm").glob("memory-*.parquet")
+    memory = pd.read_parquet(file).set_index(["estimator", "rate"])
+    for row in table.rows:
+        if row["checkpointing"]:
+            assert row["held"] == memory.loc[("checkpointing", 1.0), "activations"]
+        elif row["estimator"] != "exact":
+            assert row["held"] == memory.loc[(row["estimator"], row["rate"]), "activations"]
+        elif row["batch"] == 16:
+            assert (row["held"], row["held_share"]) == (memory["exact"].iloc[0], 1)
+        else:
+            assert row["held"] != row["held"]
+    (rows,) = [r for r in table.rows if (r["estimator"], r["rate"]) == ("uniform-rows", 0.1)]
+    assert rows["held_share"] == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_sweeps_beside_each_other():
+    folders = [DATA / "train" / name for name in ("stdlib-lm", "cifar10-vit")]
+    contents = read_all(folders)
+    (table,) = contents.tables
+    alone = [line for folder in folders for line in read_folder(folder).tables[0].rows]
+    assert len(table.rows) == len(alone)
+    key = ("estimator", "rate", "batch", "validation_exact")
+    assert {tuple(map(str, map(row.get, key))) for row in table.rows} == {
+        tuple(map(str, map(row.get, key))) for row in alone
+    }
+    methods = [(row["estimator"], row["rate"], row["batch"]) for row in table.rows]
+    first = methods.index(("gaussian", 0.5, 16))
+    assert methods[first + 1] == ("gaussian", 0.5, 32)  # those of a method stand together
+    assert "none is" in contents.verdict[0] and "countsketch 0.1: 0.137" in contents.verdict[1]
+    page = Page(report(folders))
+    assert len(page.images) == 1 and page.titles[0] == "Verdict"
+
+
+def test_frontiers_beside_each_other():
+    folders = [DATA / "frontier", DATA / "paper" / "quantised"]
+    contents = read_all(folders)
+    best = {
+        (folder.name, row["budget"]): row["estimator"]
+        for folder in folders
+        for row in read_folder(folder).tables[0].rows
+        if row["place"] == "best"
+    }
+    (table,) = contents.tables
+    both = {(row["of"], row["budget"]): row["estimator"] for row in table.rows}
+    assert best.items() <= both.items() and len({of for of, _ in both}) == 2
+    assert len(Page(report(folders)).images) == 1
+    with pytest.raises(ValueError, match="can be shown beside each other"):
+        read_all([*folders, DATA / "train" / "stdlib-lm"])
+
+
 def test_the_verdict_of_cola_is_that_of_the_recorded_results():
     """What data/README.md says of it, with the same numbers."""
     readme = (DATA / "README.md").read_text()
@@ -271,7 +348,7 @@ def test_the_verdict_of_cola_is_that_of_the_recorded_results():
     assert "none is resolved" in loss
     assert "the batches of CoLA and MRPC are too large" in readme and "are too large" in others
     assert "−0.014 ± 0.013" in readme
-    told = contents.tables[1].rows
+    (told,) = [table.rows for table in contents.tables if table.name == "predictions"]
     (rows,) = [r for r in told if (r["estimator"], r["rate"]) == ("uniform-rows", 0.1)]
     half = rows["error_high"] - rows["error"]
     assert (f"{rows['error']:.3f}", f"{half:.3f}") == ("-0.014", "0.013")
