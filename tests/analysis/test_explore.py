@@ -133,7 +133,9 @@ def test_words_for_what_is_shown(pair):
     layer = sketchvar.SketchedLinear(6, 5, CountSketch(0.2))
     found = sketchvar.audit(layer, *(each.float() for each in pair), draws=4)
     assert "weight gradient: bias² " in repr(found) and "4 draws" in repr(found)
-    assert repr(sketchvar.sketch_linears(layer, CountSketch(0.1))).startswith("layers: 1 sketched")
+    assert repr(sketchvar.sketch_linears(layer, CountSketch(0.1))).startswith(
+        "1 layers sketched, 0 not"
+    )
     assert dir(sketchvar.estimators) == sorted(sketchvar.estimators.__all__)
 
 
