@@ -38,8 +38,8 @@ class GridRounding(TakesMean):
     """Keeps X rounded up or down at random to the values of a ``grid``, times a scale for each
     ``block`` of entries along an ``axis``.
 
-    An entry between neighbours a ≤ x ≤ b goes to b with probability (x − a)/(b − a), so it is
-    unbiased; the scale is rounded up, so that nothing lies beyond the grid. Grids: ``e2m1``,
+    An entry between neighbours a ≤ x ≤ b goes to b with probability (x − a)/(b − a), to 2⁻¹⁷, so it
+    is unbiased; the scale is rounded up, so that nothing lies beyond the grid. Grids: ``e2m1``,
     ``e4m3``, ``e5m2``, ``log2`` (powers of two, and zero or the least at random below it: LUQ),
     ``nf4``. Scales: ``float``, ``power`` of two, or ``e4m3`` of one unit for all of X. So ``nvfp4``
     is e2m1 in blocks of 16 with scales in e4m3, ``mxfp4`` in blocks of 32 with powers of two,

@@ -30,8 +30,8 @@ class StochasticRounding(TakesMean):
     features of each row.
 
     The grid runs from the least to the largest value of the group (default: the whole row) in steps
-    of Δ; an entry a fraction f of a step above a grid point goes up with probability f, so it is
-    unbiased. A constant group is exact.
+    of Δ; an entry a fraction f of a step above a grid point goes up with probability f, to 2⁻¹⁷,
+    so it is unbiased. A constant group is exact.
     ``rotate`` first mixes the features of each row by random signs and a Hadamard transform, so
     that one large entry does not coarsen the grid of all; in blocks of the largest power of two
     that divides p (not at all for odd p), and with the same signs every time: unbiased under any
