@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sketchvar.analysis.probe.parameters.origin import ROWS, is_shared, sum_rows
-from sketchvar.analysis.probe.parameters.traced import plain
 from sketchvar.analysis.probe.units import Dimension
 from sketchvar.estimators.norms import wide
 
@@ -76,12 +75,15 @@ def layer_norm_in_one_pass(
 
     def take(y: Tensor) -> None:
         rows, y, size = held().contiguous(), y.contiguous(), list(shape)
-        given, mask = (plain(weight), plain(bias)), [False, True, True]
+        given, mask = (rows.new_empty(size),) * 2, [False, True, True]  # only their shape counts
         backward = torch.ops.aten.native_layer_norm_backward
         each = [
-            backward(y[s], rows[s], size, mean[s], rstd[s], *given, mask)[1:] for s in range(len(y))
+            backward(one, of_x, size, center, spread, *given, mask)[1:]
+            for one, of_x, center, spread in zip(y, rows, mean, rstd, strict=True)
         ]
-        scales, shifts = (torch.stack(side) for side in zip(*each, strict=True))
+        scales, shifts = (
+            map(torch.stack, zip(*each, strict=True)) if each else y.new_zeros(2, 0, *size)
+        )
         weight.origin.pull_back(weight, scales)
         bias.origin.pull_back(bias, shifts)
 
