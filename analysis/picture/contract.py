@@ -215,7 +215,7 @@ def wrap_labels(figure: Figure) -> None:
         if words and length > 1.05 * room:
             fits = int(len(words) * room / length)
             whole = re.sub(
-                r"± (2 )?stderr|\d %",
+                r"± (2 )?stderr|\d %|rate \d",
                 lambda unit: unit[0].replace(" ", "\N{NO-BREAK SPACE}"),
                 words,
             )
