@@ -69,6 +69,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "alpha": ("1", "‖G‖² / (‖X‖²‖Y‖²), from 0 to 1: how far rows agree"),
         "grad_sq": (GRADIENT, "‖G‖², before clipping and without the scale of a GradScaler"),
         "signal": (GRADIENT, "‖E g‖², as noise_scale estimates it"),
+        "signal_stderr": (GRADIENT, "standard error of ‖E g‖², as noise_scale estimates it"),
         "metric_variance": ("", "variance in the metric of the optimizer's step, 1/(√v̂ + ε)"),
         "metric_minibatch": ("", "minibatch_example in that metric"),
         "metric_ratio": ("1", "metric_variance / metric_minibatch"),
@@ -115,6 +116,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "minibatch_example": (GRADIENT, "variance of its gradient over minibatches of examples"),
         "grad_sq": (GRADIENT, "‖G‖² of its gradient"),
         "signal": (GRADIENT, "‖E g‖², as noise_scale estimates it"),
+        "signal_stderr": (GRADIENT, "standard error of ‖E g‖², as noise_scale estimates it"),
     },
     "losses (losses.parquet)": {
         "step": ("updates", "optimizer steps before this one"),

@@ -70,5 +70,10 @@ __all__ += [
     if isinstance(found, type) and issubclass(found, Estimator) and name not in __all__
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 if __name__ == "estimators":
     raise ImportError("`estimators` is `sketchvar.estimators` now: import that")

@@ -6,6 +6,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import fields
 from numbers import Real
 from operator import index
 from typing import Any, NamedTuple
@@ -133,6 +134,14 @@ class KeepsRows(KeepsMatrix):
 
         From the norms ‖xᵢ‖ in float64; may be infinite or NaN for a zero row.
         """
+
+
+def write_call(estimator: Any) -> str:
+    """The call that makes it, a class that it takes by its name alone: its ``repr``."""
+    shown = [field.name for field in fields(estimator) if field.repr]
+    given = [(name, getattr(estimator, name)) for name in shown]
+    words = [f"{name}={v.__name__ if isinstance(v, type) else repr(v)}" for name, v in given]
+    return f"{type(estimator).__name__}({', '.join(words)})"
 
 
 def take_arrays(phase: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from sketchvar.estimators.estimator import (
     KeepsMatrix,
     Traits,
     check_rate,
+    write_call,
 )
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.norms import row_sq
@@ -39,6 +40,8 @@ class FeatureProjection(KeepsMatrix):
 
     rate: float
     distribution: type[RowSketch[Any]] = Gaussian
+
+    __repr__ = write_call
 
     def __post_init__(self) -> None:
         if not (isinstance(self.distribution, type) and issubclass(self.distribution, RowSketch)):

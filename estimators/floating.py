@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sketchvar.estimators.blocks import contract_rows
 from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
 from sketchvar.estimators.grids import (
     GRIDS,
@@ -17,10 +18,17 @@ from sketchvar.estimators.grids import (
     levels_of,
     locate,
 )
-from sketchvar.estimators.kernels import blockwise_hadamard, pack, unpack
+from sketchvar.estimators.kernels import (
+    blockwise_hadamard,
+    divide_blocks,
+    largest_magnitudes,
+    pack,
+    restore_from_grid,
+    round_to_grid,
+)
 from sketchvar.estimators.moments import Moments
 from sketchvar.estimators.norms import wide
-from sketchvar.estimators.seeds import Generator, generator
+from sketchvar.estimators.seeds import Generator
 
 AXES = ("features", "tokens")
 
@@ -88,16 +96,16 @@ class GridRounding(Estimator):
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         z = self.turn(x)
-        need = self.need(z)
-        kept = SCALES[self.scale].write(need)
-        levels = levels_of(self.grid, z.dtype, z.device)
-        down, above, below = locate(self.scaled(z, kept), levels)
+        kept = SCALES[self.scale].write(self.need(z))
         if self.nearest:
-            up = goes_up_to_nearest(down, above, below, levels)
+            levels = levels_of(self.grid, z.dtype, z.device)
+            down, above, below = locate(self.scaled(z, kept), levels)
+            codes = (down + goes_up_to_nearest(down, above, below, levels)).to(torch.uint8)
+            packed = pack(codes.flatten(1)[:, : z.shape[1]], self.bits)
         else:
-            up = generator(seed, z.device).coins(above / (above + below), torch.float32)
-        codes = (down + up).to(torch.uint8).flatten(1)[:, : z.shape[1]]
-        return Compressed(seed, (x.shape[0], x.shape[1]), (pack(codes, self.bits), *kept))
+            scale, size = SCALES[self.scale].read(*kept, dtype=z.dtype), self.size(z.shape[1])
+            packed = round_to_grid(z, scale, size, self.grid, self.bits, seed)
+        return Compressed(seed, (x.shape[0], x.shape[1]), (packed, *kept))
 
     def restore(self, kept: Compressed, dtype: torch.dtype) -> Float[Tensor, "n p"]:
         """The rounded X that ``kept`` stands for."""
@@ -106,11 +114,8 @@ class GridRounding(Estimator):
         worked = torch.promote_types(worked, dtype) if worked.itemsize < 8 else worked
         worked = worked if worked.itemsize >= 4 else torch.float32
         columns = kept.shape[1 if self.axis == "features" else 0]
-        values = levels_of(self.grid, worked, packed.device)[
-            unpack(packed, self.bits, columns).long()
-        ]
-        scale = SCALES[self.scale].read(*scales, dtype=worked)
-        z = (self.blocks(values) * scale[:, :, None]).flatten(1)[:, :columns]
+        scale, size = SCALES[self.scale].read(*scales, dtype=worked), self.size(columns)
+        z = restore_from_grid(packed, scale, size, self.grid, self.bits, columns)
         return self.turn_back(z).to(dtype)
 
     def parts(self, kept: Compressed, dtype: torch.dtype) -> list[Float[Tensor, "n p"]]:
@@ -121,7 +126,22 @@ class GridRounding(Estimator):
         return [self.restore(kept, dtype)]
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
-        return self.restore(kept, y.dtype).T @ y
+        return self.contract_less(kept, y)
+
+    def contract_less(
+        self, kept: Compressed, y: Float[Tensor, "n q"], mean: Float[Tensor, " q"] | None = None
+    ) -> Float[Tensor, "p q"]:
+        """``contract`` with Y − 1 ``mean``, which is never made whole."""
+        p = kept.shape[1]
+        whole = self.restore(kept, y.dtype) if self.axis == "tokens" else None
+
+        def restore(rows: slice) -> list[Tensor]:
+            if whole is not None:
+                return [whole[rows]]
+            some = tuple(t[rows] if t.ndim else t for t in kept.tensors)  # all share one unit
+            return self.parts(Compressed(kept.seed, (some[0].shape[0], p), some), y.dtype)
+
+        return contract_rows(restore, p, y, mean)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         if self.nearest:
@@ -189,19 +209,16 @@ class GridRounding(Estimator):
             )
         return blockwise_hadamard(z.reshape(-1, size)).reshape(z.shape)
 
-    def blocks(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows blocks block"]:
-        """The entries of ``z`` block by block, the last filled up by zeros."""
-        size = self.block or max(z.shape[1], 1)
-        count = -(-z.shape[1] // size)
-        padded = torch.nn.functional.pad(z, (0, count * size - z.shape[1]))
-        return padded.reshape(z.shape[0], count, size)
+    def size(self, columns: int) -> int:
+        """Entries of a block in a row of so many ``columns``."""
+        return self.block or max(columns, 1)
 
     def need(self, z: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows blocks"]:
         """The least scale of each block of ``z`` at which nothing is beyond the grid. Raises
         ValueError where none is large enough; what is not finite shows in what is made of it.
         """
         end, most = GRIDS[self.grid].max().item(), SCALES[self.scale].most
-        scale = least_scale(self.blocks(z).abs().amax(2), end)
+        scale = least_scale(largest_magnitudes(z, self.size(z.shape[1])), end)
         reaches = torch.finfo(z.dtype).max / end > most  # else there is nothing to look at
         if reaches and bool(((scale > most) & scale.isfinite()).any()):
             raise ValueError(
@@ -215,7 +232,7 @@ class GridRounding(Estimator):
     ) -> Float[Tensor, "rows blocks block"]:
         """The entries of ``z`` in units of their scales."""
         scale = SCALES[self.scale].read(*kept, dtype=z.dtype)
-        return self.blocks(z) / torch.where(scale == 0, 1, scale)[:, :, None]
+        return divide_blocks(z, scale, self.size(z.shape[1]))
 
     @property
     def bits(self) -> int:
@@ -224,7 +241,7 @@ class GridRounding(Estimator):
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         rows, columns = (n, p) if self.axis == "features" else (p, n)
-        blocks = -(-columns // (self.block or max(columns, 1)))
+        blocks = -(-columns // self.size(columns))
         form, each = SCALES[self.scale], max(dtype.itemsize, 4)
         codes = rows * -(-columns * self.bits // 8)
         return SEED_BYTES + codes + rows * blocks * form.bytes_each(each) + form.bytes_once(each)

@@ -39,6 +39,11 @@ GRIDS: dict[str, Float[Tensor, " levels"]] = {
 }
 
 
+# of those that are floating formats: bits of fraction, and the exponent from which on they are
+# normal
+FORMATS = {"e2m1": (1, 0), "e4m3": (3, -6), "e5m2": (2, -14), "log2": (0, -6)}
+
+
 @cache
 def levels_of(grid: str, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " levels"]:
     """The values of a grid, in order."""
@@ -101,11 +106,9 @@ def write_e4m3(need: Float[Tensor, "rows blocks"]) -> tuple[Tensor, ...]:
     finfo = torch.finfo(need.dtype)
     largest = need.max() if need.numel() else need.new_zeros(())
     unit = (largest / SCALES_MOST * (1 + 8 * finfo.eps)).clamp(min=finfo.tiny)
-    levels = levels_of("e4m3", need.dtype, need.device)
-    levels = levels[len(levels) // 2 :]  # from zero on
-    place = torch.searchsorted(levels, (need / unit * (1 + 4 * finfo.eps)).contiguous())
-    kept = levels[place.clamp(max=len(levels) - 1)].to(torch.float8_e4m3fn)
-    return kept.view(torch.uint8), unit
+    v = (need / unit * (1 + 4 * finfo.eps)).clamp(max=SCALES_MOST)
+    nearest = v.to(torch.float8_e4m3fn)  # positive codes count up with their values
+    return nearest.view(torch.uint8) + (nearest.to(v.dtype) < v), unit
 
 
 def read_e4m3(kept: Tensor, unit: Tensor, dtype: torch.dtype) -> Float[Tensor, "rows blocks"]:

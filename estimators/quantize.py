@@ -7,11 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sketchvar.estimators.blocks import contract_rows
 from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
 from sketchvar.estimators.kernels import (
     blockwise_hadamard,
     count_steps,
-    round_and_pack,
+    even_steps,
+    find_ends,
+    round_evenly,
     unpack_and_scale,
 )
 from sketchvar.estimators.moments import CHUNK, Moments
@@ -64,10 +67,17 @@ class StochasticRounding(Estimator):
             )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
-        z = rotate_features(x) if self.rotate else x
-        low, step = self.grid(z)
-        packed = round_and_pack(z, low, step, self.bits, seed)
-        return Compressed(seed, (x.shape[0], x.shape[1]), (packed, low, step))
+        return self.compress_less(x, seed)
+
+    def compress_less(
+        self, x: Float[Tensor, "n p"], seed: int, mean: Float[Tensor, " p"] | None = None
+    ) -> Compressed:
+        """``compress`` of X − 1 ``mean``, which is never made whole where nothing is rotated."""
+        if self.rotate:
+            x = rotate_features(x if mean is None else (wide(x) - mean).to(x.dtype))
+            mean = None
+        rounded = round_evenly(x, self.groups(x.shape[1])[1], self.bits, seed, mean)
+        return Compressed(seed, (x.shape[0], x.shape[1]), rounded)
 
     def restore(self, kept: Compressed, dtype: torch.dtype) -> Float[Tensor, "n p"]:
         """The rounded X that ``kept`` stands for."""
@@ -90,8 +100,19 @@ class StochasticRounding(Estimator):
         return [nearest, x.sub_(nearest).to(dtype)]
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
-        first, *rest = self.parts(kept, y.dtype)
-        return sum((part.T @ y for part in rest), first.T @ y)
+        return self.contract_less(kept, y)
+
+    def contract_less(
+        self, kept: Compressed, y: Float[Tensor, "n q"], mean: Float[Tensor, " q"] | None = None
+    ) -> Float[Tensor, "p q"]:
+        """``contract`` with Y − 1 ``mean``, which is never made whole."""
+        p = kept.shape[1]
+
+        def restore(rows: slice) -> list[Tensor]:
+            some = tuple(t[rows] for t in kept.tensors)
+            return self.parts(Compressed(kept.seed, (some[0].shape[0], p), some), y.dtype)
+
+        return contract_rows(restore, p, y, mean)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return self.expected_errors(m).sum()
@@ -158,18 +179,13 @@ class StochasticRounding(Estimator):
         """Least value and Δ of each group of each row, from its ``ends``; Δ is large enough to
         reach the largest.
         """
-        low, high = ends or self.ends(x)
-        span, most = high - low, 2**self.bits - 1
-        step = span / most
-        larger = step.nextafter(torch.full_like(step, torch.inf))
-        return low, torch.where(step * most < span, larger, step)
+        return even_steps(*(ends or self.ends(x)), self.bits)
 
     def ends(
         self, x: Float[Tensor, "n p"]
     ) -> tuple[Float[Tensor, "n groups"], Float[Tensor, "n groups"]]:
         """Least and largest value of each group of each row, whatever the bits."""
-        x = x.reshape(x.shape[0], *self.groups(x.shape[1]))
-        return wide(x.amin(2)), wide(x.amax(2))  # together six times faster than aminmax on a CPU
+        return find_ends(x, self.groups(x.shape[1])[1])
 
     def groups(self, p: int) -> tuple[int, int]:
         """How many groups a row of p features has, and their size. Raises ValueError unless

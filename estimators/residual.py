@@ -8,7 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators.coarse import Coarse, LargestEntries
-from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits, check_rate
+from sketchvar.estimators.estimator import (
+    SEED_BYTES,
+    Compressed,
+    Estimator,
+    Traits,
+    check_rate,
+    write_call,
+)
 from sketchvar.estimators.moments import Moments
 
 PAGE = 4096  # bytes
@@ -34,6 +41,8 @@ class Residual(Estimator):
     rate: float
     coarse: type[Coarse] = LargestEntries
     inner: type[Estimator] | None = None
+
+    __repr__ = write_call
 
     def __post_init__(self) -> None:
         if not (isinstance(self.coarse, type) and issubclass(self.coarse, Coarse)):

@@ -97,6 +97,10 @@ class Generator(torch.Generator):
         """
         return ~(torch.rand(pi.shape, generator=self, device=self.device, dtype=dtype) >= pi)
 
+    def flips(self, pi: Float[Tensor, "*shape"], numbers: Callable[[int], Tensor]) -> Tensor:
+        """``coins``, by numbers that a counter makes of the seed."""
+        return ~(numbers(self.initial_seed()).view_as(pi) >= pi)
+
 
 MAKE: ContextVar[Callable[[torch.device | str], Generator]] = ContextVar("MAKE", default=Generator)
 

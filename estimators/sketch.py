@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sketchvar.estimators.blocks import BLOCK, pays_in_blocks
 from sketchvar.estimators.estimator import (
     SEED_BYTES,
     Compressed,
@@ -22,10 +23,6 @@ from sketchvar.estimators.estimator import (
 
 # how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
 Draw = TypeVar("Draw")
-
-# Rows of SᵀY at a time where it is made and used in blocks: 512 rows of a few hundred numbers stay
-# in the cache, and their memory is used again, where a large SᵀY gets new pages from the system.
-BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -103,10 +100,3 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
 
     def kept_bytes(self, n: int, p: int, dtype: torch.dtype) -> int:
         return SEED_BYTES + self.k(n) * p * dtype.itemsize
-
-
-def pays_in_blocks(y: Tensor) -> bool:
-    """Whether summing over blocks of SᵀY is faster and as exact: on a CPU, and not in a dtype too
-    narrow for partial sums.
-    """
-    return y.device.type == "cpu" and y.element_size() >= 4

@@ -243,6 +243,9 @@ class Branch(Generator):
 
         return self.choose(outcomes())
 
+    def flips(self, pi: Tensor, numbers: Callable[[int], Tensor]) -> Tensor:
+        return self.coins(pi, pi.dtype)
+
 
 def equally(
     every: Iterable[Any], dtype: torch.dtype = torch.int64, shape: tuple[int, ...] = (-1,)

@@ -39,12 +39,15 @@ def run_notebook(path: Path, keep: bool = True) -> Any:
 
 
 def clean(notebook: Any) -> None:
-    """Drop what changes from run to run, and the state of widgets, which is only of a session."""
+    """Drop what changes from run to run: times, warnings, and the state of widgets, which is only
+    of a session.
+    """
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if "widget" not in str(out.get("data"))]
+            told = [out for out in cell.outputs if out.get("name") != "stderr"]
+            cell.outputs = [out for out in told if "widget" not in str(out.get("data"))]
 
 
 def list_images(notebook: Any) -> list[bytes]:

@@ -59,6 +59,13 @@ def test_beside_a_folder_of_the_same_names(site, project):
 
 
 @pytest.mark.slow
+def test_the_source_of_what_is_compiled_is_there(site):
+    kernels = "sketchvar/estimators/kernels"
+    sources = [path.name for path in (ROOT / "estimators" / "kernels").glob("*.cpp")]
+    assert sources and all((site / kernels / name).exists() for name in sources)
+
+
+@pytest.mark.slow
 def test_the_command_runs(site, project):
     words = ["run", "--task", "digits-mlp", "--steps", "5", "--out", "run"]
     run(sys.executable, "-m", "sketchvar", *words, cwd=project, site=site)

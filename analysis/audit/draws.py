@@ -29,6 +29,9 @@ class Audit:
     parts: Mapping[str, Part]
     left_out: Mapping[str, str]
 
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {part}" for name, part in self.parts.items())
+
     def rows(self) -> pd.DataFrame:
         """One row for each part: its numbers, and bias² and variance over the minibatch's."""
         return pd.DataFrame(

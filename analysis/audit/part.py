@@ -36,6 +36,11 @@ class Part:
     draws: int
     minibatch: float = nan
 
+    def __repr__(self) -> str:
+        bias = f"bias² {self.bias_sq:.3g} ± {self.bias_stderr:.2g} (p = {self.p_value:.2g})"
+        variance = f"variance {self.variance:.3g} ± {self.variance_stderr:.2g}"
+        return f"{bias}, {variance}, ‖right‖² {self.norm_sq:.3g}; {self.draws} draws"
+
     def average(self, count: int) -> float:
         """The mean square error of the average of ``count`` draws: bias² + variance / count."""
         return self.bias_sq + self.variance / count

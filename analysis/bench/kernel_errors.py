@@ -44,7 +44,7 @@ def measure_errors(
         fast.hadamard(x, next_power_of_two(n)), run_plain(lambda: hadamard_transform(wide))
     )
     e = StochasticRounding(4)
-    kept, u = e.compress(x, seed), counter.uniforms(n, d, 4, seed, device)
+    kept, u = e.compress(x, seed), counter.uniforms(n, d, seed, device)
     packed, low, step = kept.tensors
     plain = round_and_pack(x, low, step, 4, lambda f: u.view_as(f) < f)
     found["rounding"] = float((packed != plain).double().mean())

@@ -34,6 +34,9 @@ class Forks(NamedTuple):
     rows: pd.DataFrame
     table: pd.DataFrame
 
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False, float_format="{:.4g}".format)
+
 
 def forks(
     model: nn.Module,

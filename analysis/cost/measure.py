@@ -47,7 +47,10 @@ class Costs:
     """``table``: the three ratios of every estimator at every horizon; ``layers``: of every linear
     layer, over one step, where that was asked for; ``coherence``: how much of each noise's cost is
     there because tensors of weights err together; ``agreement``: of one-step costs by other
-    curvatures, where those were asked for. ``draws`` is what they are made of.
+    curvatures, where those were asked for.
+
+    They are made of ``draws``, in the ``dynamics`` of the optimizer's steps over ``horizons``,
+    beside the bytes ``kept`` in all and by layer (``kept_layers``).
     """
 
     draws: Draws
@@ -56,28 +59,36 @@ class Costs:
     kept: pd.DataFrame  # by ``kept_bytes``
     kept_layers: pd.DataFrame  # by ``kept_by_layer``
 
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False, float_format="{:.4g}".format)
+
     @property
     def table(self) -> pd.DataFrame:
+        """Cost ratio, metric ratio and variance ratio, of every estimator at every horizon."""
         return self.over(self.horizons)
 
     @property
     def layers(self) -> pd.DataFrame:
+        """The same of every linear layer over one step; empty where that was not asked for."""
         table = by_layer(self.draws.layers, self.dynamics)
         return table if table.empty else table.merge(self.kept_layers, on=KEYS, how="left")
 
     @property
     def coherence(self) -> pd.DataFrame:
+        """The part of each noise's cost that is there because tensors of weights err together."""
         return coherence(self.draws.totals)
 
     @property
     def agreement(self) -> pd.DataFrame:
+        """Costs over one step by other curvatures; empty where those were not asked for."""
         return agreement(self.draws.totals, self.draws.ways)
 
     def over(
         self, horizons: Sequence[float], schedule: Sequence[float] | None = None
     ) -> pd.DataFrame:
-        """``table`` over any horizons and learning rates, without measuring again. Raises
-        ValueError for more than one step where only one was measured.
+        """``table`` over any ``horizons``, in steps, and learning rates (``schedule``, over that of
+        now), without measuring again. Raises ValueError for more than one step where only one was
+        measured.
         """
         if self.draws.spectra.empty and set(horizons) != {1}:
             raise ValueError("only one step was measured; ask cost() for a longer horizon")
@@ -149,9 +160,9 @@ def cost(
 
     ``agree`` names curvatures by which the same draws are measured over one step too: ``agreement``
     says whether they agree. Without ``coherence`` only the minibatch's is measured, and that of
-    ``one_seed``. Without ``signal`` what ``beside`` predicts forks by is left out, a tenth of the
-    time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them. ``progress`` is
-    called with how many are done, and of how many.
+    ``one_seed``. Without ``signal`` what predicts forks (``analysis.cost.beside``) is left out, a
+    tenth of the time. ``jobs`` draws are made at a time, by processes; ``loss`` is sent to them.
+    ``progress`` is called with how many are done, and of how many.
 
     The model, its gradients and torch's generators are left as they are: all is done on a copy.
     Memory: up to ``VECTORS`` numbers per trainable weight, beside three training steps, in every

@@ -48,6 +48,10 @@ class Layer:
     weights: Float[Tensor, " S"] | None = None
     metric: "Layer | None" = None
 
+    def __repr__(self) -> str:
+        size = f"{self.rows} rows of {self.examples} examples"
+        return f"Layer({self.name!r}: {size}, p={self.moments.p}, q={self.moments.q})"
+
     def measured_in(
         self,
         moments: Moments,

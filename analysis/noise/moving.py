@@ -82,7 +82,7 @@ class NoiseScale:
         self.step = -1
 
     def add(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Take the rows of a probe's ``noise()``, step by step; returns ``SCALES`` of each step."""
+        """Take the rows of a probe's ``noise()``, step by step; returns ``table`` of each step."""
         sums = rows[rows["parameter"] == WHOLE]
         tables = []
         for _, part in sums.groupby("step", sort=True):
@@ -110,7 +110,9 @@ class NoiseScale:
         return self.averages[kind].scale(self.decay)
 
     def table(self) -> pd.DataFrame:
-        """``SCALES`` of all kinds, at the last step."""
+        """Of each kind and of all: step, noise, signal and the noise scale with its standard error,
+        at the last step.
+        """
         lines = [
             (self.step, kind, *average.means, *average.scale(self.decay))
             for kind, average in self.averages.items()

@@ -46,7 +46,7 @@ class Budget:
             )
 
     def within(self) -> dict[str, float]:
-        """The limit, as ``find_best_single`` and ``Uniform.within`` take it."""
+        """The limit by its name: ``{"fraction": …}`` of X's bytes, or ``{"ratio": …}``."""
         if self.memory is not None:
             return {"fraction": self.memory}
         return {"ratio": float(self.noise or 0)}
@@ -77,7 +77,8 @@ def make_plan(
     """Choose an estimator and a rate for every layer of a run, from its rows at ``from_step`` on,
     and write the plan to ``out``; returns what is written.
 
-    ``objective`` is one of ``OBJECTIVES``: what is made small, and what a budget of noise is of;
+    ``objective`` is what is made small, and what a budget of noise is of: "sum", "largest",
+    "metric" or "cost", of which
     "cost" takes the folder of a ``sketchvar cost --by-layer`` for ``run``, and a ``horizon``. The
     plan is chosen on some steps and scored on the others, ``hold_out``: every second one unless
     given. ``layers`` is a pattern of those that are planned: all but those that see one row of each

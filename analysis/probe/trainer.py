@@ -20,7 +20,7 @@ class ProbeCallback(TrainerCallback):
     every=10)])`` trains.
 
     Made with a ``trainer``, it sends its numbers (see ``Probe``'s ``log``) through that one's own
-    logs, so that they are in its history and wherever ``report_to`` says::
+    logs, so that they are in its history and wherever ``report_to`` says:
 
         trainer.add_callback(ProbeCallback(trainer, estimators=["countsketch"], rates=[0.1]))
 

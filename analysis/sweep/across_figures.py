@@ -20,8 +20,8 @@ def find_height(table: pd.DataFrame) -> float:
 )  # fmt: skip
 def losses_across(ax: Axes, table: pd.DataFrame) -> None:
     """Draw final validation loss less that of exact training with its 95 % interval, a colour for
-    every sweep (``of``), smaller batches below: rows of several
-    ``summary.parquet``, as ``final_losses`` draws one.
+    every sweep (``of``), smaller batches below: a ``table`` of rows of
+    several ``summary.parquet``, as ``final_losses`` draws one.
     """
     parts = [part for _, part in table.groupby("of", sort=False)]
     shown = pd.concat([select_drawn(part) for part in parts])  # each has its own whole batch

@@ -114,13 +114,16 @@ def average(each: Tensor) -> Measured:
 
 
 def unshared(model: nn.Module) -> dict[str, str]:
-    """Layer -> name of its weight, for every layer whose weight no other module has."""
+    """Layer -> name of its weight, for every layer whose weight no other module has; ``in_proj``
+    and the like, of attention, are layers too.
+    """
     owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
     names = {id(p): name for name, p in model.named_parameters()}
     return {
-        layer: names[id(weight)]
-        for layer, module in model.named_modules()
-        if (weight := module._parameters.get("weight")) is not None and owners[id(weight)] == 1
+        f"{module_name}.{key}".removesuffix("weight").strip("._"): names[id(weight)]
+        for module_name, module in model.named_modules()
+        for key, weight in module._parameters.items()
+        if weight is not None and key.endswith("weight") and owners[id(weight)] == 1
     }
 
 

@@ -1,8 +1,9 @@
-"""The one door to what makes a draw or a product fast: every function here runs a GPU kernel where
-one serves, else PyTorch's own operators. Estimators ask for the result and never for the device.
+"""The one door to what makes a draw or a product fast: every function here runs a GPU kernel, or
+C++ on a CPU, where one serves, else PyTorch's own operators. Estimators ask for the result and
+never for the device.
 
 The plain paths are in ``buckets``, ``hadamard``, ``cosine`` and ``rounding``; the kernels are in
-``triton`` and take their random numbers from ``counter``.
+``triton`` and ``native``, and take their random numbers from ``counter``.
 """
 
 import os
@@ -16,11 +17,22 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sketchvar.estimators.kernels import buckets, counter, hadamard, rounding
+from sketchvar.estimators.grids import FORMATS, GRIDS, levels_of
+from sketchvar.estimators.kernels import buckets, counter, hadamard, native, rounding
 from sketchvar.estimators.kernels.buckets import Buckets, group_rows, split_buckets
 from sketchvar.estimators.kernels.cosine import cosine_transform
+from sketchvar.estimators.kernels.grid import cut_blocks, divide_blocks
+from sketchvar.estimators.kernels.grid import restore as restore_grid
+from sketchvar.estimators.kernels.grid import round_tiles as round_grid_tiles
 from sketchvar.estimators.kernels.hadamard import blockwise_hadamard, next_power_of_two
-from sketchvar.estimators.kernels.rounding import count_steps, pack, unpack
+from sketchvar.estimators.kernels.rounding import (
+    count_steps,
+    even_steps,
+    find_ends,
+    pack,
+    unpack,
+)
+from sketchvar.estimators.norms import wide
 from sketchvar.estimators.seeds import generator
 
 __all__ = [
@@ -30,15 +42,23 @@ __all__ = [
     "bucket_sums",
     "cosine_transform",
     "count_steps",
+    "cut_blocks",
+    "divide_blocks",
     "draw_normals",
     "draw_partition",
     "draw_signs",
+    "even_steps",
+    "find_ends",
+    "find_native",
     "find_triton",
     "group_rows",
     "hadamard_transform",
+    "largest_magnitudes",
     "next_power_of_two",
     "pack",
-    "round_and_pack",
+    "restore_from_grid",
+    "round_evenly",
+    "round_to_grid",
     "split_buckets",
     "unpack",
     "unpack_and_scale",
@@ -67,6 +87,15 @@ def load_triton() -> ModuleType | None:
     from sketchvar.estimators.kernels import triton
 
     return triton
+
+
+def find_native(x: Tensor) -> ModuleType | None:
+    """The functions in C++, where they serve: for what is worked in float32 on a CPU, if a compiler
+    is there, unless SKETCHVAR_NATIVE=off.
+    """
+    serves = x.device.type == "cpu" and x.dtype in DTYPES
+    on = serves and os.environ.get("SKETCHVAR_NATIVE") != "off"
+    return native if on and native.load() is not None else None
 
 
 @dataclass(frozen=True)
@@ -148,21 +177,67 @@ def hadamard_transform(x: Float[Tensor, "n d"]) -> Float[Tensor, "N d"]:
     return hadamard.transform_rows(x)
 
 
-def round_and_pack(
-    x: Float[Tensor, "n p"],
-    low: Float[Tensor, "n groups"],
-    step: Float[Tensor, "n groups"],
+def round_evenly(
+    x: Float[Tensor, "n p"], group: int, bits: int, seed: int, mean: Tensor | None = None
+) -> tuple[UInt8[Tensor, "n bytes"], Float[Tensor, "n groups"], Float[Tensor, "n groups"]]:
+    """Every entry of x, less the ``mean`` row, as a number of steps above the least of its group,
+    rounded up or down at random so that it is unbiased to 2⁻¹⁷ of a step, and packed into bytes;
+    with the least of each group and its step.
+    """
+    native = find_native(x)
+    if native is not None and (mean is None or x.dtype == torch.float32):
+        return native.round_even(wide(x), group, bits, seed, mean)
+    if mean is not None:
+        x = (wide(x) - mean).to(x.dtype)
+    fast = find_triton(x.device, x.dtype)
+    if fast is not None:
+        low, step = rounding.even_steps(*rounding.find_ends(x, group), bits)
+        return fast.round_and_pack(x, low, step, bits, seed), low, step
+    return rounding.round_tiles(x, group, bits, generator(seed, x.device))
+
+
+def largest_magnitudes(z: Float[Tensor, "n p"], block: int) -> Float[Tensor, "n blocks"]:
+    """The largest magnitude of each block of each row."""
+    native = find_native(z) if z.dtype == torch.float32 else None
+    if native is not None:
+        return native.largest_magnitudes(z, block)
+    return cut_blocks(z, block).abs().amax(2)
+
+
+def round_to_grid(
+    z: Float[Tensor, "n p"],
+    scale: Float[Tensor, "n blocks"],
+    block: int,
+    grid: str,
     bits: int,
     seed: int,
 ) -> UInt8[Tensor, "n bytes"]:
-    """Every entry of x as a number of steps above ``low``, rounded up or down at random so that it
-    is unbiased, and packed into bytes.
+    """The number of a value of the grid for every entry of z in units of its block's scale, one of
+    its two neighbours at random so that it is unbiased to 2⁻¹⁷ of the gap, packed into bytes.
     """
-    fast = find_triton(x.device, x.dtype)
-    if fast is not None:
-        return fast.round_and_pack(x, low, step, bits, seed)
-    g = generator(seed, x.device)
-    return rounding.round_and_pack(x, low, step, bits, lambda f: g.coins(f, torch.float32))
+    native = find_native(z) if z.dtype == torch.float32 and grid in FORMATS else None
+    if native is not None:
+        top = len(GRIDS[grid]) // 2
+        return native.round_floating(z, scale, block, bits, (*FORMATS[grid], top), seed)
+    return round_grid_tiles(z, scale, block, grid, bits, generator(seed, z.device))
+
+
+def restore_from_grid(
+    packed: UInt8[Tensor, "n bytes"],
+    scale: Float[Tensor, "n blocks"],
+    block: int,
+    grid: str,
+    bits: int,
+    p: int,
+) -> Float[Tensor, "n p"]:
+    """value · scale, from what ``round_to_grid`` gave for p features, in the dtype of the
+    scales.
+    """
+    native = find_native(scale) if scale.dtype == torch.float32 else None
+    if native is not None:
+        values = levels_of(grid, scale.dtype, scale.device)
+        return native.restore_values(packed, values, scale, block, bits, p)
+    return restore_grid(packed, scale, block, grid, bits, p)
 
 
 def unpack_and_scale(
@@ -173,8 +248,11 @@ def unpack_and_scale(
     p: int,
     dtype: torch.dtype,
 ) -> Float[Tensor, "n p"]:
-    """low + step · level, from what ``round_and_pack`` gave for p features."""
+    """low + step · level, from what ``round_evenly`` gave for p features."""
     fast = find_triton(packed.device, low.dtype)
     if fast is not None:
         return fast.unpack_and_scale(packed, low, step, bits, p, dtype)
+    native = find_native(low)
+    if native is not None:
+        return native.restore_even(packed, low, step, bits, p).to(dtype)
     return rounding.unpack_and_scale(packed, low, step, bits, p).to(dtype)

@@ -31,11 +31,11 @@ def philox(
     low, high = seed & WORD, seed >> 32
     a, b, c, d = first.long(), second, stream, call
     for _ in range(10):
-        left, right = a * 0xD2511F53, c * 0xCD9E8D57  # modulo 2⁶⁴
-        first, third = (right >> 32) & WORD ^ b ^ low, (left >> 32) & WORD ^ d ^ high  # type: ignore[assignment]
-        a, b, c, d = first, right & WORD, third, left & WORD  # type: ignore[assignment]
+        left, right = a * 0xD2511F53, c * 0xCD9E8D57  # modulo 2⁶⁴; of b and d 32 bits count
+        first, third = ((right >> 32) ^ b ^ low) & WORD, ((left >> 32) ^ d ^ high) & WORD  # type: ignore[assignment]
+        a, b, c, d = first, right, third, left  # type: ignore[assignment]
         low, high = (low + 0x9E3779B9) & WORD, (high + 0xBB67AE85) & WORD
-    return a, b, c, d  # type: ignore[return-value]
+    return a, b & WORD, c, d & WORD  # type: ignore[return-value]
 
 
 def permutation(n: int, seed: int | Tensor, device: torch.device) -> Int[Tensor, "*seeds n"]:
@@ -101,16 +101,17 @@ def sign_matrix(n: int, k: int, seed: int, device: torch.device) -> Float[Tensor
     return 1 - 2 * (word >> (rows // LANES % 32)[:, None] & 1).float()
 
 
-def uniforms(n: int, p: int, bits: int, seed: int, device: torch.device) -> Float[Tensor, "n p"]:
-    """Uniform in [0, 1), float32, by which n × p numbers are rounded to ``bits``; those of one byte
-    share calls.
+def uniforms(
+    n: int, p: int, seed: int, device: torch.device, first: int = 0
+) -> Float[Tensor, "n p"]:
+    """(k + ½)/2¹⁶ for independent uniform k < 2¹⁶, float32, by which rows ``first`` to ``first`` +
+    n are rounded; so a probability is right to 2⁻¹⁷. Eight neighbours in a row share a call.
     """
-    each, column = 8 // bits, torch.arange(p, device=device)
-    byte, place = column // each, column % each
-    rows = torch.arange(n, device=device)[:, None]
-    calls = [torch.stack(philox(seed, byte, rows, ROUNDING, call)) for call in range(-(-each // 4))]
-    words = torch.cat(calls)
-    return uniform(words[place, rows, torch.arange(p, device=device)])
+    calls = torch.arange(-(-p // 8), device=device)
+    rows = torch.arange(first, first + n, device=device)[:, None]
+    words = torch.stack(philox(seed, calls, rows, ROUNDING), 2).to(torch.int32)
+    halves = words.view(torch.uint16).reshape(n, 8 * len(calls))[:, :p]  # lower halves first
+    return halves.float().add_(0.5).mul_(2**-16)
 
 
 def uniform(word: Int[Tensor, "..."]) -> Float[Tensor, "..."]:

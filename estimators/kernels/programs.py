@@ -153,26 +153,30 @@ def round_rows(
     BITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     EACH: tl.constexpr = 8 // BITS
-    FROM_ONE_CALL: tl.constexpr = 4 if EACH > 4 else EACH
     row = tl.program_id(0)
-    byte = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    call = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)  # eight numbers, BITS bytes
+    a, b, c, e = tl.philox(seed.to(tl.int64), call, row, ROUNDING, 0)
     result = tl.zeros([BLOCK], tl.int32)
-    for call in tl.static_range(0, EACH, 4):
-        a, b, c, e = tl.philox(seed.to(tl.int64), byte, row, ROUNDING, call // 4)
-        for place in tl.static_range(0, FROM_ONE_CALL):
-            word = a if place == 0 else (b if place == 1 else (c if place == 2 else e))
-            column = byte * EACH + call + place
-            inside = column < p
-            at = row.to(tl.int64) * groups + column // group
-            least = tl.load(low + at, inside, other=0.0)
-            each = tl.load(step + at, inside, other=0.0)
-            place_of_x = row.to(tl.int64) * x_row + column.to(tl.int64) * x_column
-            value = tl.load(x + place_of_x, inside, other=0.0)
-            steps = tl.div_rn(value.to(tl.float32) - least, tl.where(each == 0, 1.0, each))
-            down = tl.floor(steps)
-            level = tl.minimum(down + (uniform(word) < steps - down).to(tl.float32), 2.0**BITS - 1)
-            result |= level.to(tl.int32) << (BITS * (call + place))
-    tl.store(packed + row.to(tl.int64) * width + byte, result.to(tl.uint8), byte < width)
+    for number in tl.static_range(0, 8):
+        word = a if number < 2 else (b if number < 4 else (c if number < 6 else e))
+        half = (word >> (16 * (number % 2))) & 0xFFFF
+        column = call * 8 + number
+        inside = column < p
+        at = row.to(tl.int64) * groups + column // group
+        least = tl.load(low + at, inside, other=0.0)
+        each = tl.load(step + at, inside, other=0.0)
+        place_of_x = row.to(tl.int64) * x_row + column.to(tl.int64) * x_column
+        value = tl.load(x + place_of_x, inside, other=0.0)
+        steps = tl.div_rn(value.to(tl.float32) - least, tl.where(each == 0, 1.0, each))
+        down = tl.floor(steps)
+        chance = (half.to(tl.float32) + 0.5) * 1.52587890625e-05  # 2⁻¹⁶
+        level = tl.minimum(down + (chance < steps - down).to(tl.float32), 2.0**BITS - 1)
+        result |= level.to(tl.int32) << (BITS * (number % EACH))
+        if number % EACH == EACH - 1:
+            byte = call * BITS + number // EACH
+            place = packed + row.to(tl.int64) * width + byte
+            tl.store(place, result.to(tl.uint8), byte < width)
+            result = tl.zeros([BLOCK], tl.int32)
 
 
 @triton.jit

@@ -31,7 +31,7 @@ GATHERED = 4  # rows of a bucket that are read at once, to hide the time that me
 SIDE_16_BIT, SIDE_32_BIT = 128, 64
 BITS_PER_PASS = 7  # of a transform: its factor is at most 128 × 128
 TRANSFORMED = 64  # columns of a transform, for eight warps
-PACKED = 512  # bytes of a row at most, four a thread
+PACKED = 128  # calls of a row at most, one a thread
 UNPACKED = 1024  # numbers of a row at most, eight a thread
 
 
@@ -109,10 +109,10 @@ def round_and_pack(x: Tensor, low: Tensor, step: Tensor, bits: int, seed: int) -
     n, p = x.shape
     packed = torch.empty(n, -(-p * bits // 8), device=x.device, dtype=torch.uint8)
     if packed.numel():
-        width = packed.shape[1]
-        block = min(triton.next_power_of_2(width), PACKED)
+        width, calls = packed.shape[1], triton.cdiv(p, 8)
+        block = min(triton.next_power_of_2(calls), PACKED)
         with on(x):
-            programs.round_rows[n, triton.cdiv(width, block)](
+            programs.round_rows[n, triton.cdiv(calls, block)](
                 seed, x, low, step, packed, p, width, p // low.shape[1], low.shape[1], *x.stride(),
                 BITS=bits, BLOCK=block, enable_fp_fusion=False,
             )  # fmt: skip

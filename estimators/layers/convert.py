@@ -27,7 +27,7 @@ class Conversion:
     converted: dict[str, Estimator]
     skipped: dict[str, str]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{len(self.converted)} layers sketched, {len(self.skipped)} not"]
         lines += [f"  {name}: {estimator}" for name, estimator in self.converted.items()]
         lines += [f"  {name}: not sketched, {why}" for name, why in self.skipped.items()]
@@ -61,11 +61,12 @@ def sketch_linears(
     measures what is really saved.
 
     >>> from sketchvar.estimators import CountSketch
-    >>> model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-    >>> print(sketch_linears(model, CountSketch(rate=0.1), exclude="2"))
-    1 layers sketched, 1 not
+    >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 10))
+    >>> sketch_linears(model, CountSketch(rate=0.1), exclude="3")
+    2 layers sketched, 1 not
       0: CountSketch(rate=0.1, balanced=True)
-      2: not sketched, in exclude
+      2: CountSketch(rate=0.1, balanced=True)
+      3: not sketched, in exclude
     """
     chosen = dict(estimator) if isinstance(estimator, Mapping) else {"*": estimator}
     for pattern, each in chosen.items():

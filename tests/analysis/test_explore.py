@@ -127,6 +127,16 @@ def test_words_for_what_is_shown(pair):
     assert "±" in repr(seen.variance) and "10 draws" in repr(seen.variance)
     assert repr(seen.mean) == "Measured((6, 5), 10 draws)"
     assert repr(sketchvar.OptimalRows(0.1, m.y_sq)) == "OptimalRows(rate=0.1, replacement=False)"
+    projection = sketchvar.FeatureProjection(0.1)
+    assert repr(projection) == "FeatureProjection(rate=0.1, distribution=Gaussian)"
+    assert repr(noise.pair_layer(*pair)).endswith(": 40 rows of 40 examples, p=6, q=5)")
+    layer = sketchvar.SketchedLinear(6, 5, CountSketch(0.2))
+    found = sketchvar.audit(layer, *(each.float() for each in pair), draws=4)
+    assert "weight gradient: bias² " in repr(found) and "4 draws" in repr(found)
+    assert repr(sketchvar.sketch_linears(layer, CountSketch(0.1))).startswith(
+        "1 layers sketched, 0 not"
+    )
+    assert dir(sketchvar.estimators) == sorted(sketchvar.estimators.__all__)
 
 
 @pytest.mark.parametrize(

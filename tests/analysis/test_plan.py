@@ -1,25 +1,18 @@
-"""Plans: the integer programme against every choice there is, its totals by hand, the baselines,
-and what layers do.
-"""
-
-from itertools import product
+"""Plans: what a layer can take, totals by hand, the baselines, and rows that allow no plan."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import ttest_ind
 
 from sketchvar.analysis.noise.table import compare
-from sketchvar.analysis.plan.baselines import Uniform, find_best_single, list_singles
+from sketchvar.analysis.plan.baselines import Uniform, list_singles
 from sketchvar.analysis.plan.candidates import list_candidates
 from sketchvar.analysis.plan.curves import trace_curves
 from sketchvar.analysis.plan.evidence import Evidence
 from sketchvar.analysis.plan.measured import measure_layers
 from sketchvar.analysis.plan.objective import OBJECTIVES, SUM
 from sketchvar.analysis.plan.plan import load_plan, save_plan
-from sketchvar.analysis.plan.programme import minimize_bytes, minimize_noise
-from sketchvar.analysis.plan.score import Score, score_steps, sum_up
 from sketchvar.analysis.plan.totals import sum_layers
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks.stdlib_lm import Transformer
@@ -27,6 +20,8 @@ from sketchvar.estimators import CountSketch, Exact, StochasticRounding, Uniform
 from sketchvar.estimators.spelling import takes_rate
 
 F32 = torch.float32
+
+
 NAMES = [
     "countsketch",
     "uniform-rows",
@@ -34,156 +29,6 @@ NAMES = [
     "optimal-rows",
     "top-rows",
 ]  # the last two are for no layer
-
-
-def made(seed, readers, choices=4):
-    """A table of candidates at random; each of ``readers`` is a layer that reads the same as the
-    others of its name.
-    """
-    random, lines = np.random.default_rng(seed), []
-    sizes = {reader: random.integers(50, 200) for reader in readers}
-    for i, reader in enumerate(readers):
-        layer, first = f"{reader}{i}", f"{reader}{readers.index(reader)}"
-        lines.append((layer, first, "exact", 1.0, sizes[reader], sizes[reader], 0.0))
-        for j in range(1, choices):
-            kept = sizes[reader] * j // choices
-            lines.append(
-                (
-                    layer,
-                    first,
-                    "e",
-                    j / choices,
-                    kept,
-                    sizes[reader],
-                    random.lognormal() / j / len(readers),
-                )
-            )
-    columns = [
-        "layer",
-        "input_of",
-        "estimator",
-        "rate",
-        "kept_bytes",
-        "x_bytes",
-        "noise",
-    ]
-    return pd.DataFrame(lines, columns=columns)
-
-
-def every_plan(table, total=sum):
-    """(kept bytes, fraction, ratio) of all there are, in plain Python; a copy is counted once for
-    all who share it.
-    """
-    lines = [list(part.itertuples()) for _, part in table.groupby("layer", sort=False)]
-    whole = sum({line[0].input_of: line[0].x_bytes for line in lines}.values())
-    for plan in product(*lines):
-        kept = sum(
-            {(row.input_of, row.estimator, row.rate): row.kept_bytes for row in plan}.values()
-        )
-        yield kept, kept / whole, total(row.noise for row in plan)
-
-
-@pytest.mark.parametrize("readers", ["abcde", "aaabc", "aabbb"])
-@pytest.mark.parametrize("seed", range(2))
-def test_the_programme_is_the_best_of_all_plans(readers, seed):
-    table = made(seed, readers)
-    plans = np.array(list(every_plan(table)))
-    for budget in (0.3, 0.5, 0.8, 1.0, min(float(np.median(plans[:, 1])), 1)):
-        chosen = minimize_noise(table, budget)
-        assert list(chosen["layer"]) == list(dict.fromkeys(table["layer"]))
-        fits = plans[plans[:, 1] <= budget]
-        assert sum_layers(chosen).fraction <= budget
-        assert sum_layers(chosen).ratio == pytest.approx(fits[:, 2].min(), rel=1e-9, abs=1e-12)
-    for ratio in (0.0, 0.3, 1.0, float(np.median(plans[:, 2]))):
-        of = sum_layers(minimize_bytes(table, ratio))
-        fits = plans[plans[:, 2] <= ratio]
-        assert of.ratio <= ratio
-        assert of.kept_bytes == fits[:, 0].min()
-        assert of.ratio == pytest.approx(
-            fits[fits[:, 0] == of.kept_bytes, 2].min(), rel=1e-9, abs=1e-12
-        )
-
-
-@pytest.mark.parametrize("readers", ["abcde", "aabbb"])
-def test_the_least_largest_noise_of_a_layer(readers):
-    """Then, among those, the least total."""
-    table = made(3, readers)
-    plans = np.array(list(every_plan(table, max)))
-    totals = np.array([total for *_, total in every_plan(table)])
-    for budget in (0.3, 0.5, 0.8, 1.0):
-        of = minimize_noise(table, budget, largest=True)
-        fits = plans[:, 1] <= budget
-        least = plans[fits, 2].min()
-        assert sum_layers(of).fraction <= budget
-        assert sum_layers(of, largest=True).ratio == pytest.approx(least, abs=1e-12)
-        same = totals[fits & (plans[:, 2] <= least)]
-        assert sum_layers(of).ratio == pytest.approx(same.min(), abs=1e-9)
-        blind = minimize_noise(table, budget)  # must fail: another plan where there is room
-        assert sum_layers(blind).ratio <= sum_layers(of).ratio + 1e-12
-    for ratio in (0.1, 0.3):
-        of = minimize_bytes(table, ratio, largest=True)
-        assert sum_layers(of, largest=True).ratio <= ratio
-        assert sum_layers(of).kept_bytes == plans[plans[:, 2] <= ratio, 0].min()
-
-
-def test_must_fail_a_plan_that_knows_nothing_of_sharing():
-    """In most of these it keeps more bytes, counted rightly, than the best of all plans."""
-    worse = 0
-    for seed in range(4):
-        table = made(seed, "aaabb")
-        least = min(kept for kept, _, ratio in every_plan(table) if ratio <= 0.5)
-        blind = minimize_bytes(table.assign(input_of=table["layer"]), 0.5)
-        assert sum_layers(minimize_bytes(table, 0.5)).kept_bytes == least
-        worse += sum_layers(table.loc[blind.index]).kept_bytes > 1.05 * least
-    assert worse > 1
-
-
-def test_a_plan_of_many_layers_is_within_its_budget_and_no_worse_than_single_choices():
-    table = made(0, [f"l{i}." for i in range(30)], choices=8)
-    found = list_singles(table)
-    for budget in (0.3, 0.6):
-        of, single = sum_layers(minimize_noise(table, budget)), find_best_single(found, budget)
-        assert (
-            of.fraction <= budget
-            and of.ratio < single.totals.ratio
-            and single.totals.fraction <= budget
-        )
-        back = sum_layers(minimize_bytes(table, of.ratio))
-        assert back.fraction == pytest.approx(of.fraction, rel=1e-9) and back.ratio <= of.ratio
-        other = find_best_single(found, ratio=single.totals.ratio)
-        assert (
-            other.totals.fraction <= single.totals.fraction
-            and other.totals.ratio <= single.totals.ratio
-        )
-
-
-def test_a_budget_that_nothing_fits_says_the_least_possible():
-    table = made(1, "aab")
-    with pytest.raises(
-        ValueError,
-        match=r"no plan keeps at most 0\.01 of X's bytes; the least possible is (0\.\d+)",
-    ) as e:
-        minimize_noise(table, 0.01)
-    least = float(str(e.value).split("possible is ")[1].split(":")[0])
-    assert sum_layers(minimize_noise(table, least)).fraction == min(
-        fraction for _, fraction, _ in every_plan(table)
-    )
-
-
-@pytest.mark.parametrize("budget", [0, -1, 1.01, 25, float("nan"), float("inf")])
-def test_memory_out_of_range(budget):
-    with pytest.raises(
-        ValueError, match=r"a memory budget is a fraction of X's bytes, 0 to 1, got .*; write 0\.25"
-    ):
-        minimize_noise(made(0, "ab"), budget)
-
-
-@pytest.mark.parametrize("budget", [-0.1, float("nan"), float("inf")])
-def test_noise_out_of_range(budget):
-    with pytest.raises(
-        ValueError, match=r"a noise budget is a ratio to the minibatch variance, 0 or more, got "
-    ):
-        minimize_bytes(made(0, "ab"), budget)
 
 
 @pytest.fixture(scope="module")
@@ -386,115 +231,6 @@ def test_a_step_without_a_minibatch_variance_does_not_count_for_its_layer(rows):
     idle = rows["layer"].str.endswith("query") & (rows["step"] == rows["step"].max())
     undefined = rows.assign(minibatch_example=rows["minibatch_example"].mask(idle))
     pd.testing.assert_frame_equal(candidates(undefined), candidates(rows[~idle]))
-
-
-# held out, errors, objectives
-
-
-def scored(seed=0, steps=(0, 1, 2, 3, 4), layers=("a", "b", "c")):
-    """A table of ``measure_layers`` at random."""
-    random = np.random.default_rng(seed)
-    lines = [
-        (s, n, n, 8, 4, e, r, 10 * r, 10.0, random.lognormal() * (e != "exact"), 0.1 * (r < 1))
-        for s in steps
-        for n in layers
-        for e, r in (("exact", 1.0), ("e", 0.5), ("e", 0.25))
-    ]
-    columns = "step layer input_of rows p estimator rate kept_bytes x_bytes each each_stderr"
-    return pd.DataFrame(lines, columns=columns.split())
-
-
-def choice(*rates):
-    names = ["exact" if rate == 1 else "e" for rate in rates]
-    return pd.DataFrame({"layer": list("abc"), "estimator": names, "rate": rates})
-
-
-def test_a_score_by_hand():
-    """The total of each step, its error if layers err one way, and over steps by their spread."""
-    measured, plan = scored(), choice(0.5, 0.25, 1.0)
-    steps = score_steps(plan, measured, SUM)
-    at = measured.set_index(["step", "layer", "rate"])["each"]
-    for row in steps.itertuples():
-        two = [at[row.step, "a", 0.5], at[row.step, "b", 0.25]]
-        assert row.ratio == pytest.approx(sum(two) / 3)
-        assert row.stderr == pytest.approx(0.2 / 3)
-        assert (row.median, row.largest) == (sorted([0, *two])[1], max(two))
-        assert row.layer == "ab"[int(np.argmax(two))]
-    total = sum_up(steps, SUM)
-    assert total == pytest.approx((steps["ratio"].mean(), steps["ratio"].std() / 5**0.5, 5))
-    alike = sum_up(steps.assign(ratio=0.7), SUM)  # by chance: then their own errors are more
-    assert alike == pytest.approx((0.7, 0.2 / 3 / 5**0.5, 5))
-    assert sum_up(steps[:1], SUM) == pytest.approx((steps["ratio"][0], 0.2 / 3, 1))
-    assert np.isnan(sum_up(steps[:0], SUM)[:2]).all()
-    worst = sum_up(score_steps(plan, measured, OBJECTIVES["largest"]), OBJECTIVES["largest"])
-    assert worst == pytest.approx((steps["largest"].max(), 0.1, 1))
-    unknown = score_steps(plan, measured.assign(each_stderr=np.nan), SUM)
-    assert np.isnan(sum_up(unknown[:1], SUM).stderr) and sum_up(unknown, SUM) == total
-
-
-def test_a_total_is_the_mean_of_its_steps():
-    """Whatever scale gradients have, and for layers that idle at some steps."""
-    measured = scored()
-    measured = measured[(measured["layer"] != "c") | (measured["step"] > 1)]
-    plan = choice(0.5, 0.25, 0.5)
-    for name in ("sum", "largest"):
-        table = list_candidates(measured, OBJECTIVES[name])
-        chosen = table.merge(plan, on=["layer", "estimator", "rate"])
-        of = sum_layers(chosen, OBJECTIVES[name].largest)
-        score = sum_up(score_steps(plan, measured, OBJECTIVES[name]), OBJECTIVES[name])
-        assert of.ratio == pytest.approx(score.ratio)
-
-
-def test_every_second_step_is_held_out():
-    measured = scored()
-    assert Evidence.split(measured, F32).steps == ([0, 2, 4], [1, 3])
-    assert Evidence.split(measured, F32, hold_out=(4,)).steps == ([0, 1, 2, 3], [4])
-    assert Evidence.split(scored(steps=(7,)), F32).steps == ([7], [])
-    for wrong in ((5,), (0, 1, 2, 3, 4)):
-        with pytest.raises(ValueError, match=r"must be some of 0 1 2 3 4, not all, got"):
-            Evidence.split(measured, F32, hold_out=wrong)
-
-
-def test_what_is_chosen_knows_nothing_of_the_steps_held_out():
-    measured = scored()
-    other = measured.assign(each=measured["each"].where(measured["step"] % 2 == 0, 9.0))
-    first, second = (Evidence.split(each, F32) for each in (measured, other))
-    pd.testing.assert_frame_equal(first.table, second.table)
-    plan = minimize_noise(first.table, 0.4)
-    one, two = first.total(plan), second.total(plan)
-    assert (one["ratio"], one["ratio_stderr"]) == (two["ratio"], two["ratio_stderr"])
-    assert one["held_out"] != two["held_out"]
-
-
-def test_the_difference_of_chosen_and_held_out_is_that_of_welch():
-    steps = score_steps(choice(0.5, 0.25, 0.5), scored(2, range(9)), SUM).assign(stderr=np.nan)
-    first, second = steps["ratio"][::2], steps["ratio"][1::2]
-    more, half = sum_up(steps[::2], SUM).differ(sum_up(steps[1::2], SUM))
-    right = ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
-    assert (more - half, more + half) == pytest.approx(tuple(right))
-    one, other = Score(1.0, 0.3), Score(2.0, 0.4)  # of a step each, with errors of their own
-    assert one.differ(other) == pytest.approx((1.0, 1.96 * 0.5), rel=1e-3)
-    assert np.isnan(one.differ(Score(2.0, np.nan))[1])
-
-
-def test_the_interval_covers_the_difference_of_few_steps():
-    """Of 200 redrawn runs of six steps alike, within it in 95 %; must fail: 1.5 standard
-    errors, and steps that are 30 times as noisy.
-    """
-    within, narrow, apart = 0, 0, 0
-    for seed in range(200):
-        steps = score_steps(choice(0.5, 0.25, 0.5), scored(seed, range(6)), SUM)
-        steps = steps.assign(stderr=np.nan, ratio=np.log(steps["ratio"]))
-        worse = steps.assign(ratio=steps["ratio"] + np.where(steps["step"] % 2, np.log(30), 0))
-        for table in (steps, worse):
-            first, second = (sum_up(table[i::2], SUM) for i in (0, 1))
-            more, half = first.differ(second)
-            within += abs(more) <= half and table is steps
-            narrow += abs(more) <= 1.5 * np.hypot(first.stderr, second.stderr) and table is steps
-            apart += more > half and table is worse
-    least = 0.95 * 200 - 4 * (200 * 0.95 * 0.05) ** 0.5
-    assert narrow < least < within
-    assert apart > 0.8 * 200
 
 
 def test_layers_that_see_one_row_of_an_example_are_left_out_unless_asked_for(rows):

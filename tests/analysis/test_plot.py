@@ -2,6 +2,7 @@
 them; what was not measured is an error that names what was.
 """
 
+import re
 import subprocess
 import sys
 from functools import cache
@@ -23,7 +24,8 @@ from sketchvar.analysis.picture import fold
 from sketchvar.analysis.records import read_rows
 
 mpl.use("agg")
-DATA = Path(__file__).parents[2] / "data"
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "data"
 CURVES = {"method": ["plan", "plan"], "fraction": [0.1, 0.5], "ratio": [2.0, 0.5]}
 
 
@@ -242,6 +244,19 @@ def test_in_axes_of_ones_own_the_style_is_ones_own(rows):
         assert drawn is right and right.get_title() == "mine" and not left.has_data()
         assert right.xaxis.label.get_size() == 17 and right.get_legend() is not None
         assert len(figure.axes) == 2 and not figure.legends
+    plt.close("all")
+
+
+def test_four_lines_to_a_figure_in_axes_of_ones_own():
+    """Those of the page of pictures."""
+    lines = re.search(r"```python\n(.*?)```", (ROOT / "docs/api/plot.md").read_text(), re.DOTALL)[1]
+    assert len([line for line in lines.splitlines() if line]) == 4
+    with mpl.rc_context({"font.size": 17, "figure.dpi": 50}):
+        before, names = dict(mpl.rcParams), {}
+        exec(lines, names)
+        assert dict(mpl.rcParams) == before
+        ax = names["ax"]
+        assert ax.has_data() and ax.get_title() == "My layer" and ax.title.get_size() == 20.4
     plt.close("all")
 
 

@@ -1,4 +1,6 @@
-"""Tasks with data of their own: what they read, what they give a step, and what they refuse."""
+"""Tasks of GLUE and others with data of their own: what they read, what they give a step, and what
+they refuse.
+"""
 
 import json
 import os
@@ -7,28 +9,29 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.datasets import DATASETS
 
 from sketchvar.analysis.study.study import Study, run
-from sketchvar.analysis.tasks import TASKS, find_task, list_settings, stdlib_lm
-from sketchvar.analysis.tasks.cifar10_data import RECORD, images
+from sketchvar.analysis.tasks import TASKS, find_task, stdlib_lm
 from sketchvar.analysis.tasks.encoder import classifier, tokenizer
 from sketchvar.analysis.tasks.glue import METRICS
 from sketchvar.analysis.tasks.glue_data import SOURCES, examples
 from sketchvar.analysis.tasks.task import epoch_places, move
 
 transformers = pytest.importorskip("transformers")
-DATASETS = Path(os.environ.get("SKETCHVAR_DATASETS", "absent"))
+
+
 needs_glue = pytest.mark.skipif(
     not (DATASETS / "glue").is_dir(), reason="SKETCHVAR_DATASETS holds no glue/"
 )
-needs_cifar = pytest.mark.skipif(
-    not (DATASETS / "vision").is_dir(), reason="SKETCHVAR_DATASETS holds no vision/"
-)
+
+
 COLA = "gj04\t1\t\tThe sailors rode the breeze.\ngj04\t0\t*\tThe sailors rides a breeze.\n"
+
+
 # a header and one good line of every task that has a header, with the number its label stands for
 LINES = {
     "mrpc": (
@@ -305,68 +308,6 @@ def test_a_task_that_is_not_of_glue_and_an_option_that_a_task_does_not_have():
         find_task("digits-mlp", (("pretrained", "minilm"),))
 
 
-@pytest.fixture
-def binary(tmp_path) -> Path:
-    """CIFAR-10's own binary files, with 20 images each."""
-    draw = np.random.default_rng(0)
-    for name in ("data_batch_1", "data_batch_2", "test_batch"):
-        records = draw.integers(0, 256, (20, RECORD), np.uint8)
-        records[:, 0] %= 10
-        records.tofile(tmp_path / f"{name}.bin")
-    return tmp_path
-
-
-@pytest.mark.parametrize("name", ["cifar10/vit", "cifar10/conv"])
-def test_images_train_a_network(name, binary):
-    options = (("data_dir", str(binary)), ("width", 16), ("depth", 2), ("batch_size", 8))
-    task = find_task(name, options)
-    assert task.population == 40
-    first = np.fromfile(binary / "data_batch_1.bin", np.uint8)[:RECORD]
-    pixels, labels = images("train", str(binary))
-    assert pixels[0].flatten().tolist() == first[1:].tolist() and labels[0] == first[0]
-    torch.manual_seed(0)
-    model, batch = task.model(), task.batch(0, 0)
-    assert torch.equal(batch[0], task.batch(0, 0)[0])
-    assert batch[0].shape == (8, 3, 32, 32)
-    before = float(task.loss(model, batch).detach())
-    optimizer = task.optimizer(model)
-    for _ in range(10):
-        task.loss(model, batch).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert float(task.loss(model, batch).detach()) < before
-    assert 0 <= task.validate(model, torch.device("cpu")).metric <= 1
-    assert model.training
-
-
-def test_bad_images_are_refused(binary, tmp_path):
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "test_batch.bin").write_bytes((binary / "test_batch.bin").read_bytes()[:-7])
-    with pytest.raises(
-        ValueError, match=r"test_batch\.bin holds 61453 bytes, no multiple of 3073: it is cut short"
-    ):
-        images("test", str(broken))
-    records = np.fromfile(binary / "test_batch.bin", np.uint8)
-    records[2 * RECORD] = 10
-    records.tofile(broken / "test_batch.bin")
-    images.cache_clear()
-    with pytest.raises(ValueError, match="label 10 of test image 2 is not 0 to 9"):
-        images("test", str(broken))
-    with pytest.raises(ValueError, match="no CIFAR-10 images in"):
-        images("train", str(broken))
-    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 not whole")
-    with pytest.raises(ValueError, match=r"cannot read CIFAR-10 images from .*x\.npz"):
-        images("train", str(tmp_path / "x.npz"))
-
-
-@needs_cifar
-def test_the_archive_of_jpeg_files_holds_balanced_classes():
-    pixels, labels = images("test", str(DATASETS / "vision"))
-    assert pixels.shape == (2000, 3, 32, 32)
-    assert labels.bincount().tolist() == [200] * 10
-
-
 @needs_glue
 @pytest.mark.parametrize(
     ("task", "train", "dev"), [("cola", 8551, 1043), ("mrpc", 3668, 408), ("wnli", 635, 71)]
@@ -393,58 +334,6 @@ def test_words_stand_for_the_same_text(monkeypatch):
     numbers = stdlib_lm.tokens.__wrapped__(stdlib_lm.BYTES + 1000)[1]
     assert len(numbers) < 0.6 * len(held_out) and numbers.max() < stdlib_lm.BYTES + 1000
     assert torch.equal(stdlib_lm.tokens.__wrapped__(stdlib_lm.BYTES)[1], part[1])
-
-
-def test_names_are_known_before_anything_is_loaded():
-    script = """
-import sys
-from sketchvar.analysis.tasks import TASKS
-assert {"stdlib-lm", "glue/cola", "cifar10/vit", "digits-mlp"} <= set(TASKS) and len(TASKS) == 15
-assert "glue/colla" not in TASKS
-print(sorted({"torch", "sklearn", "PIL", "pandas"} & set(sys.modules)))
-from sketchvar.analysis.tasks import find_task
-assert find_task("digits-mlp", (("width", 8),)).width == 8 and "PIL" not in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr
-
-
-def test_tasks_are_a_mapping_that_takes_others(monkeypatch):
-    mine = replace(TASKS["digits-mlp"], width=8)
-    monkeypatch.setitem(TASKS, "digits-mlp", mine)
-    monkeypatch.setitem(TASKS, "mine", mine)
-    assert find_task("mine") == mine == TASKS["digits-mlp"]
-    monkeypatch.undo()
-    assert "mine" not in TASKS and TASKS["digits-mlp"].width == 128
-
-
-def test_every_field_of_every_task_is_described():
-    for name in TASKS:
-        for setting in list_settings(TASKS[name]):
-            assert setting.about and setting.value == getattr(TASKS[name], setting.name)
-            assert len(setting.about) < 120 and not setting.about.endswith(".")
-    kinds = {s.name: s.kind for s in list_settings(TASKS["stdlib-lm"])}
-    assert (kinds["width"], kinds["precision"]) == (int, str)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "says"),
-    [
-        ("digits-mlp", (("batch_size", 0),), "batch_size must be 1 or more, got 0"),
-        ("digits-mlp", (("learning_rate", -1.0),), "learning_rate must be above 0, got -1"),
-        ("glue/cola", (("precision", "half"),), "precision must be one of float32, bfloat16, got"),
-    ],
-)
-def test_values_that_make_no_sense_are_refused(name, options, says):
-    with pytest.raises(ValueError, match=says):
-        find_task(name, options)
-
-
-@pytest.mark.parametrize("name", ["stdlib-lm", "cifar10/vit"])
-def test_heads_that_do_not_divide_the_width_are_refused(name):
-    task = find_task(name, (("width", 10), ("heads", 4)))
-    with pytest.raises(ValueError, match="heads must divide width, got width=10 and heads=4"):
-        task.model()
 
 
 def test_a_check_finds_what_is_missing_without_training(encoder, cola, tmp_path):

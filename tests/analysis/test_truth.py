@@ -92,6 +92,16 @@ def test_a_shared_weight_is_not_one_layers_to_redraw():
     assert bound(0.01, rows["example_z"], 50) == bound(0.01, pd.Series([0.0]), 50)
 
 
+def test_the_projections_of_attention_are_redrawn():
+    torch.manual_seed(0)
+    block = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True)
+    x = torch.randn(400, 3, 8)
+    loader = (x[torch.randint(400, (10,))] for _ in count())
+    rows = truth(block, lambda model, x: model(x).pow(3).mean(), loader, 100).set_index("layer")
+    assert rows["redrawn"].notna().all() and rows.loc["self_attn.in_proj", "redrawn"] > 0
+    assert rows["example_z"].abs().max() < bound(LEVEL, rows["example_z"], 100)
+
+
 def test_a_batch_of_one_is_refused():
     model = nn.Linear(4, 3)
     with pytest.raises(

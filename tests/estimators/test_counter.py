@@ -109,12 +109,20 @@ def test_normals_are_normal():
 
 
 def test_numbers_that_round_are_uniform_and_uncorrelated():
-    for bits in (1, 2, 4, 8):
-        u = counter.uniforms(4000, 12, bits, 1, CPU).double()
-        assert u.min() >= 0 and u.max() < 1
-        for f in (0.01, 0.3, 0.5):
-            stderr = (f * (1 - f) / u.numel()) ** 0.5
-            assert ((u < f).double().mean() - f).abs() < BOUND * stderr
-            assert ((u < f * 0.7).double().mean() - f).abs() > BOUND * stderr  # must fail
-        correlation = torch.corrcoef(u.T) - torch.eye(12)
-        assert correlation.abs().max() < 5.5 / 4000**0.5
+    u = counter.uniforms(16000, 12, 1, CPU).double()
+    assert torch.equal(u * 2**17 % 2, torch.ones_like(u))  # (k + 1/2) / 2^16
+    assert u.min() > 0 and u.max() < 1
+    for f in (0.01, 0.3, 0.5):
+        stderr = (f * (1 - f) / u.numel()) ** 0.5
+        assert ((u < f).double().mean() - f).abs() < BOUND * stderr
+        assert ((u < f * 0.7).double().mean() - f).abs() > BOUND * stderr  # must fail
+    correlation = torch.corrcoef(u.T) - torch.eye(12)
+    assert correlation.abs().max() < 5.5 / 16000**0.5
+
+
+def test_numbers_that_round_do_not_depend_on_what_is_asked_for():
+    u = counter.uniforms(20, 30, 7, CPU)
+    assert torch.equal(counter.uniforms(5, 13, 7, CPU, first=11), u[11:16, :13])
+    a, b, c, d = counter.philox(7, torch.arange(4), 3, counter.ROUNDING)
+    halves = torch.stack([w >> s & 0xFFFF for w in (a, b, c, d) for s in (0, 16)], 1).flatten()
+    assert torch.equal(u[3].double() * 2**16 - 0.5, halves[:30].double())

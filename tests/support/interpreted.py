@@ -114,7 +114,7 @@ def test_rounding_and_packing_to_the_bit(bits, group):
 
 def plain(x, low, step, bits, seed):
     """What the plain path packs by the numbers of the counter."""
-    u = counter.uniforms(*x.shape, bits, seed, CPU)
+    u = counter.uniforms(*x.shape, seed, CPU)
     return rounding.round_and_pack(x, low, step, bits, lambda f: u.view_as(f) < f)
 
 

@@ -1,0 +1,202 @@
+"""C++ for a CPU, compiled at its first use where there is a compiler: how it is built, found and
+called. What runs is in ``rounding.cpp``.
+
+Each function gives what the plain path of the door (``kernels``) gives, to the bit. The library is
+kept in the user's cache (XDG_CACHE_HOME, else ~/.cache) by what it was made of.
+SKETCHVAR_NATIVE=off leaves all to PyTorch.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from sketchvar.estimators.kernels.counter import ROUNDING
+
+SOURCE = Path(__file__).with_name("rounding.cpp")
+# no contraction: a fused multiply-add rounds once where PyTorch rounds twice
+FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS += ["-shared", "-fPIC"]
+LEAST_ROWS = 512  # for a thread
+WORD = 2**64 - 1
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """The compiled library; None where there is no compiler, or, with a warning, where it fails."""
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("g++", "c++"))), None)
+    if compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(build(compiler)))
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", None) or error
+        warnings.warn(
+            f"{compiler} could not make {SOURCE.name} into a library ({said}); rounding runs by"
+            " PyTorch's operators, at half the speed. SKETCHVAR_NATIVE=off silences this",
+            stacklevel=2,
+        )
+        return None
+
+
+def build(compiler: str) -> Path:
+    """The library in the user's cache, made if it is not there. Raises OSError or
+    CalledProcessError where that fails.
+    """
+    found = Path(shutil.which(compiler) or compiler).resolve(strict=True)
+    made_by = (found, found.stat().st_mtime_ns, *FLAGS, platform.platform(), processor())
+    key = hashlib.sha256(SOURCE.read_bytes() + repr(made_by).encode()).hexdigest()[:16]
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    library = Path(home, "sketchvar", f"rounding-{key}.so")
+    if not library.exists():
+        library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+            made = Path(scratch, library.name)
+            words = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
+            subprocess.run(words, check=True, capture_output=True, text=True)
+            os.replace(made, library)  # whole or not at all, whoever else builds it now
+    return library
+
+
+def processor() -> str:
+    """What the processor can do: a cache may be shared by machines that differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def by_rows(n: int, run: Callable[[int, int], None]) -> None:
+    """Call ``run`` with ranges of n rows, in as many threads as PyTorch has; C++ runs without the
+    lock.
+    """
+    threads = max(min(torch.get_num_threads(), n // LEAST_ROWS), 1)
+    edges = [n * i // threads for i in range(threads + 1)]
+    if threads == 1:
+        run(0, n)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run, edges[:-1], edges[1:]))
+
+
+def call(name: str, *given: Tensor | int | None) -> None:
+    """Call a function of the library; a tensor goes as its address."""
+    library = load()
+    assert library is not None
+    sent = [
+        ctypes.c_uint64((g.data_ptr() if isinstance(g, Tensor) else g or 0) & WORD) for g in given
+    ]
+    getattr(library, name)(*sent)
+
+
+def lie_in_rows(x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+    """X with the entries of a row beside each other."""
+    return x if x.stride(1) == 1 else x.contiguous()
+
+
+def round_even(
+    x: Float[Tensor, "n p"], group: int, bits: int, seed: int, mean: Tensor | None
+) -> tuple[UInt8[Tensor, "n bytes"], Float[Tensor, "n groups"], Float[Tensor, "n groups"]]:
+    """Packed numbers of steps, least values and steps of X less ``mean``."""
+    (n, p), x = x.shape, lie_in_rows(x)
+    packed = torch.empty(n, -(-p * bits // 8), dtype=torch.uint8)
+    low, step = x.new_empty(2, n, p // group).unbind()
+
+    def run(start: int, end: int) -> None:
+        call(
+            "round_even", x[start:], x.stride(0), mean, start, end - start, p, group, bits, seed,
+            ROUNDING, packed[start:], low[start:], step[start:],
+        )  # fmt: skip
+
+    by_rows(n, run)
+    return packed, low, step
+
+
+def restore_even(
+    packed: UInt8[Tensor, "n bytes"],
+    low: Float[Tensor, "n groups"],
+    step: Float[Tensor, "n groups"],
+    bits: int,
+    p: int,
+) -> Float[Tensor, "n p"]:
+    """low + step · level."""
+    out = low.new_empty(low.shape[0], p)
+    group = p // low.shape[1] if p else 1
+    kept = [t.contiguous() for t in (packed, low, step)]
+
+    def run(start: int, end: int) -> None:
+        codes, least, delta = (t[start:] for t in kept)
+        call("restore_even", codes, end - start, p, group, bits, least, delta, out[start:])
+
+    by_rows(out.shape[0], run)
+    return out
+
+
+def largest_magnitudes(x: Float[Tensor, "n p"], block: int) -> Float[Tensor, "n blocks"]:
+    """The largest magnitude of each block of a row."""
+    (n, p), x = x.shape, lie_in_rows(x)
+    out = x.new_empty(n, -(-p // block))
+
+    def run(start: int, end: int) -> None:
+        size = (x.stride(0), end - start, p, block)
+        call("largest_magnitudes", x[start:], *size, out[start:])
+
+    by_rows(n, run)
+    return out
+
+
+def round_floating(
+    x: Float[Tensor, "n p"],
+    scale: Float[Tensor, "n blocks"],
+    block: int,
+    bits: int,
+    form: tuple[int, int, int],
+    seed: int,
+) -> UInt8[Tensor, "n bytes"]:
+    """Packed numbers of the values of a floating format: its bits of fraction, least exponent and
+    number of positive values.
+    """
+    (n, p), x, scale = x.shape, lie_in_rows(x), scale.contiguous()
+    packed = torch.empty(n, -(-p * bits // 8), dtype=torch.uint8)
+
+    def run(start: int, end: int) -> None:
+        call(
+            "round_floating", x[start:], x.stride(0), start, end - start, p, block, bits, *form,
+            scale[start:], seed, ROUNDING, packed[start:],
+        )  # fmt: skip
+
+    by_rows(n, run)
+    return packed
+
+
+def restore_values(
+    packed: UInt8[Tensor, "n bytes"],
+    values: Float[Tensor, " levels"],
+    scale: Float[Tensor, "n blocks"],
+    block: int,
+    bits: int,
+    p: int,
+) -> Float[Tensor, "n p"]:
+    """The value of each code times the scale of its block."""
+    packed, scale = packed.contiguous(), scale.contiguous()
+    out = scale.new_empty(scale.shape[0], p)
+
+    def run(start: int, end: int) -> None:
+        codes, each = packed[start:], scale[start:]
+        call("restore_values", codes, end - start, p, block, bits, values, each, out[start:])
+
+    by_rows(out.shape[0], run)
+    return out
