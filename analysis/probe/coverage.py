@@ -80,7 +80,7 @@ def cover(
 
 def note_on(weight: nn.Parameter, reason: str, step: Step) -> str:
     """What is to be known of a parameter that was measured, but not as a product's weight."""
-    account = step.accounts.get(id(weight))
+    account = (step.read or {}).get(id(weight))
     alone = f"{ALONE}: {reason}" if is_matrix(weight) else ""
     return "; ".join(filter(None, [alone, account.note if account is not None else ""]))
 

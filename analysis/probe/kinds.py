@@ -114,7 +114,7 @@ class Attention(Kind):
                 out = see(
                     module.out_proj, "weight", LinearForm(), rows, weight, bias, flipped=flipped
                 )
-                return out.reshape(x.shape[0], -1)
+                return out.reshape(x.shape[0], out.shape[-1])
             base: Any = weight if weight._base is None else weight._base
             for key, owned in module.named_parameters(recurse=False):
                 if owned.ndim == 2 and base is owned:

@@ -90,7 +90,7 @@ class Observer:
         self.sharded: dict[Watch, Any] = {}  # the parameters as they are between the steps
         self.mixed: frozenset[Watch] = frozenset()
         self.anchor = torch.zeros((), requires_grad=True)
-        self.ledger = Ledger(self) if by_example and parameters and not several else None
+        self.ledger = Ledger(self) if by_example and parameters else None
         self.survey()
         check_patterns("layers", layers, [*self.watched, *self.left_out.values()])
         if not self.watched:
@@ -154,11 +154,15 @@ class Observer:
         """The next step is measured: from the next product on, or the next pass over a layer."""
         self.survey()
         self.over = True
+        for account in self.step.accounts.values():
+            account.let_go()
         self.sharded = {
             watch: weight
             for watch in self.places.values()
             if hasattr(weight := watch.weight, "placements")
         }
+        if self.ledger is not None:
+            self.ledger.begin(self.model)
         mine = {module: kind.owner for module, kind in self.kinds.items()}
         mine |= {norm: owner_of(type(norm)) for norm in self.norms}
         for module in () if self.ledger is None else self.ledger.owned:
@@ -260,6 +264,8 @@ class Observer:
         if watch is None:
             return form.run(x, weight, bias)
         step = self.current()
+        if self.ledger is not None:
+            self.ledger.enter(owner)
         try:
             use = self.use_of(step, watch, form, x, weight, flipped)
         except Exception as error:
@@ -392,7 +398,8 @@ class Observer:
     def opened(self, step: Step, watch: Watch) -> None:
         """A pass reaches a weight."""
         self.rescale(step)
-        step.tally(watch).open(self.sharded.get(watch, watch.weight))
+        whole = self.places.get((watch.module, watch.parameter, None), watch)
+        step.tally(watch).open(self.sharded.get(whole, watch.weight))
 
     @torch.no_grad()
     def ended(self, step: Step, task: int) -> None:

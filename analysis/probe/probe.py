@@ -117,8 +117,7 @@ class Probe:
     P². It is asked before the optimizer's step; what has no state yet is NaN, and ``coverage``
     says so. Takes a product or two more for each layer.
     ``parameters``: measure the minibatch noise of every trained parameter, of biases, norms,
-    embeddings and convolutions too: ``noise``; of one process, by example. False reads products
-    alone.
+    embeddings and convolutions too: ``noise``, by example. False reads products alone.
     ``out``: a folder of this run alone; every measured step adds a Parquet file with its rows, and
     ``pandas.read_parquet`` of the folder is the table. Its name is the ``run`` of the rows unless
     that is given. With ``resume`` the folder's run goes on, from step ``first``. ``writer``: a
@@ -195,7 +194,7 @@ class Probe:
         self.run = run or (folder.name if folder is not None else "")
         self.agreement = Agreement(Ranks())
         self.store = Table(folder, writer, self.ranks.first)
-        self.noises = NoiseTable(folder, first)
+        self.noises = NoiseTable(folder, first, self.ranks.first)
         self.scale = noise.NoiseScale()
         self.gradients: dict[str, Gradient | str] = {}  # of every parameter, in the last read step
         self.entered = self.attached = False
@@ -211,6 +210,11 @@ class Probe:
         where = "inside" if self.entered else "outside"
         name = type(self.model).__name__
         return f"Probe({name}: {asked}; at step {self.number}, {where} its block)"
+
+    @property
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """The trained parameters and their names."""
+        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
     @property
     def watched(self) -> dict[str, Watch]:
@@ -350,10 +354,11 @@ class Probe:
         """Read every parameter of the step, of whose products these layers were found."""
         observer = self.observer
         if observer.ledger is not None:
-            observer.step.read, named = True, as_list(self.options.layers)
+            named = as_list(self.options.layers)
             self.gradients = read_parameters(
-                self.model, observer.step, found, observer.places, observer.weights, named
-            )
+                self.model, observer.step, found, observer.places, observer.weights, named,
+                self.ranks,
+            )  # fmt: skip
 
     @property
     def known(self) -> list[Gradient]:
@@ -368,7 +373,7 @@ class Probe:
         ``run``, ``step``, ``parameter``; its ``kind`` and ``size``; ``examples``, ``batches``,
         ``population``; ``minibatch_example``, the variance of its gradient over minibatches;
         ``grad_sq`` = ‖G‖²; with standard errors, as those of ``rows``, and ``signal_stderr``.
-        Empty where every parameter cannot be read: by row, on several processes.
+        Empty where parameters are not read: by row.
         """
         return self.noises.rows()
 
@@ -406,7 +411,8 @@ class Probe:
         """
         watches, step = list(self.observer.places.values()), self.observer.step
         left, known = self.observer.left_out, self.observer.ledger is not None
-        if known and not step.read and (step.tallies or step.accounts):
+        unread = step.read is None and (step.tallies or step.accounts)
+        if known and unread and self.ranks.size == 1:  # else all ranks have to read alike
             watches = list(self.watched.values())
             self._read_parameters(read_step(step, watches, self.ranks, self.observer.pairs))
         gradients = self.gradients if known else None
@@ -482,7 +488,10 @@ class Probe:
         """Go on where all ranks do. Raises Disagreement."""
         if self.ranks.size > 1:
             layers = [[name, *w.weight.shape] for name, w in self.watched.items()]
-            self.agreement.seek({**about, "layers": layers})
+            about = {**about, "layers": layers}
+            if self.observer.ledger is not None:
+                about["parameters"] = [[name, *p.shape] for name, p in self.trained]
+            self.agreement.seek(about)
 
     def _count_not_finite(self) -> None:
         tallies = self.observer.step.tallies

@@ -36,7 +36,8 @@ class Product(NamedTuple):
 
 
 def by_example(rows: Tensor, examples: slice) -> Tensor:
-    return rows.reshape(examples.stop - examples.start, -1, rows.shape[-1])
+    count = examples.stop - examples.start
+    return rows.reshape(count, rows.shape[:-1].numel() // max(count, 1), rows.shape[-1])
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

@@ -1,7 +1,7 @@
 """Step: what a measured step gathers, from backward passes that count only once they have ended."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
@@ -157,8 +157,11 @@ class Tally:
 
     def of_part(self, grad: Any) -> Tensor:
         """This rank's shard of a gradient, and of it the watched part."""
-        here = local(grad)
-        return here if self.watch.part is None else here[self.watch.part]
+        here, part = local(grad), self.watch.part
+        if part is None:
+            return here
+        before = (first_row(self.weight) or 0) if self.sharded else 0
+        return here[max(part.start - before, 0) : max(part.stop - before, 0)]
 
     def glance(self, g: Tensor, row: int) -> Tensor:
         """``glance`` at a gradient; of one that is sharded, or of a shard that begins at this
@@ -241,7 +244,7 @@ class Step:
     outputs: dict[int, Any] = field(default_factory=dict)  # and what a BatchNorm may read, of its
     open: bool = True  # until the next step begins
     accounts: dict[int, Any] = field(default_factory=dict)  # of other parameters, by their ids
-    read: bool = False  # whether every parameter was
+    read: Mapping[int, Any] | None = None  # those of all ranks, once they were read
 
     def fail(self, watch: Watch, error: Exception) -> None:
         """What was to be read of a weight could not be."""

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
+from support.rank_parameters import every_parameter, penalty_and_branch
 from support.ranks import tell_what_one_tells
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -197,6 +198,33 @@ def disagree_about_batches():
         )
 
 
+def budget():
+    """Ranks that find measuring dearer or cheaper measure the same steps."""
+    rank, steps = dist.get_rank(), 40
+    model, part = WRAPS["ddp"](mlp()), UNEVEN[rank]
+    with Probe(model, estimators=["uniform-rows"], rates=[0.5], overhead=0.1) as probe:
+        clock = probe.schedule.clock = Clock()
+        for step in range(steps):
+            clock.now += 1.0 + (1.0 + 2.0 * rank) * probe.attached  # a rank's own seconds
+            x, whole = batch_of(step)
+            loss_of(model, x[part], whole[part], whole, 2).backward()
+            model.zero_grad()
+            probe.step()
+    measured = [sorted(set(probe.rows()["step"]))] * 2
+    dist.all_gather_object(measured, measured[0])
+    assert measured[0] == measured[1] and 2 < len(measured[0]) < steps / 2, measured
+    assert probe.schedule.period == 30, probe.schedule.period  # of the rank where it costs most
+
+
+class Clock:
+    """Tells the time that it is given."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
 def form_that_fails():
     """On the rank that computes it, and is told on all."""
     from sketchvar.estimators import StochasticRounding
@@ -231,8 +259,9 @@ def tensor_parallel():
     with Probe(model) as probe:
         model(x).square().mean().backward()
         assert set(probe.read()) == {"3"}
-    reasons = probe.coverage().set_index("parameter")["reason"]
-    assert all("tensor parallelism" in reasons[name] for name in ("0.weight", "1.weight"))
+    table = probe.coverage().set_index("parameter")
+    assert all("tensor parallelism" in each for each in table["reason"][:4]), table.to_string()
+    assert list(table["measured"]) == [False] * 4 + [True] * 2
 
 
 def noise_by_ranks():
@@ -299,6 +328,9 @@ def study(folder):
 SCENARIOS = {
     "one process: ddp": lambda folder: tell_what_one_tells("ddp", folder / "ddp"),
     "one process: fsdp2": lambda folder: tell_what_one_tells("fsdp2", folder / "fsdp2"),
+    "every parameter: ddp": lambda folder: every_parameter("ddp", folder),
+    "every parameter: fsdp2": lambda folder: every_parameter("fsdp2", folder),
+    "penalty and branch": penalty_and_branch,
     "all estimators": all_estimators,
     "errors, weights, metric: ddp": lambda: errors_weights_and_metric("ddp"),
     "errors, weights, metric: fsdp2": lambda: errors_weights_and_metric("fsdp2"),
@@ -308,6 +340,7 @@ SCENARIOS = {
     "disagree about layers": disagree_about_layers,
     "disagree about steps, all measured": lambda: disagree_about_steps(1),
     "disagree about steps, some measured": lambda: disagree_about_steps(2),
+    "budget": budget,
     "disagree about batches": disagree_about_batches,
     "form that fails": form_that_fails,
     "noise by ranks": noise_by_ranks,

@@ -41,7 +41,9 @@ class Parts:
 
     def add(self, g: Float[Tensor, "S *shape"]) -> None:
         """Add gradients by example, formed."""
-        flat = wide(g).reshape(len(g), -1)
+        flat = wide(g).reshape(len(g), g.shape[1:].numel())
+        if len(g) == 1:  # autograd may take it for .grad, which DDP and others go on to write to
+            flat = flat.clone()
         self.dense = flat if self.dense is None else self.dense + flat
 
     def add_at(self, g: Float[Tensor, "S some"], start: int, size: int) -> None:
@@ -96,8 +98,9 @@ class Account:
     """A parameter under observation, in one step: as ``Tally`` is of a product's weight."""
 
     name: str
-    weight: Any
+    weight: Any  # the parameter whose .grad it is
     exact: bool = False
+    several: bool = False  # whether ranks average .grad
     task: int = -1  # autograd's number of the pass that is open
     parts: Parts = field(default_factory=Parts)
     passes: int = 0
@@ -109,6 +112,8 @@ class Account:
     C: Tensor | None = None
     own_sq: Tensor | None = None
     gap: Tensor | None = None  # how far own is from what was added to .grad, as a part of it
+    G: Any = None  # what was added to .grad, where other ranks have a part in it,
+    kept: Parts | None = None  # and the parts of the one pass, until all of G is here
     problem: str | None = None
     note: str = ""
 
@@ -118,7 +123,7 @@ class Account:
             self.task, self.parts = task, Parts()
             now = stamp(self.weight)
             if self.passes and now != self.stamp:  # cleared between passes: LBFGS, SAM
-                self.passes, self.example_sq, self.own = 0, [], None
+                self.passes, self.example_sq, self.own, self.C = 0, [], None, None
             if not self.passes:
                 self.before = None if self.weight.grad is None else self.weight.grad.clone()
             self.stamp = now
@@ -128,10 +133,11 @@ class Account:
         """The pass has ended."""
         parts, self.parts, self.task = self.parts, Parts(), -1
         then, self.stamp = self.stamp, stamp(self.weight)
-        if then == self.stamp or self.problem is not None or not parts:
+        unformed = then == self.stamp and not hasattr(self.weight, "placements")  # FSDP's is later
+        if unformed or self.problem is not None or not parts:
             return  # a pass for the gradient of something else
         self.passes += 1
-        if parts.examples < 1:
+        if parts.examples < 0:
             self.problem = "its uses in one backward pass have different numbers of examples"
             return
         found = parts.squares()
@@ -139,28 +145,49 @@ class Account:
             self.problem = MIXED
             return
         self.example_sq.append(found)
+        if parts.dense is None:
+            self.own = None
+        elif self.passes == 1 or self.own is not None:
+            own = parts.dense.sum(0)
+            self.own = own if self.own is None else self.own + own
+        if self.weight.grad is None:
+            return  # FSDP keeps it elsewhere until ranks are in step
         G = self.added()
-        self.C = total_sq(G.reshape(1, -1) if G.ndim < 2 else matrix(G))
+        self.C = total_sq(matrix(local(G)) if G.ndim > 1 else local(G).reshape(1, -1))
+        self.kept = parts if self.passes == 1 else None
+        if self.several:
+            self.G = G.clone()
+        else:
+            self.meet(G)
+
+    def added(self) -> Any:
+        """What this step has added to .grad: G, distributed as the parameter is."""
+        now = self.weight.grad
+        found = now if self.before is None else now - self.before
+        return found.to_dense() if found.is_sparse else found
+
+    def meet(self, G: Tensor) -> None:
+        """G is here: note ⟨g_s, G⟩ of each example, where one pass made it, and how far it is from
+        what the parts of all passes have told.
+        """
+        parts, self.kept = self.kept, None
         self.inner = self.gap = self.own_sq = None
-        if self.passes == 1:
+        if parts is not None:
             self.inner = parts.inner(G)
             if self.inner is None and self.exact:
                 self.inner = parts.products_inner(G)
-        if parts.dense is not None and (self.passes == 1 or self.own is not None):
-            own = parts.dense.sum(0)
-            self.own = own if self.own is None else self.own + own
+        assert self.C is not None
+        if self.own is not None:
             self.own_sq = total_sq(self.own[None])
-            apart = total_sq((self.own - G.flatten().to(own.dtype))[None])
+            apart = total_sq((self.own - G.flatten().to(self.own.dtype))[None])
             self.gap = (apart / torch.maximum(self.own_sq, self.C)).sqrt()
-        elif self.inner is not None and not parts.products:
+        elif parts is not None and self.inner is not None and not parts.products:
             self.gap = (1 - self.inner.sum() / self.C).abs()
-
-    def added(self) -> Tensor:
-        """What this step has added to .grad: G, of this rank's shard."""
-        now = local(self.weight.grad)
-        found = now if self.before is None else now - local(self.before)
-        return found.to_dense() if found.is_sparse else found
 
     def squares(self) -> Float[Tensor, " S"]:
         """‖g_s‖² of all passes."""
         return joined(self.example_sq)
+
+    def let_go(self) -> None:
+        """The step is over: what was to be read with other ranks will not be."""
+        self.G = self.kept = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sketchvar.analysis.probe.parameters.functions import BROADCAST, BY_ROW, PICK, name_of
-from sketchvar.analysis.probe.parameters.origin import Rows
+from sketchvar.analysis.probe.parameters.origin import Rows, rows_of
 from sketchvar.analysis.probe.parameters.traced import Traced, plain, traced_in
 
 
@@ -23,7 +23,7 @@ def number(tracer: Any, t: Any) -> Any:
         return t
     count = unit.count(t)
     places = torch.arange(1, leading.numel() + 1, device=t.device).view(*leading, 1)
-    at = unit.part(places, slice(0, count)).reshape(count, -1)  # 0 of padding
+    at = rows_of(unit, places)[..., 0]  # 0 of padding
     numbers = torch.full((leading.numel() + 1,), -1, device=t.device)
     own = torch.arange(count, device=t.device)[:, None].expand_as(at)
     numbers = numbers.scatter(0, at.flatten(), own.flatten())[1:].view(leading)

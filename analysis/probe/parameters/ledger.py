@@ -34,6 +34,8 @@ class Ledger:
         self.ends, self.anchor = ends, ends.anchor
         self.names: dict[int, str] = {}
         self.owned: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
+        self.sharded: dict[tuple[nn.Module, str], Any] = {}  # parameters, between the steps
+        self.within: dict[int, tuple[Any, Any]] = {}  # and what stands for them within
         self.shape: torch.Size | None = None
         self.inputs: set[int] = set()  # the storages of what the model was called with
 
@@ -54,6 +56,22 @@ class Ledger:
                         found += own.get(child, ())
                 if found:
                     self.owned[module] = found
+
+    def begin(self, model: nn.Module) -> None:
+        """A step begins: FSDP will put parameters of its own in place of those that it shards."""
+        self.within = {}
+        self.sharded = {
+            (module, key): p
+            for module in model.modules()
+            for key, p in module._parameters.items()
+            if hasattr(p, "placements")
+        }
+
+    def enter(self, module: nn.Module) -> None:
+        """The forward of a module begins."""
+        for key, p in module._parameters.items() if self.sharded else ():
+            if (module, key) in self.sharded:
+                self.within[id(p)] = p, self.sharded[module, key]
 
     def called(self, args: Any, kwargs: Mapping[str, Any]) -> None:
         """The model is called with these arguments: the first tensor among them has examples."""
@@ -123,14 +141,17 @@ class Ledger:
         places = [(owner, key) for owner, key in found if is_plain(owner._parameters.get(key))]
         if not places:
             return plain(module, *args, **kwargs)
+        for owner, _ in places:
+            self.enter(owner)
         return Tracer(self, step).run(module, places, plain, args, kwargs)
 
     def account(self, step: Step, p: Any) -> Account:
         """That of a parameter in a step, a new one if there is none."""
+        p = self.within.get(id(p), (p, p))[1]
         found = step.accounts.get(id(p))
         if found is None or found.weight is not p:
             name = self.names.get(id(p), "")
-            found = step.accounts[id(p)] = Account(name, p, step.exact)
+            found = step.accounts[id(p)] = Account(name, p, step.exact, step.several)
         return found
 
     def take(self, step: Step, use: Use, x: Tensor | None, y: Tensor, bias: Any) -> None:
@@ -144,7 +165,7 @@ class Ledger:
             g = sum_of_use(use, y)
             account.open(task).add_at(g, bias.storage_offset(), whole.numel())
         if use.watch.tied and use.watch.part is None and x is not None:
-            account = self.account(step, use.watch.weight)
+            account = self.account(step, use.weight)
             x = x.detach().to(y.dtype)
             account.open(task).products.append(Product(use.form, use.unit, x, y))
 

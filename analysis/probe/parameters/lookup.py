@@ -32,7 +32,7 @@ def lookup_sq(parts: Sequence[Lookup]) -> Float[Tensor, " S"]:
     """
     ids, y = joined(parts)
     count, length = ids.shape
-    if not length:
+    if not ids.numel():
         return y.new_zeros(count, dtype=torch.float64)
     order = ids.sort(1)
     new = torch.ones_like(order.values)

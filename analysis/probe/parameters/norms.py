@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sketchvar.analysis.probe.parameters.origin import ROWS, is_shared, sum_rows
-from sketchvar.analysis.probe.parameters.traced import plain
 from sketchvar.analysis.probe.units import Dimension
 from sketchvar.estimators.norms import wide
 
@@ -76,12 +75,12 @@ def layer_norm_in_one_pass(
 
     def take(y: Tensor) -> None:
         rows, y, size = held().contiguous(), y.contiguous(), list(shape)
-        given, mask = (plain(weight), plain(bias)), [False, True, True]
+        given, mask = (rows.new_empty(size),) * 2, [False, True, True]  # only their shape counts
         backward = torch.ops.aten.native_layer_norm_backward
-        each = [
-            backward(y[s], rows[s], size, mean[s], rstd[s], *given, mask)[1:] for s in range(len(y))
-        ]
-        scales, shifts = (torch.stack(side) for side in zip(*each, strict=True))
+        scales, shifts = rows.new_empty(2, len(y), *size)
+        for s in range(len(y)):
+            given_s = y[s], rows[s], size, mean[s], rstd[s]
+            scales[s], shifts[s] = backward(*given_s, *given, mask)[1:]
         weight.origin.pull_back(weight, scales)
         bias.origin.pull_back(bias, shifts)
 

@@ -76,7 +76,13 @@ def is_shared(t: Any) -> bool:
     return isinstance(t, Traced) and isinstance(t.origin, Shared)
 
 
+def rows_of(unit: Unit, t: Tensor) -> Tensor:
+    """Rows (... × d) by example (S × T × d)."""
+    count = unit.count(t)
+    rows = unit.part(t, slice(0, count))
+    return rows.reshape(count, rows.shape[:-1].numel() // max(count, 1), t.shape[-1])
+
+
 def sum_rows(unit: Unit, t: Tensor) -> Tensor:
     """Rows (... × d) summed over those of each example (S × d)."""
-    count = unit.count(t)
-    return unit.part(t, slice(0, count)).reshape(count, -1, t.shape[-1]).sum(1)
+    return rows_of(unit, t).sum(1)

@@ -11,7 +11,9 @@ from torch.nn.modules.conv import _ConvNd
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.noise.parameters import Gradient
 from sketchvar.analysis.probe.parameters.account import ALIKE, OUTSIDE, Account
+from sketchvar.analysis.probe.parameters.across import gather_accounts
 from sketchvar.analysis.probe.patterns import LEFT_OUT, is_named
+from sketchvar.analysis.probe.ranks import Ranks
 from sketchvar.analysis.probe.step import NOT_FINITE, WEIGHED, Step
 from sketchvar.analysis.probe.watch import Watch
 
@@ -26,9 +28,10 @@ UNSEEN = "no gradient came by the forward of a module of its own"
 
 def read_parameters(
     model: nn.Module, step: Step, layers: Mapping[str, Layer], watches: Mapping[Any, Watch],
-    weights: Tensor | str | None, named: Collection[str] = ("*",),
+    weights: Tensor | str | None, named: Collection[str], ranks: Ranks,
 ) -> dict[str, Gradient | str]:  # fmt: skip
-    """Name of each trained parameter -> its gradient by example, or why there is none.
+    """Name of each trained parameter -> its gradient by example, of all ranks, or why there is
+    none.
 
     ``layers`` are what the step told of products, ``watches`` by their places; ``named`` are the
     patterns of what was to be measured.
@@ -39,11 +42,16 @@ def read_parameters(
         parts.setdefault(id(watch.weight), []).append(watch)
         beside.setdefault(watch.module, []).append(watch)
     found: dict[str, Gradient | str] = {}
-    wrong = check_accounts(step)
-    for name, module, key, p in owned_parameters(model):
+    owned = owned_parameters(model)
+    given = None if isinstance(weights, str) else weights
+    accounts, whole = gather_accounts(step.accounts, [p for *_, p in owned], given, ranks)
+    weights = weights if isinstance(weights, str) else whole
+    step.read = accounts
+    wrong = check_accounts(accounts)
+    for name, module, key, p in owned:
         if not p.requires_grad:
             continue
-        kind, account = kind_of_parameter(module, key), step.accounts.get(id(p))
+        kind, account = kind_of_parameter(module, key), accounts.get(id(p))
         seen = [layers[w.name] for w in parts.get(id(p), ()) if w.name in layers]
         if id(p) in wrong:
             found[name] = wrong[id(p)]
@@ -102,9 +110,9 @@ def of_account(
     )  # fmt: skip
 
 
-def check_accounts(step: Step) -> dict[int, str]:
+def check_accounts(accounts: Mapping[int, Account]) -> dict[int, str]:
     """What is wrong with accounts, by the ids of their parameters; one device synchronisation."""
-    known = {i: a for i, a in step.accounts.items() if a.C is not None and a.passes}
+    known = {i: a for i, a in accounts.items() if a.C is not None and a.passes}
     if not known:
         return {}
     first = next(iter(known.values())).C

@@ -55,7 +55,9 @@ def replay(tracer: Any, func: Any, args: Any, kwargs: Any, shared: Any) -> Any:
             return torch.func.vjp(lambda *w: run(w, x), *plain)[1](g)
 
         size = max(1, BUDGET // max(1, sum(w.numel() for w in plain)))
-        each = torch.func.vmap(one, chunk_size=size)(y, *inputs)
+        each: Any = [w.new_zeros(0, *w.shape) for w in plain]
+        if len(y):
+            each = torch.func.vmap(one, chunk_size=size)(y, *inputs)
         for w, g in zip(weights, each, strict=True):
             w.origin.pull_back(w, g)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sketchvar.analysis.probe.parameters.lookup import Lookup
 from sketchvar.analysis.probe.parameters.norms import batch_norm, group_norm, layer_norm, rms_norm
-from sketchvar.analysis.probe.parameters.origin import Root, Shared
+from sketchvar.analysis.probe.parameters.origin import Root, Shared, rows_of
 from sketchvar.analysis.probe.parameters.products import addmm, grouped_mm, linear, matmul
 from sketchvar.analysis.probe.parameters.traced import Traced, plain
 
@@ -45,18 +45,15 @@ def embedding(
         def take(g: Tensor) -> None:
             ids = input.flatten().expand(len(g), -1)
             tracer.parts(root.account).lookups.append(
-                lookup(ids, g.reshape(len(g), ids.shape[1], -1), skipped)
+                lookup(ids, g.reshape(*ids.shape, table.shape[1]), skipped)
             )
 
         return Traced.of(out, Shared(tracer, (Root(out, root.account, take),), whole=True))
     held = tracer.keep(input)
 
     def take_all(y: Tensor) -> None:
-        ids = held()[..., None]
-        count = unit.count(ids)
-        picked = unit.part(ids, slice(0, count)).reshape(count, -1)
-        g = unit.part(y, slice(0, count)).reshape(count, -1, y.shape[-1])
-        tracer.parts(root.account).lookups.append(lookup(picked, g, skipped))
+        ids = rows_of(unit, held()[..., None])[..., 0]
+        tracer.parts(root.account).lookups.append(lookup(ids, rows_of(unit, y), skipped))
 
     return tracer.read(out, origin.roots, take_all)
 

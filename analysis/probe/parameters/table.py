@@ -13,11 +13,11 @@ FOLDER = "_noise"  # which a reader of the folder of rows passes over
 
 class NoiseTable:
     """With ``out`` every measured step is a Parquet file in its folder ``_noise``; those from step
-    ``first`` on are measured again.
+    ``first`` on are measured again. A process that does not write keeps them in memory.
     """
 
-    def __init__(self, out: Path | None, first: int = 0) -> None:
-        self.out = None if out is None else out / FOLDER
+    def __init__(self, out: Path | None, first: int = 0, writes: bool = True) -> None:
+        self.out = out / FOLDER if out is not None and writes else None
         for file in [] if self.out is None else self.out.glob("step-*.parquet"):
             if file.name >= f"step-{first:08d}.parquet":  # of a run that is measured again
                 file.unlink()

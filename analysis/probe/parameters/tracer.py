@@ -223,7 +223,8 @@ def put(values: Any, copies: dict[int, Tensor]) -> Any:
 
 def is_of_torch(module: nn.Module) -> bool:
     """Whether a module's forward is torch's own."""
-    return type(module).__module__.startswith("torch.nn")
+    kind = next(each for each in type(module).__mro__ if "forward" in vars(each))
+    return kind.__module__.startswith("torch.nn")
 
 
 def is_slot(index: Any) -> bool:
