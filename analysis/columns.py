@@ -303,6 +303,8 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "high": ("1", "upper end of its interval"),
         "theory": ("1", "what the operations would let one expect"),
         "kept": ("1", "bytes kept, of those of X"),
+        "allocated": ("1", "bytes that a step asks for one by one, over those of nn.Linear"),
+        "peak": ("1", "the most bytes that a step holds at once, over that of nn.Linear"),
         "repeats": ("runs", "that were timed"),
         **FLAGS,
     },

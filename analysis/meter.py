@@ -78,6 +78,19 @@ def peak(work: Work, device: str | torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
+def allocated(work: Work, device: str | torch.device) -> int:
+    """All bytes that ``work`` asks torch's allocator for, one after the other."""
+    if not on_gpu(device):
+        return sum(size for size in changes(work) if size > 0)
+
+    def asked() -> int:
+        return torch.cuda.memory_stats(device).get("allocated_bytes.all.allocated", 0)
+
+    before = asked()
+    work()
+    return asked() - before
+
+
 def held(work: Work, device: str | torch.device) -> int:
     """Bytes that torch's allocator holds more after ``work``, while its result lives."""
     if not on_gpu(device):

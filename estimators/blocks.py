@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from sketchvar.estimators.norms import wide
+from sketchvar.estimators.norms import center
 
 # Rows at a time: 512 rows of a few hundred numbers stay in the cache, and their memory is used
 # again, where a large matrix gets new pages from the system.
@@ -34,7 +34,7 @@ def contract_rows(
     size = BLOCK if pays_in_blocks(y) else max(n, 1)
     g = y.new_zeros(y.shape[1], p)
     for rows in (slice(start, start + size) for start in range(0, n, size)):
-        centred = y[rows] if mean is None else (wide(y[rows]) - mean).to(y.dtype)
+        centred = y[rows] if mean is None else center(y[rows], mean)
         for part in restore(rows):
             g.addmm_(centred.T, part)
     return g.T

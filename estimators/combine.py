@@ -13,11 +13,12 @@ from sketchvar.estimators.estimator import (
     Estimator,
     KeepsMatrix,
     KeepsRows,
+    TakesMean,
     Traits,
 )
 from sketchvar.estimators.exact import Exact
 from sketchvar.estimators.moments import CHUNK, Moments
-from sketchvar.estimators.norms import column_mean, row_sq, wide
+from sketchvar.estimators.norms import center, column_mean, row_sq
 from sketchvar.estimators.quantize import StochasticRounding
 from sketchvar.estimators.seeds import fold
 
@@ -66,15 +67,20 @@ class Centered(Estimator):
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
         mean = column_mean(x)
-        kept = self.inner.compress((wide(x) - mean).to(x.dtype), seed)
+        if isinstance(self.inner, TakesMean):
+            kept = self.inner.compress_about(x, seed, mean)
+        else:
+            kept = self.inner.compress(center(x, mean), seed)
         return kept._replace(tensors=(mean, *kept.tensors))
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
         x_mean, y_mean = kept.tensors[0], column_mean(y)
-        rest = self.inner.contract(
-            kept._replace(tensors=kept.tensors[1:]), (wide(y) - y_mean).to(y.dtype)
-        )
-        return (torch.outer(y.shape[0] * x_mean, y_mean) + rest).to(y.dtype)
+        kept = kept._replace(tensors=kept.tensors[1:])
+        if isinstance(self.inner, TakesMean):
+            rest = self.inner.contract_about(kept, y, y_mean)
+        else:
+            rest = self.inner.contract(kept, center(y, y_mean))
+        return (torch.outer(y_mean, y.shape[0] * x_mean) + rest.T).to(y.dtype).T
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return self.inner.variance(center_moments(m))

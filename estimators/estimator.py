@@ -112,6 +112,24 @@ class Estimator(ABC):
         """
 
 
+class TakesMean(Estimator):
+    """An estimator that takes a mean row off X, and off Y, as it goes: no centred copy is made.
+    Either ``mean``, in float32 or wider, may be None, which is to take nothing off.
+    """
+
+    @abstractmethod
+    def compress_about(
+        self, x: Float[Tensor, "n p"], seed: int, mean: Float[Tensor, " p"] | None
+    ) -> Compressed:
+        """``compress`` of X − 1 ``mean``."""
+
+    @abstractmethod
+    def contract_about(
+        self, kept: Compressed, y: Float[Tensor, "n q"], mean: Float[Tensor, " q"] | None
+    ) -> Float[Tensor, "p q"]:
+        """``contract`` with Y − 1 ``mean``."""
+
+
 class KeepsMatrix(Estimator):
     """An estimator that keeps one matrix, ``tensors[0]``, in which ``contract`` is linear.
 

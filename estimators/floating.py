@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators.blocks import contract_rows
-from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, TakesMean, Traits
 from sketchvar.estimators.grids import (
     GRIDS,
     SCALES,
@@ -27,19 +27,19 @@ from sketchvar.estimators.kernels import (
     round_to_grid,
 )
 from sketchvar.estimators.moments import Moments
-from sketchvar.estimators.norms import wide
+from sketchvar.estimators.norms import center, wide
 from sketchvar.estimators.seeds import Generator
 
 AXES = ("features", "tokens")
 
 
 @dataclass(frozen=True)
-class GridRounding(Estimator):
+class GridRounding(TakesMean):
     """Keeps X rounded up or down at random to the values of a ``grid``, times a scale for each
     ``block`` of entries along an ``axis``.
 
-    An entry between neighbours a ≤ x ≤ b goes to b with probability (x − a)/(b − a), so it is
-    unbiased; the scale is rounded up, so that nothing lies beyond the grid. Grids: ``e2m1``,
+    An entry between neighbours a ≤ x ≤ b goes to b with probability (x − a)/(b − a), to 2⁻¹⁷, so it
+    is unbiased; the scale is rounded up, so that nothing lies beyond the grid. Grids: ``e2m1``,
     ``e4m3``, ``e5m2``, ``log2`` (powers of two, and zero or the least at random below it: LUQ),
     ``nf4``. Scales: ``float``, ``power`` of two, or ``e4m3`` of one unit for all of X. So ``nvfp4``
     is e2m1 in blocks of 16 with scales in e4m3, ``mxfp4`` in blocks of 32 with powers of two,
@@ -125,13 +125,17 @@ class GridRounding(Estimator):
         """
         return [self.restore(kept, dtype)]
 
-    def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
-        return self.contract_less(kept, y)
+    def compress_about(
+        self, x: Float[Tensor, "n p"], seed: int, mean: Float[Tensor, " p"] | None
+    ) -> Compressed:
+        return self.compress(x if mean is None else center(x, mean), seed)
 
-    def contract_less(
-        self, kept: Compressed, y: Float[Tensor, "n q"], mean: Float[Tensor, " q"] | None = None
+    def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
+        return self.contract_about(kept, y, None)
+
+    def contract_about(
+        self, kept: Compressed, y: Float[Tensor, "n q"], mean: Float[Tensor, " q"] | None
     ) -> Float[Tensor, "p q"]:
-        """``contract`` with Y − 1 ``mean``, which is never made whole."""
         p = kept.shape[1]
         whole = self.restore(kept, y.dtype) if self.axis == "tokens" else None
 

@@ -15,6 +15,11 @@ def column_mean(t: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     return wide(t).sum(0) / max(t.shape[0], 1)
 
 
+def center(t: Float[Tensor, "n d"], mean: Float[Tensor, " d"]) -> Float[Tensor, "n d"]:
+    """The rows less their ``mean``, subtracted in its precision."""
+    return (wide(t) - mean).to(t.dtype)
+
+
 def wide(t: Tensor) -> Tensor:
     """``t`` in float32 if it is narrower: squares overflow in float16 and lose digits in
     bfloat16.

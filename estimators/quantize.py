@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators.blocks import contract_rows
-from sketchvar.estimators.estimator import SEED_BYTES, Compressed, Estimator, Traits
+from sketchvar.estimators.estimator import SEED_BYTES, Compressed, TakesMean, Traits
 from sketchvar.estimators.kernels import (
     blockwise_hadamard,
     count_steps,
@@ -18,20 +18,20 @@ from sketchvar.estimators.kernels import (
     unpack_and_scale,
 )
 from sketchvar.estimators.moments import CHUNK, Moments
-from sketchvar.estimators.norms import wide
+from sketchvar.estimators.norms import center, wide
 from sketchvar.estimators.seeds import Generator
 
 BITS = (1, 2, 4, 8)  # those that pack into bytes without a remainder
 
 
 @dataclass(frozen=True)
-class StochasticRounding(Estimator):
+class StochasticRounding(TakesMean):
     """Keeps X rounded up or down at random to a grid of 2^bits values in each group of ``group``
     features of each row.
 
     The grid runs from the least to the largest value of the group (default: the whole row) in steps
-    of Δ; an entry a fraction f of a step above a grid point goes up with probability f, so it is
-    unbiased. A constant group is exact.
+    of Δ; an entry a fraction f of a step above a grid point goes up with probability f, to 2⁻¹⁷,
+    so it is unbiased. A constant group is exact.
     ``rotate`` first mixes the features of each row by random signs and a Hadamard transform, so
     that one large entry does not coarsen the grid of all; in blocks of the largest power of two
     that divides p (not at all for odd p), and with the same signs every time: unbiased under any
@@ -67,14 +67,13 @@ class StochasticRounding(Estimator):
             )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
-        return self.compress_less(x, seed)
+        return self.compress_about(x, seed, None)
 
-    def compress_less(
-        self, x: Float[Tensor, "n p"], seed: int, mean: Float[Tensor, " p"] | None = None
+    def compress_about(
+        self, x: Float[Tensor, "n p"], seed: int, mean: Float[Tensor, " p"] | None
     ) -> Compressed:
-        """``compress`` of X − 1 ``mean``, which is never made whole where nothing is rotated."""
         if self.rotate:
-            x = rotate_features(x if mean is None else (wide(x) - mean).to(x.dtype))
+            x = rotate_features(x if mean is None else center(x, mean))
             mean = None
         rounded = round_evenly(x, self.groups(x.shape[1])[1], self.bits, seed, mean)
         return Compressed(seed, (x.shape[0], x.shape[1]), rounded)
@@ -100,12 +99,11 @@ class StochasticRounding(Estimator):
         return [nearest, x.sub_(nearest).to(dtype)]
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
-        return self.contract_less(kept, y)
+        return self.contract_about(kept, y, None)
 
-    def contract_less(
-        self, kept: Compressed, y: Float[Tensor, "n q"], mean: Float[Tensor, " q"] | None = None
+    def contract_about(
+        self, kept: Compressed, y: Float[Tensor, "n q"], mean: Float[Tensor, " q"] | None
     ) -> Float[Tensor, "p q"]:
-        """``contract`` with Y − 1 ``mean``, which is never made whole."""
         p = kept.shape[1]
 
         def restore(rows: slice) -> list[Tensor]:

@@ -16,17 +16,19 @@ from sketchvar.estimators.estimator import (
     SEED_BYTES,
     Compressed,
     KeepsMatrix,
+    TakesMean,
     as_tensors,
     check_rate,
     kept_count,
 )
+from sketchvar.estimators.norms import center
 
 # how a sketch writes S down: a matrix, or a permutation and signs, or row numbers
 Draw = TypeVar("Draw")
 
 
 @dataclass(frozen=True)
-class RowSketch(KeepsMatrix, Generic[Draw]):
+class RowSketch(KeepsMatrix, TakesMean, Generic[Draw]):
     """Ĝ = (SᵀX)ᵀ(SᵀY) with a random S (n × k), E[SSᵀ] = I, k = max(1, round(rate · n)).
 
     Only SᵀX and the seed are kept; backward draws S again. Splitting ``draw``, the only random
@@ -77,23 +79,46 @@ class RowSketch(KeepsMatrix, Generic[Draw]):
         return self.compress(x, index(seed)).tensors[0]
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
+        return self.compress_about(x, seed, None)
+
+    def compress_about(
+        self, x: Float[Tensor, "n p"], seed: int, mean: Float[Tensor, " p"] | None
+    ) -> Compressed:
         n, p = x.shape
-        return Compressed(seed, (n, p), (self.apply(self.draw(n, seed, x.device), x),))
+        return Compressed(seed, (n, p), (self.apply_about(self.draw(n, seed, x.device), x, mean),))
 
     def contract(self, kept: Compressed, y: Float[Tensor, "n q"]) -> Float[Tensor, "p q"]:
+        return self.contract_about(kept, y, None)
+
+    def contract_about(
+        self, kept: Compressed, y: Float[Tensor, "n q"], mean: Float[Tensor, " q"] | None
+    ) -> Float[Tensor, "p q"]:
         (sketched,) = kept.tensors
         s = self.draw(kept.shape[0], kept.seed, y.device)
         # Ĝᵀ is formed, not Ĝ: the layout of a layer's weight, which autograd then takes without a
         # copy
         if self.cut is None or not pays_in_blocks(y):
-            return (self.apply(s, y).T @ sketched).T
+            return (self.apply_about(s, y, mean).T @ sketched).T
         g = y.new_zeros(y.shape[1], kept.shape[1])
         done = 0
         for block in self.cut(s, BLOCK):
-            rows = self.apply(block, y)
+            rows = self.apply_about(block, y, mean)
             g.addmm_(rows.T, sketched[done : done + rows.shape[0]])
             done += rows.shape[0]
         return g.T
+
+    def apply_about(
+        self, s: Draw, x: Float[Tensor, "n d"], mean: Float[Tensor, " d"] | None
+    ) -> Float[Tensor, "k d"]:
+        """Sᵀ(X − 1 ``mean``): where S has few nonzeros SᵀX less Sᵀ1 ``mean``, which costs k rows;
+        else sums of many rows would cancel, and in narrow dtypes any.
+        """
+        if mean is None:
+            return self.apply(s, x)
+        if self.cut is None or x.element_size() < 4:
+            return self.apply(s, center(x, mean))
+        ones = self.apply(s, x.new_ones(x.shape[0], 1))
+        return self.apply(s, x).addr_(ones[:, 0], mean, alpha=-1)
 
     def kept_shape(self, n: int, p: int) -> tuple[int, int]:
         return self.k(n), p

@@ -17,7 +17,8 @@ from sketchvar.estimators.choice import Flags
 SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
 RATES = (0.5, 0.1)
 COLUMNS = ["device", "threads", "dtype", "rows", "p", "q", "mode", "estimator", "rate"]
-COLUMNS += ["ratio", "low", "high", "theory", "kept", "repeats", *Flags._fields]
+COLUMNS += ["ratio", "low", "high", "theory", "kept", "allocated", "peak", "repeats"]
+COLUMNS += Flags._fields
 
 
 def time_layers(
@@ -36,6 +37,8 @@ def time_layers(
     backward, ``low`` and ``high`` their quartiles; the two layers of a pair run one after the
     other. Time is CPU time of the process, or on a GPU wall time between synchronisations.
     ``theory`` counts multiplications, (4 + 2·rate)/6; ``kept`` is kept bytes over the bytes of X.
+    Of a step's memory, ``allocated`` is all that is asked for and ``peak`` the most at once, both
+    over the plain layer's: what is made on the way shows there.
     The rows of mode "eval" and "no_grad" time the forward of one sketched layer in those modes.
     ``progress`` is called after every row.
     """
@@ -61,7 +64,12 @@ def time_layers(
                 partial(step, plain, x, y), partial(step, sketched, x, y), device, repeats
             )
             kept = estimator.kept_bytes(n, p, dtype) / x.nbytes
-            line = (choice.name, choice.rate, *ratios, theory(choice.rate), kept, repeats)
+            memory = (
+                measure(partial(step, sketched, x, y), device)
+                / measure(partial(step, plain, x, y), device)
+                for measure in (meter.allocated, meter.peak)
+            )
+            line = (choice.name, choice.rate, *ratios, theory(choice.rate), kept, *memory, repeats)
             rows.append((*shape, "train", *line, *choice.flags))
             yield table()
         for mode in ("eval", "no_grad"):
@@ -70,7 +78,7 @@ def time_layers(
             both = [module.train(mode == "no_grad") for module in (plain, idle)]
             with torch.set_grad_enabled(mode == "eval"):
                 ratios = meter.paired(partial(both[0], x), partial(both[1], x), device, repeats)
-            line = (first.name, first.rate, *ratios, 1.0, 1.0, repeats)
+            line = (first.name, first.rate, *ratios, *[1.0] * 4, repeats)
             rows.append((*shape, mode, *line, *first.flags))
             plain.train()
         yield table()

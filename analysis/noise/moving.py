@@ -156,6 +156,33 @@ class NoiseScale:
         }
 
 
+def scale_of_steps(rows: pd.DataFrame) -> pd.DataFrame:
+    """B_simple of each step by itself, of ``rows`` as a probe's ``noise()`` gives them: a table as
+    ``NoiseScale.add`` gives.
+
+    Standard errors are those of the step's own examples, by the first-order change of the ratio
+    noise / signal with both: how the two go together is known from the errors of ‖G‖², of the
+    minibatch variance and of their difference. NaN where one of them is.
+    """
+    sums = rows[rows["parameter"] == WHOLE].sort_values("step", kind="stable")
+    variance, C, S = sums["minibatch_example"], sums["grad_sq"], sums["examples"]
+    left = 1 - (S / sums["population"]).fillna(0)  # of what is drawn without replacement
+    signal = (C - left * variance).where(lambda s: s > 0)
+    of_variance, of_C, of_signal = (
+        sums[f"{name}_stderr"] ** 2 for name in ("minibatch_example", "grad_sq", "signal")
+    )
+    together = (of_C - of_signal - left**2 * of_variance) / (2 * left)  # of variance and signal
+    relative = of_variance / variance**2 + of_signal / signal**2
+    relative = (relative - 2 * together / (variance * signal)).clip(lower=0)
+    B = S * variance / signal
+    return pd.DataFrame(
+        {
+            "step": sums["step"], "kind": sums["kind"], "noise": S * variance, "signal": signal,
+            "noise_scale": B, "noise_scale_stderr": B * relative**0.5,
+        }
+    ).reset_index(drop=True)  # fmt: skip
+
+
 def pair(each: Mapping[str, Any]) -> tuple[float, float] | None:
     """Noise and signal of the step before, as a tuple: JSON gives a list."""
     return None if each["before"] is None else tuple(each["before"])

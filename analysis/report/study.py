@@ -9,7 +9,7 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.folder import Folder, about_probe, kept_dtype, rows_of
-from sketchvar.analysis.noise.moving import NoiseScale
+from sketchvar.analysis.noise.moving import scale_of_steps
 from sketchvar.analysis.noise.scale import TOTAL, batch_fraction, noise_scale
 from sketchvar.analysis.noise.select import at_rate, choose_rate
 from sketchvar.analysis.noise.wide import SHARES, widen
@@ -129,7 +129,7 @@ def list_pictures(files: Folder, rows: pd.DataFrame, rate: float) -> tuple[Pictu
     found.append(scale)
     if files.noise.exists():
         # measured steps lie far apart: averages would be those of the first, whose signal is large
-        whole = NoiseScale(decay=0).add(records.read_rows(files.noise))
+        whole = scale_of_steps(records.read_rows(files.noise))
         caption = "Gradient noise scale of the whole model and of each kind of its parameters,"
         found.append(
             Picture(

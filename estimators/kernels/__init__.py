@@ -32,7 +32,7 @@ from sketchvar.estimators.kernels.rounding import (
     pack,
     unpack,
 )
-from sketchvar.estimators.norms import wide
+from sketchvar.estimators.norms import center, wide
 from sketchvar.estimators.seeds import generator
 
 __all__ = [
@@ -188,7 +188,7 @@ def round_evenly(
     if native is not None and (mean is None or x.dtype == torch.float32):
         return native.round_even(wide(x), group, bits, seed, mean)
     if mean is not None:
-        x = (wide(x) - mean).to(x.dtype)
+        x = center(x, mean)
     fast = find_triton(x.device, x.dtype)
     if fast is not None:
         low, step = rounding.even_steps(*rounding.find_ends(x, group), bits)

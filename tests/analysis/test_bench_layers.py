@@ -3,6 +3,7 @@ right.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
 from sketchvar.analysis.bench import probe as bench_probe
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
-from sketchvar.estimators import CountSketch, sketch_linears
+from sketchvar.estimators import CountSketch, SketchedLinear, StochasticRounding, sketch_linears
 
 
 def test_bench_layer():
@@ -23,6 +24,7 @@ def test_bench_layer():
     train = rows[rows["mode"] == "train"]
     assert (train.low <= train.ratio).all() and (train.ratio <= train.high).all()
     assert set(train.theory) == {5 / 6, 4.2 / 6}
+    assert (train.allocated > 1).all() and (train.peak > 0).all()
     assert len(layer_times(rows).axes) == 2
 
 
@@ -50,6 +52,20 @@ def test_the_account_of_saved_bytes_counts_each_memory_once_and_no_parameter():
 def test_peak_sees_what_is_allocated_inside_operators():
     x = torch.randn(256, 256)
     assert 2 * x.nbytes <= meter.peak(lambda: x @ x + 1, "cpu") < 2.01 * x.nbytes
+
+
+def test_all_that_is_asked_for_counts_though_little_is_held_at_once():
+    x = torch.randn(256, 256)
+    assert 4 * x.nbytes <= meter.allocated(lambda: x.add(1).add(1).add(1).add(1), "cpu")
+    assert meter.peak(lambda: x.add(1).add(1).add(1).add(1), "cpu") < 2.01 * x.nbytes
+
+
+def test_rounding_never_restores_the_whole_input():
+    """Backward holds the input's gradient and less than the input beside it."""
+    layer = SketchedLinear(64, 64, StochasticRounding(2))
+    x, y = torch.randn(8192, 64, requires_grad=True), torch.randn(8192, 64)
+    backward = partial(layer(x).backward, y)
+    assert x.nbytes <= meter.peak(backward, "cpu") < 1.5 * x.nbytes
 
 
 def test_bench_probe(monkeypatch):

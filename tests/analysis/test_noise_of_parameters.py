@@ -10,7 +10,13 @@ from matplotlib import pyplot as plt
 
 from sketchvar import plot
 from sketchvar.analysis import noise
-from sketchvar.analysis.noise.parameters import NOISE_COLUMNS, Gradient, tabulate_noise
+from sketchvar.analysis.noise.moving import scale_of_steps
+from sketchvar.analysis.noise.parameters import (
+    NOISE_COLUMNS,
+    Gradient,
+    read_noise,
+    tabulate_noise,
+)
 from sketchvar.analysis.noise.scale import ALL, TOTAL, WHOLE
 
 S = 5
@@ -66,6 +72,30 @@ def test_sums_and_their_errors_leave_out_one_example_of_the_whole_model():
     alone = rows.drop(index=WHOLE)["minibatch_example_stderr"]
     whole = rows.loc[(WHOLE, ALL), "minibatch_example_stderr"]
     assert abs((alone**2).sum() ** 0.5 / whole - 1) > 0.05 and abs(alone.sum() / whole - 1) > 0.05
+
+
+@pytest.mark.parametrize("population", [None, 20])
+def test_the_error_of_a_step_by_itself_knows_how_noise_and_signal_go_together(population):
+    """Against the ratio's derivatives at the estimates without each example. Must fail: noise and
+    signal taken to err apart.
+    """
+    _, found = gradients(0)
+    lines = tabulate_noise([found], population)
+    rows = pd.DataFrame([("", 0, *line) for line in lines], columns=NOISE_COLUMNS)
+    table, gaps = scale_of_steps(rows).set_index("kind"), []
+    for kind, part in {"linear": found[:2], "norm": found[2:], ALL: found}.items():
+        v, C = (t.sum(0) for t in read_noise(part))  # with all, and without each
+        signal = C - v * (1 - S / population if population else 1)
+        values = torch.stack([S * v / signal, v, signal])[:, 0]
+        moves = torch.stack([v, signal])[:, 1:]
+        moves = (moves - moves.mean(1, keepdim=True)) / values[1:, None]
+        apart = moves.square().sum() ** 0.5 * ((S - 1) / S) ** 0.5
+        together = (moves[0] - moves[1]).square().sum() ** 0.5 * ((S - 1) / S) ** 0.5
+        assert table["noise_scale"][kind] == pytest.approx(float(values[0]))
+        stderr = table["noise_scale_stderr"][kind] / table["noise_scale"][kind]
+        assert stderr == pytest.approx(float(together), rel=1e-9)
+        gaps.append(abs(stderr / float(apart) - 1))
+    assert max(gaps) > 0.05
 
 
 def test_errors_of_the_gradient_are_unknown_without_inner_products():

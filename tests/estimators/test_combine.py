@@ -310,3 +310,21 @@ def test_a_group_that_does_not_divide_what_is_rounded():
     x, _ = pair(4)
     with pytest.raises(ValueError, match="got group=2 for p=1"):
         Then(FeatureProjection(0.3), StochasticRounding(2, group=2)).compress(x, 0)
+
+
+@pytest.mark.parametrize("inner", [CountSketch(0.2), UniformRows(0.2)], ids=str)
+def test_a_mean_that_is_taken_off_on_the_way_costs_no_digits(inner):
+    """A hundred times as large as what is left: within what rounding X to float32 does itself."""
+    x, y = (torch.randn(700, d) + 100 * torch.randn(d) for d in (24, 9))
+    mean, y_mean = x.double().mean(0), y.double().mean(0)
+    kept = inner.compress_about(x, 3, mean.float())
+    exact = inner.compress(x.double() - mean, 3)
+    room = 20 * torch.finfo(torch.float32).eps * x.abs().max()
+    assert (kept.tensors[0].double() - exact.tensors[0]).abs().max() <= room
+    assert (
+        inner.compress(x, 3).tensors[0] - exact.tensors[0]
+    ).abs().max() > 100 * room  # must fail
+    g = inner.contract_about(kept, y, y_mean.float()).double()
+    expected = inner.contract(exact, y.double() - y_mean)
+    assert (g - expected).norm() <= 1e-4 * expected.norm()
+    assert (inner.contract(kept, y).double() - expected).norm() > 0.1 * expected.norm()  # must fail

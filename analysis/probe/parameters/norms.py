@@ -77,10 +77,13 @@ def layer_norm_in_one_pass(
         rows, y, size = held().contiguous(), y.contiguous(), list(shape)
         given, mask = (rows.new_empty(size),) * 2, [False, True, True]  # only their shape counts
         backward = torch.ops.aten.native_layer_norm_backward
-        scales, shifts = rows.new_empty(2, len(y), *size)
-        for s in range(len(y)):
-            given_s = y[s], rows[s], size, mean[s], rstd[s]
-            scales[s], shifts[s] = backward(*given_s, *given, mask)[1:]
+        each = [
+            backward(one, of_x, size, center, spread, *given, mask)[1:]
+            for one, of_x, center, spread in zip(y, rows, mean, rstd, strict=True)
+        ]
+        scales, shifts = (
+            map(torch.stack, zip(*each, strict=True)) if each else y.new_zeros(2, 0, *size)
+        )
         weight.origin.pull_back(weight, scales)
         bias.origin.pull_back(bias, shifts)
 
