@@ -215,7 +215,9 @@ def wrap_labels(figure: Figure) -> None:
         if words and length > 1.05 * room:
             fits = int(len(words) * room / length)
             whole = re.sub(
-                "± (2 )?stderr", lambda unit: unit[0].replace(" ", "\N{NO-BREAK SPACE}"), words
+                r"± (2 )?stderr|\d %|rate \d",
+                lambda unit: unit[0].replace(" ", "\N{NO-BREAK SPACE}"),
+                words,
             )
             text.set_text(fill(whole, max(12, fits)))
 

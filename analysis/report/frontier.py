@@ -44,7 +44,7 @@ def read(folder: Path, rate: float | None = None) -> Contents:
     table, budgets, found = load(folder)
     caption = "Least ratio for the bytes that can be spent, a panel for each family"
     return Contents(
-        title=f"frontier {folder.name}",
+        title=folder.name if "frontier" in folder.name else f"frontier {folder.name}",
         tables=(tabulate_budgets(table, budgets),),
         pictures=(Picture("frontier", caption, partial(frontier, merge_lines(table)), wide=True),),
         words=WORDS,

@@ -80,7 +80,9 @@ def read(folder: Path, rate: float | None = None) -> Contents:
         sentences=list_sentences(table, about.get("left_out", ())),
         words=WORDS,
         provenance=about,
-        verdict=judge_training(rows, table, told, find_caution(recorded, about)),
+        verdict=judge_training(
+            rows, table, told, find_caution(recorded, about), name_metric(rows["task"].iloc[0])
+        ),
     )
 
 
@@ -129,6 +131,13 @@ def add_held(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
     found = table.apply(find, axis=1).astype(float)
     return table.assign(held=found, held_share=found / whole)
+
+
+def name_metric(task: str) -> str:
+    """What the metric of a task is called, where it is one of ours."""
+    from sketchvar.analysis.tasks import TASKS
+
+    return TASKS[task].metric if task in TASKS else ""
 
 
 def find_caution(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
@@ -214,7 +223,6 @@ def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
         show_difference("validation_exact", "− exact"),
         show_partner("validation_smaller", "− same bytes", "same_memory_batch", whole),
         show_partner("validation_peak", "− same peak", "same_peak_batch", whole),
-        Column("slowdown", show_slowdown),
     )
     title = f"{rows['task'].iloc[0]}: after {rows['step'].max()} steps, mean ± 95 % over seeds"
     return Table("summary", title, columns, list_rows(table))
@@ -228,6 +236,7 @@ def tabulate_prices(table: pd.DataFrame) -> Table:
         *HELD,
         show_number("peak"),
         show_number("seconds", "time"),
+        Column("slowdown", show_slowdown),
     )
     title = "Ratio, and bytes held for backward; peak and time over those of exact training"
     return Table("prices", title, columns, list_rows(table))

@@ -145,7 +145,7 @@ def write_cost(line: Any) -> str:
     """What an estimator's noise costs, beside its variance."""
     cost = write_error(line["cost_ratio"], line["cost_ratio_stderr"])
     variance = write_error(line["variance_ratio"], line["variance_ratio_stderr"])
-    return f"{name_method(line)} {cost} times the minibatch's, at {variance} times its variance"
+    return f"{name_method(line)}, {cost} times the minibatch's, at {variance} times its variance"
 
 
 def write_error(value: float, error: float | None) -> str:

@@ -12,10 +12,14 @@ Line = Any  # a row, as a mapping or a Series
 
 
 def judge_training(
-    rows: pd.DataFrame, table: pd.DataFrame, predictions: pd.DataFrame | None, caution: str
+    rows: pd.DataFrame,
+    table: pd.DataFrame,
+    predictions: pd.DataFrame | None,
+    caution: str,
+    metric: str = "",
 ) -> tuple[str, ...]:
     """What a sweep says of its metric, its loss, and the smaller batches and the rule of
-    1 / (1 + ratio); ``caution`` is why a batch is not of the same bytes.
+    1 / (1 + ratio); ``caution`` is why a batch is not of the same bytes, ``metric`` what it is.
     """
     whole = table[(table["estimator"] == "exact") & ~table["checkpointing"]]
     if whole.empty:
@@ -23,11 +27,11 @@ def judge_training(
     exact = whole[whole["batch"] == whole["batch"].max()].iloc[0]
     shown = table[table["estimator"] != "exact"]
     last = "; ".join(filter(None, (judge_partners(shown, caution), judge_rule(predictions))))
-    said = (judge_metric(rows, table, exact), judge_loss(shown, exact))
+    said = (judge_metric(rows, table, exact, metric), judge_loss(shown, exact))
     return (*said, f"{last[0].upper()}{last[1:]}.") if last else said
 
 
-def judge_metric(rows: pd.DataFrame, table: pd.DataFrame, exact: pd.Series) -> str:
+def judge_metric(rows: pd.DataFrame, table: pd.DataFrame, exact: pd.Series, metric: str) -> str:
     """Which methods end resolved from exact training's metric, and where exact batches end."""
     if not table["metric_exact"].notna().any():
         return f"Exact training ends at a metric of {write_fixed(exact['metric'])}, beside nothing."
@@ -36,7 +40,7 @@ def judge_metric(rows: pd.DataFrame, table: pd.DataFrame, exact: pd.Series) -> s
     ends = [
         f"{write_minus(line['metric_exact'])} ± {write_half(line, 'metric_exact')} for"
         f" {name_run(line)}"
-        + f" ({write_fixed(line['metric'])} with every seed)"
+        + f" ({write_fixed(line['metric'])} with {line['seeds']} of {line['seeds']} seeds)"
         * is_constant(rows, line)
         for line in resolved.to_dict("records")
     ]
@@ -45,7 +49,8 @@ def judge_metric(rows: pd.DataFrame, table: pd.DataFrame, exact: pd.Series) -> s
         f"{write_minus(line['metric'])} on {line['batch']}"
         for line in smaller.sort_values("batch", ascending=False).to_dict("records")
     )
-    said = f"After {rows['step'].max()} updates the metric of exact training is"
+    name = f"metric ({metric})" if metric else "metric"
+    said = f"After {rows['step'].max()} updates the {name} of exact training is"
     said += f" {write_fixed(exact['metric'])} on batch {exact['batch']}" + (f", {on}" if on else "")
     if not ends:
         return f"{said}; of {count} differences to it none is resolved."

@@ -338,7 +338,8 @@ def test_the_verdict_of_cola_is_that_of_the_recorded_results():
     contents = read_folder(DATA / "train" / "glue-cola-minilm")
     metric, loss, others = contents.verdict
     assert "MCC 0 with 3 of 3 seeds for Gaussian and CountSketch at 0.1 and exact batch 8" in readme
-    zero = r"−0\.217 ± 0\.\d+ for {} \(0\.000 with every seed\)"
+    zero = r"−0\.217 ± 0\.\d+ for {} \(0\.000 with 3 of 3 seeds\)"
+    assert "Matthews' correlation of three seeds" in readme and "the metric (Matthews)" in metric
     for name in ("gaussian 0.1", "countsketch 0.1", "exact, batch 8"):
         assert re.search(zero.format(re.escape(name)), metric)
     assert "3 are resolved" in metric
@@ -347,6 +348,10 @@ def test_the_verdict_of_cola_is_that_of_the_recorded_results():
     assert "0.114, 0.045, 0.018, 0.033" in readme and "these seeds show 0.018" in loss
     assert "none is resolved" in loss
     assert "the batches of CoLA and MRPC are too large" in readme and "are too large" in others
+    own = (DATA / "train" / "README.md").read_text()
+    assert "for six of the nine by their own intervals (−0.014 to −0.019 ± 0.013)" in own
+    assert "by their own intervals 6 of 9 end better" in others and "0 worse" in others
+    assert "rounding:2 by −0.019 ± 0.013" in others
     assert "−0.014 ± 0.013" in readme
     (told,) = [table.rows for table in contents.tables if table.name == "predictions"]
     (rows,) = [r for r in told if (r["estimator"], r["rate"]) == ("uniform-rows", 0.1)]

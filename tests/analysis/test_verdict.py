@@ -25,18 +25,18 @@ def test_costs_are_beside_variances_at_the_last_step():
     one, least, far = judge_costs(costs(oracle=False))
     assert one == (
         "After 20 updates, over 1 step, noise costs less than its variance says for 1 of 2"
-        " estimators: gaussian 0.1 0.500 ± 0.1 times the minibatch's, at 2.00 ± 0.2 times its"
+        " estimators: gaussian 0.1, 0.500 ± 0.1 times the minibatch's, at 2.00 ± 0.2 times its"
         " variance."
     )
-    assert least.startswith("Least costs rounding:2 0.400 ± 0.1 times") and "7 %" in least
-    assert far.startswith("Over 30 steps the least is rounding:2 0.200 times the minibatch's")
-    assert "the most gaussian 0.1 0.900 ± 0.1 times" in far
+    assert least.startswith("Least costs rounding:2, 0.400 ± 0.1 times") and "7 %" in least
+    assert far.startswith("Over 30 steps the least is rounding:2, 0.200 times the minibatch's")
+    assert "the most gaussian 0.1, 0.900 ± 0.1 times" in far
 
 
 def test_an_oracle_costs_nothing_that_can_be_had():
     told = costs()
     told["oracle"] = told["estimator"] == "rounding:2"
-    assert judge_costs(told)[1].startswith("Least costs gaussian 0.1 ")
+    assert judge_costs(told)[1].startswith("Least costs gaussian 0.1, ")
 
 
 def test_a_frontier_names_the_least_for_its_bytes_beside_uniform_rows():
