@@ -169,7 +169,7 @@ COMMAND = Command(
         " and measure what each takes from the decrease of the loss: over one step and over longer"
         " horizons, by the curvature and the optimizer's own steps. Writes cost.parquet,"
         " cost-layers.parquet (with --by-layer), agreement.parquet (with --agree),"
-        " coherence.parquet, run.json and figures. The whole catalog, in some ten minutes: cost"
+        " coherence.parquet, run.json and figures. The whole catalog, in half an hour: cost"
         " --estimators catalog --rates 0.5 0.25 0.1 0.05 --horizons 10 --draws 4."
     ),
     Asked,

@@ -73,6 +73,6 @@ def plans() -> str:
     half = max(each.half for each in found.values())
     least_shown = f"{least:.3f}".replace("-", "−")
     return (
-        f"0 of {len(found)} resolved: {least_shown} to {most:.3f}, each ± {half:.3f}; with power 0.8"
-        f" these seeds show {finals.detectable():.3f}"
+        f"0 of {len(found)} resolved: {least_shown} to {most:.3f}, each ± {half:.3f}; with power"
+        f" 0.8 these seeds show {finals.detectable():.3f}"
     )
