@@ -6,8 +6,9 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from support.claims import claim, read, span
+from support.recorded import DATA, final
 
-from sketchvar.analysis.cost.effective import judge
+from sketchvar.analysis.cost.effective import judge, of_losses
 from sketchvar.analysis.cost.table import price
 from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.tasks import find_task
@@ -218,3 +219,60 @@ def centring() -> str:
         rows = frontier(run)["cost_ratio"]
         cells.append(", ".join(f"{rows[f'centered({n})', r] / rows[n, r]:.2f}" for n, r in ways))
     return f"cost with over cost without, CountSketch, rows, 1 bit, 2 bits: {'; '.join(cells)}"
+
+
+def far_off(read_off: pd.Series, predicted: pd.Series) -> float:
+    """How many times predictions are off, in the root mean square."""
+    return float(2 ** np.sqrt(np.mean(np.log2(read_off / predicted) ** 2)))
+
+
+def read_off(row: pd.Series) -> str:
+    """An effective batch and its interval."""
+    return f"{row['effective']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def whole() -> pd.DataFrame:
+    """Effective batches of whole runs of the language model, at rate 0.1 and at 2 bits, beside what
+    the noise after fifty updates says: its variance, and its cost over the steps that are left.
+    """
+    rows = final(DATA / "train" / "stdlib-lm")
+    rows = rows[(rows["estimator"] != "exact") | rows["batch"].isin([2, 4, 8, 16])]
+    losses = rows.assign(fraction=rows["batch"] / 16).pivot_table(
+        values="validation", index="seed", columns=["estimator", "rate", "fraction"], sort=False
+    )
+    found = of_losses(losses, 0.95).set_index(["estimator", "rate"])
+    noise = read("cost/whole-stdlib-lm/cost.parquet").query("horizon == 150")
+    noise = noise.set_index(["estimator", "rate"])[["variance_ratio", "cost_ratio"]]
+    return found.join(1 / (1 + noise), how="inner")
+
+
+@claim("Whole runs end where the noise of their gradients says")
+def whole_runs() -> str:
+    rows = whole()
+    cells = [
+        f"{name} {read_off(row)}, {row['cost_ratio']:.2f}, {row['variance_ratio']:.2f}"
+        for (name, _), row in rows.iterrows()
+    ]
+    off = [far_off(rows["effective"], rows[f"{each}_ratio"]) for each in ("cost", "variance")]
+    return (
+        f"read off, by cost, by variance: {'; '.join(cells)}; times off {off[0]:.1f}, {off[1]:.1f}"
+    )
+
+
+@claim("Long forks end where short ones do")
+def longer() -> str:
+    """The same state, sixteen steps and a hundred, each method at its own best rate."""
+    keys, asked = ["estimator", "step"], "tuned and estimator != 'exact'"
+    short, long = (
+        read(f"forks/{run}/effective.parquet")
+        .query("tuned and estimator != 'exact'")
+        .set_index(keys)
+        for run in ("stdlib-lm", "long-stdlib-lm")
+    )
+    cells = []
+    for key, row in long.iterrows():
+        said = f"{row['effective']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        cells.append(
+            f"{key[0]} {short['effective'][key]:.2f} and {said}, by cost {row['cost']:.2f}"
+        )
+    return "; ".join(cells)
