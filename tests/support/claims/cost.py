@@ -259,20 +259,21 @@ def whole_runs() -> str:
     )
 
 
-@claim("Long forks end where short ones do")
+@claim("Over a hundred steps copies end where the cost of their noise says")
 def longer() -> str:
-    """The same state, sixteen steps and a hundred, each method at its own best rate."""
+    """The same state as the short forks', each method at its own best rate."""
     keys, asked = ["estimator", "step"], "tuned and estimator != 'exact'"
     short, long = (
-        read(f"forks/{run}/effective.parquet")
-        .query("tuned and estimator != 'exact'")
-        .set_index(keys)
+        read(f"forks/{run}/effective.parquet").query(asked).set_index(keys)
         for run in ("stdlib-lm", "long-stdlib-lm")
     )
-    cells = []
-    for key, row in long.iterrows():
-        said = f"{row['effective']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        cells.append(
-            f"{key[0]} {short['effective'][key]:.2f} and {said}, by cost {row['cost']:.2f}"
-        )
-    return "; ".join(cells)
+    cells = [
+        f"{key[0]} {short['effective'][key]:.2f}, {read_off(row)}, {row['by_cost']:.2f},"
+        f" {row['by_variance']:.2f}"
+        for key, row in long.iterrows()
+    ]
+    off = [far_off(long["effective"], long[f"by_{each}"]) for each in ("cost", "variance")]
+    return (
+        f"after sixteen, read off, by cost, by variance: {'; '.join(cells)}; times off"
+        f" {off[0]:.1f}, {off[1]:.1f}"
+    )
