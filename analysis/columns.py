@@ -125,11 +125,12 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "metric": ("", "the task's score on it: accuracy, Matthews correlation; larger is better"),
     },
     "coverage (Probe.coverage, coverage.parquet)": {
-        "parameter": ("", "name of a weight matrix"),
+        "parameter": ("", "name of a trained parameter"),
         "module": ("", "class of the module that has it"),
-        "share": ("1", "its part of all parameters"),
+        "share": ("1", "its part of all trained parameters"),
         "measured": ("", "whether it was measured in the last measured step"),
-        "reason": ("", "why not, or what to know of its numbers"),
+        "reason": ("", "why not"),
+        "note": ("", "what to know of its numbers, where there is something"),
         "not_finite": ("steps", "measured steps that were left out, as X or Y was not finite"),
     },
     "training (rows.parquet of sketchvar train)": {
@@ -189,8 +190,12 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "error": ("loss", "observed − predicted"),
         **FLAGS,
     },
-    "cost (cost.parquet)": {
+    "cost (cost.parquet, cost-layers.parquet)": {
         **WHICH,
+        **SHAPE,
+        "x_bytes": ("bytes", "those of X itself"),
+        "sketchable": ("", "whether sketch_linears can convert the layer"),
+        "input_of": ("", "the first layer that read the same X, with which a copy is shared"),
         "horizon": ("updates", "steps that go on after the noise; inf: for ever"),
         "variance": (GRADIENT, "of the noise, all linear layers together"),
         "metric": ("", "the same in the metric of the optimizer's step"),

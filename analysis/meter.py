@@ -1,5 +1,6 @@
 """The one clock and the one memory meter, each the same for a CPU and a GPU."""
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -113,8 +114,14 @@ def changes(work: Work) -> list[int]:
     order of time.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it narrates on stderr
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        result = work()
+    collects = gc.isenabled()
+    gc.disable()  # what it would free now, others have left
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            result = work()
+    finally:
+        if collects:
+            gc.enable()
     del result  # not before the profile ends: what it holds is held
     assert record.profiler is not None and record.profiler.kineto_results is not None
     # not record.events(), which hides what happens inside an operator

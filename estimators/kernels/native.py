@@ -113,7 +113,7 @@ def round_even(
     """Packed numbers of steps, least values and steps of X less ``mean``."""
     (n, p), x = x.shape, lie_in_rows(x)
     packed = torch.empty(n, -(-p * bits // 8), dtype=torch.uint8)
-    low, step = x.new_empty(2, n, p // group).unbind()
+    low, step = x.new_empty(n, p // group), x.new_empty(n, p // group)
 
     def run(start: int, end: int) -> None:
         call(

@@ -164,7 +164,10 @@ def test_several_runs_beside_each_other(costs, forks, tmp_path, capsys):
     assert "One-step cost by several curvatures" in printed
     assert {"coherence_across.png", "cost_across.png"} < {file.name for file in costs.iterdir()}
     assert main(["figures", str(costs), str(forks)]) == 2
-    assert "holds forks: runs, or costs of noise, can be" in capsys.readouterr().err
+    assert (
+        "holds forks: runs, costs of noise, training runs or frontiers can be"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_change_of_coherence_is_said_with_its_sureness():
