@@ -94,8 +94,7 @@ def find_native(x: Tensor) -> ModuleType | None:
     is there, unless SKETCHVAR_NATIVE=off.
     """
     serves = x.device.type == "cpu" and x.dtype in DTYPES
-    on = serves and os.environ.get("SKETCHVAR_NATIVE") != "off"
-    return native if on and native.load() is not None else None
+    return native if serves and native.is_on() else None
 
 
 @dataclass(frozen=True)

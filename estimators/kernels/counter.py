@@ -8,7 +8,7 @@ plain PyTorch, on any device; ``triton.py`` makes the same numbers in its kernel
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt16
 from torch import Tensor
 
 # what a number is for: the counter's third word
@@ -110,7 +110,11 @@ def uniforms(
     calls = torch.arange(-(-p // 8), device=device)
     rows = torch.arange(first, first + n, device=device)[:, None]
     words = torch.stack(philox(seed, calls, rows, ROUNDING), 2).to(torch.int32)
-    halves = words.view(torch.uint16).reshape(n, 8 * len(calls))[:, :p]  # lower halves first
+    return to_unit(words.view(torch.uint16).reshape(n, 8 * len(calls))[:, :p])  # lower halves first
+
+
+def to_unit(halves: UInt16[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+    """16 bits to the middle of their part of [0, 1)."""
     return halves.float().add_(0.5).mul_(2**-16)
 
 

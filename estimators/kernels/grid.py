@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sketchvar.estimators.grids import levels_of, locate
-from sketchvar.estimators.kernels import counter
+from sketchvar.estimators.kernels import native
 from sketchvar.estimators.kernels.rounding import TILE, pack, unpack
 from sketchvar.estimators.seeds import Generator
 
@@ -41,7 +41,7 @@ def round_tiles(
         v = divide_blocks(rows, each, size)
         down, above, below = locate(v, levels)
         width = v.shape[1] * v.shape[2]
-        numbers = partial(counter.uniforms, len(v), width, device=z.device, first=i * tile)
+        numbers = partial(native.uniforms, len(v), width, device=z.device, first=i * tile)
         codes = (down + g.flips(above / (above + below), numbers)).to(torch.uint8)
         done.append(pack(codes.flatten(1)[:, : z.shape[1]], bits))
     return torch.cat(done)

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from sketchvar.estimators.kernels import counter
 from sketchvar.estimators.kernels.counter import ROUNDING
 
 SOURCE = Path(__file__).with_name("rounding.cpp")
@@ -49,6 +50,11 @@ def load() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+
+
+def is_on() -> bool:
+    """Whether C++ runs on a CPU."""
+    return os.environ.get("SKETCHVAR_NATIVE") != "off" and load() is not None
 
 
 def build(compiler: str) -> Path:
@@ -105,6 +111,17 @@ def call(name: str, *given: Tensor | int | None) -> None:
 def lie_in_rows(x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
     """X with the entries of a row beside each other."""
     return x if x.stride(1) == 1 else x.contiguous()
+
+
+def uniforms(
+    n: int, p: int, seed: int, device: torch.device, first: int = 0
+) -> Float[Tensor, "n p"]:
+    """``counter.uniforms``, by C++ where that runs: for the paths that are otherwise PyTorch's."""
+    if device.type != "cpu" or not is_on():
+        return counter.uniforms(n, p, seed, device, first)
+    words = torch.empty(n, 4 * -(-p // 8), dtype=torch.int32)
+    call("draw_rows", first, n, -(-p // 8), seed, ROUNDING, words)
+    return counter.to_unit(words.view(torch.uint16)[:, :p])
 
 
 def round_even(

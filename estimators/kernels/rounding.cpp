@@ -118,6 +118,11 @@ struct Row {
 
 extern "C" {
 
+// The numbers of rows first .. first + n, as they are drawn.
+void draw_rows(i64 first, i64 n, i64 calls, uint64_t seed, i64 stream, uint32_t* out) {
+  for (i64 i = 0; i < n; i++) draw(seed, uint32_t(first + i), stream, calls, out + 4 * calls * i);
+}
+
 // Rows first .. first + n of a matrix, less `mean` unless it is null, to 2^bits even steps between
 // the ends of each group.
 void round_even(const float* x, i64 stride, const float* mean, i64 first, i64 n, i64 p, i64 group,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sketchvar.estimators.kernels import counter
+from sketchvar.estimators.kernels import native
 from sketchvar.estimators.norms import wide
 from sketchvar.estimators.seeds import Generator
 
@@ -21,7 +21,7 @@ def round_tiles(
     done, size = [], TILE if x.device.type == "cpu" else max(len(x), 1)
     for i, rows in enumerate(x.split(size)):
         low, step = even_steps(*find_ends(rows, group), bits)
-        numbers = partial(counter.uniforms, len(rows), x.shape[1], device=x.device, first=i * size)
+        numbers = partial(native.uniforms, len(rows), x.shape[1], device=x.device, first=i * size)
         flip = partial(g.flips, numbers=numbers)
         done.append((round_and_pack(rows, low, step, bits, flip), low, step))
     packed, low, step = (torch.cat(tiles) for tiles in zip(*done, strict=True))

@@ -118,3 +118,12 @@ def test_without_a_compiler_or_with_one_that_fails(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", shutil.which("false") or "/bin/false")
     with pytest.warns(UserWarning, match=r"false could not make rounding.cpp into a library"):
         assert native.load.__wrapped__() is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(7, 13), (130, 8), (1, 1), (0, 5), (3, 0)], ids=str)
+def test_the_numbers_alone(shape, monkeypatch):
+    """They serve dtypes and grids that C++ does not round."""
+    device = torch.device("cpu")
+    fast, plain = both(monkeypatch, lambda: native.uniforms(*shape, 2**62 + 7, device, first=5))
+    assert torch.equal(fast, plain) and fast.shape == shape
