@@ -12,11 +12,15 @@ from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 
+# one of each kind: sums of rows, centred, features, bits
+FORKED = ("countsketch", "centered(countsketch)", "feature-rademacher", "rounding:1")
+
 
 @dataclass(frozen=True)
 class Asked(OfPoints):
     """The options of ``forks``."""
 
+    estimators: tuple[str, ...] = options.estimators(FORKED)
     ahead: int = option(
         "--ahead", default=16, type=int, metavar="T", help="steps that every fork takes"
     )

@@ -145,7 +145,7 @@ def test_quadrature_is_the_covariance_of_the_whole_quadratic(horizon):
         assert abs(cost(n, momentum=0.5) / truth - 1) > 0.01  # must fail
 
 
-@pytest.mark.parametrize("horizon", [10, 30, 100])
+@pytest.mark.parametrize("horizon", [10, 16, 30, 100])
 def test_there_are_as_many_nodes_as_a_horizon_needs(horizon):
     """Noise over four decades of curvature, against its exact cost."""
     g = torch.Generator().manual_seed(0)
