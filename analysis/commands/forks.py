@@ -12,8 +12,8 @@ from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
 
-# one of each kind: sums of rows, centred, features, bits
-FORKED = ("countsketch", "centered(countsketch)", "feature-rademacher", "rounding:1")
+# one of each kind: sums of rows, features, bits
+FORKED = ("countsketch", "feature-rademacher", "rounding:1")
 
 
 @dataclass(frozen=True)
