@@ -71,6 +71,8 @@ def name_rows(rows: pd.DataFrame, of: str, labels: Mapping[str, str]) -> pd.Data
         ]
     if "layer" in rows:
         added["layer"] = [escape(labels.get(name, name)) for name in rows["layer"]]
+    for column in {"run", "of"} & {*rows}:  # folders have any name
+        added[column] = [escape(name) for name in rows[column]]
     return rows.assign(**added)
 
 

@@ -272,6 +272,13 @@ def test_choice_order_and_labels(rows):
     plt.close("all")
 
 
+def test_names_of_runs_are_no_markup(rows):
+    named = pd.concat([rows.assign(run="one"), rows.assign(run="$in$debt")])
+    panels = plot.ratio_through_training(named).axes
+    assert [axes.get_title() for axes in panels] == ["one", r"\$in\$debt"]
+    plt.close("all")
+
+
 def test_lines_that_lie_on_each_other_are_one_with_both_names(rows):
     """Balanced countsketch and srht have nearly the same closed form; gaussian has not."""
     names = words_of(plot.ratio_through_training(rows).figure.legends[0])
