@@ -13,7 +13,11 @@ make a panel for each. Nothing of torch is loaded.
 """
 
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
-from sketchvar.analysis.cost.across_figures import coherence_across, cost_across
+from sketchvar.analysis.cost.across_figures import (
+    coherence_across,
+    cost_across,
+    effective_batches_across,
+)
 from sketchvar.analysis.cost.figures import (
     cost_and_bytes,
     cost_and_variance,
@@ -56,6 +60,7 @@ __all__ = [
     "cost_by_layer",
     "cost_frontier",
     "cost_through_training",
+    "effective_batches_across",
     "effective_batches_and_predictions",
     "error_distribution",
     "final_losses",

@@ -33,9 +33,9 @@ COMMAND = Command(
     "print the tables and draw the figures of a folder again, finished or not",
     (
         "Print the tables of a folder that any command or a Probe wrote, and draw its figures (PNG"
-        " and PDF, into the folder). Several runs, or costs (as of models of 2, 4 and 8 blocks:"
-        " does coherence grow with depth?), are shown beside each other; their figures go into the"
-        " first."
+        " and PDF, into the folder). Several of one kind (runs; costs, as of models of 2, 4"
+        " and 8 blocks: does coherence grow with depth?; forks; training runs; frontiers) are shown"
+        " beside each other; their figures go into the first."
     ),
     Asked,
     main,

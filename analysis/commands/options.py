@@ -296,5 +296,5 @@ def runs() -> Any:
         metavar="RUN",
         type=Path,
         nargs="+",
-        help="a folder that sketchvar or a Probe wrote, as runs/NAME; of runs or of costs, several",
+        help="a folder that sketchvar or a Probe wrote, as runs/NAME; several of one kind",
     )

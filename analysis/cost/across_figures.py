@@ -1,13 +1,16 @@
 """Figures of several runs of costs beside each other, as of models that differ in depth."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
 from sketchvar.analysis.cost.figures import at_horizon, name_horizon
-from sketchvar.analysis.cost.fork_figures import name_noise
-from sketchvar.analysis.picture import list_series, picture, together
+from sketchvar.analysis.cost.fork_figures import PREDICTED, name_noise, only_tuned
+from sketchvar.analysis.picture import Facet, list_series, picture, together
 from sketchvar.analysis.picture.select import add_rate
-from sketchvar.analysis.style import UNIT_LINE, plain_ticks
+from sketchvar.analysis.style import FILLS, PAGE, UNIT_LINE, find_look, plain_ticks
 
 
 @picture(
@@ -36,6 +39,44 @@ def cost_across(ax: Axes, rows: pd.DataFrame, horizon: float = 1) -> None:
     ax.set_yscale("log")
     plain_ticks(ax.yaxis)
     ax.set_ylabel(f"cost / cost of the minibatch's noise, {name_horizon(horizon)}, ± 2 stderr")
+
+
+def by_prediction(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
+    """A panel for each prediction that the rows have."""
+    there = [field for field in PREDICTED if field in rows and rows[field].notna().any()]
+    return [Facet(PREDICTED[field][0], rows, {"field": field}) for field in there]
+
+
+@picture(
+    "of", "estimator", "tuned", "effective", "low", "high", "by_cost",
+    width=PAGE, height=2.6, split=by_prediction,
+)  # fmt: skip
+def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost") -> None:
+    """Draw the effective batch that forks were read off at, with its interval, over what was
+    predicted of it, a panel for each prediction: every step of every run (``of``) of
+    ``effective.parquet``, methods at their own best learning rate. On the line a prediction is
+    right; left of it training does better than foretold.
+    """
+    rows = only_tuned(rows)
+    runs = list(dict.fromkeys(rows["of"]))
+    ends = [rows[["low", field]].min(axis=None), 1.0]
+    ax.plot(ends, ends, **UNIT_LINE)
+    for estimator, mine in rows.groupby("estimator", sort=False):
+        colour, marker = find_look(str(estimator))
+        for run, part in mine.groupby("of", sort=False):
+            bars = [part["effective"] - part["low"], part["high"] - part["effective"]]
+            fill = {"fillstyle": FILLS[runs.index(run) % len(FILLS)], "markersize": 5}
+            ax.errorbar(
+                part[field], part["effective"], [bar.clip(lower=0) for bar in bars],
+                fmt=marker, color=colour, elinewidth=0.6, markeredgewidth=0.8, **fill,
+            )  # fmt: skip
+        ax.plot([], [], marker, color=colour, label=str(mine["label"].iloc[0]))
+    for i, run in enumerate(runs if len(runs) > 1 else ()):
+        ax.plot([], [], "o", color="0.4", fillstyle=FILLS[i % len(FILLS)], label=str(run))
+    ax.set(xscale="log", yscale="log", xlabel="predicted", ylabel="effective batch / batch, 95 %")
+    ax.set_ylim(0.85 * rows["low"].min(), 1.2)
+    for axis in (ax.xaxis, ax.yaxis):
+        plain_ticks(axis)
 
 
 def draw_across(ax: Axes, rows: pd.DataFrame, field: str, of: str) -> None:

@@ -65,6 +65,10 @@ def effective_batches_and_predictions(ax: Axes, rows: pd.DataFrame) -> None:
 
 def choose_tuned(rows: pd.DataFrame) -> pd.DataFrame:
     """Estimators at their own best learning rate, at the last step."""
-    rows = choose_step(rows)
+    return only_tuned(choose_step(rows))
+
+
+def only_tuned(rows: pd.DataFrame) -> pd.DataFrame:
+    """Estimators at their own best learning rate."""
     tuned = rows["tuned"].astype(bool) & (rows["estimator"] != "exact")
     return rows[tuned].reset_index(drop=True)

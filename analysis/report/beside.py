@@ -13,7 +13,7 @@ import pandas as pd
 from sketchvar.analysis.folder import rows_of
 from sketchvar.analysis.frontier.best import drop_unusable
 from sketchvar.analysis.noise.select import at_rate, choose_rate
-from sketchvar.analysis.report import cost_across, frontier_across, sweep_across
+from sketchvar.analysis.report import cost_across, forks_across, frontier_across, sweep_across
 from sketchvar.analysis.report.contents import Contents, Picture, name_folders
 from sketchvar.analysis.report.kinds import find_kind, read_folder
 from sketchvar.analysis.report.study import WORDS, add_bytes
@@ -30,6 +30,10 @@ from sketchvar.analysis.report.table import (
 RUNS = ("a run", "files of a probe")
 ACROSS = {  # a kind of folder: what reads several, and the question
     "costs of noise": (cost_across.read_beside, "What do these costs of noise differ in?"),
+    "forks": (
+        forks_across.read_beside,
+        "As which part of the batch do estimators train, and does one number foretell it?",
+    ),
     "training runs": (
         sweep_across.read_beside,
         "Does training lose the same to the noise of estimators in these sweeps?",
@@ -55,8 +59,8 @@ def read_all(folders: Sequence[Path], rate: float | None = None) -> Contents:
     odd = next((kind for kind in kinds if kind not in (*RUNS, *ACROSS)), list(kinds)[-1])
     if not set(kinds) <= set(RUNS):
         raise ValueError(
-            f"{kinds[odd]} holds {odd}: runs, costs of noise, training runs or frontiers can be"
-            " shown beside each other; give one folder, or several of one of those"
+            f"{kinds[odd]} holds {odd}: runs, costs of noise, forks, training runs or"
+            " frontiers can be shown beside each other; give one folder, or several of one of those"
         )
     return read_runs(folders, rate)
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -165,9 +167,19 @@ def test_several_runs_beside_each_other(costs, forks, tmp_path, capsys):
     assert {"coherence_across.png", "cost_across.png"} < {file.name for file in costs.iterdir()}
     assert main(["figures", str(costs), str(forks)]) == 2
     assert (
-        "holds forks: runs, costs of noise, training runs or frontiers can be"
+        "holds forks: runs, costs of noise, forks, training runs or frontiers can be"
         in capsys.readouterr().err
     )
+
+
+def test_forks_of_several_trainings_beside_each_other(forks, tmp_path, capsys):
+    other = Path(shutil.copytree(forks, tmp_path / "other"))
+    assert main(["figures", str(forks), str(other)]) == 0
+    printed = capsys.readouterr().out
+    both = judge(pd.concat([records.read_rows(forks / "effective.parquet")] * 2))
+    line = next(line for line in printed.splitlines() if line.startswith("cost "))
+    assert line.split()[1] == f"{both.set_index('prediction').loc['cost', 'methods']}"
+    assert "Times that each prediction" in printed and (forks / "effective_across.png").exists()
 
 
 def test_a_change_of_coherence_is_said_with_its_sureness():

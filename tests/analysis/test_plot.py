@@ -113,6 +113,7 @@ PICTURES = {
     ),
     "cost_frontier": lambda: (costs().assign(family="rounding", biased=False, oracle=False),),
     "cost_through_training": lambda: (costs(),),
+    "effective_batches_across": lambda: (pd.concat([effective().assign(of=n) for n in "ab"]),),
     "effective_batches_and_predictions": lambda: (effective(),),
     "error_distribution": lambda: (one_draw(),),
     "final_losses": lambda: (read_rows(DATA / "train/stdlib-lm/summary.parquet"),),

@@ -1,0 +1,65 @@
+"""What forks of several trainings say beside each other: does one prediction hold in all?"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from sketchvar.analysis import records
+from sketchvar.analysis.cost.effective import judge
+from sketchvar.analysis.report.contents import Contents, Picture
+from sketchvar.analysis.report.cost import FORK_WORDS, WORDS, say_verdict, tabulate_verdict
+from sketchvar.analysis.report.cost_across import name_runs
+from sketchvar.analysis.report.table import Table, list_rows, show_number, show_text
+
+
+def read_beside(folders: Sequence[Path]) -> Contents:
+    """What several folders of ``forks`` say beside each other, every step of each, in the order
+    given.
+    """
+    from sketchvar.analysis.cost.across_figures import effective_batches_across
+
+    names = name_runs(folders)
+    parts = [
+        records.read_rows(folder / "effective.parquet").assign(of=name)
+        for folder, name in zip(folders, names, strict=True)
+    ]
+    rows = pd.concat(parts, ignore_index=True)
+    verdict = judge(rows)
+    return Contents(
+        title="forks of " + ", ".join(names),
+        tables=(tabulate_runs(parts), tabulate_verdict(verdict)),
+        pictures=(
+            Picture(
+                "effective_across",
+                "The effective batch that forks were read off at, over predictions of it",
+                partial(effective_batches_across, rows),
+                wide=True,
+            ),
+        ),
+        sentences=(say_verdict(verdict),),
+        words=WORDS | FORK_WORDS,
+        provenance={name: str(folder) for name, folder in zip(names, folders, strict=True)},
+    )
+
+
+def tabulate_runs(parts: Sequence[pd.DataFrame]) -> Table:
+    """How far each prediction is off in the root mean square, step by step of every run."""
+    lines = []
+    for rows in parts:
+        for step, part in rows.groupby("step"):
+            found = judge(part).set_index("prediction")
+            times = {name: 2**spread for name, spread in found["spread"].items()}
+            about = {"of": rows["of"].iloc[0], "step": step, "methods": found["methods"].max()}
+            lines.append({**about, **times})
+    names = ("variance", "metric", "cost", "both")
+    columns = (
+        show_text("of", "run"),
+        show_number("step", "after steps", "{:.0f}".format),
+        show_number("methods", None, "{:.0f}".format),
+        *(show_number(name, None, "{:.2f}".format) for name in names),
+    )
+    title = "Times that each prediction of the effective batch is off, in the root mean square"
+    caption = "Of the methods that ended within the range of exact training on parts of the batch."
+    return Table("runs", title, columns, list_rows(pd.DataFrame(lines)), caption)
