@@ -22,7 +22,7 @@ frontier = pick(
     dict(task=TASK, step=100, layer="blocks.2.up", draws=32, kinds=4),
     dict(task=TASK, step=3, layer="blocks.0.up", draws=4, kinds=1),
 )
-layers = pick(dict(task=TASK, steps=40), dict(task=TASK, steps=5))
+layers = pick(dict(task=TASK, steps=30), dict(task=TASK, steps=5))
 model = pick(dict(steps=20, draws=60, more=4), dict(steps=3, draws=4, more=2))
 cost = pick(
     dict(task=replace(TASK, width=48, depth=3, length=32, batch_size=16, heads=2)),
