@@ -12,10 +12,14 @@ METHOD = ["estimator", "rate", "batch"]
 
 
 def read_finals(task: str) -> Finals:
-    """Validation losses of a task in data/train; exact training for as many examples
-    (data/equal-time), where it was recorded, stands below the estimator ``equal-examples``.
+    """Validation losses of a task in data/train, and on the batches that hold as many bytes in the
+    precision that trains (data/equal-bytes), where those came later; exact training for as many
+    examples (data/equal-time), where it was recorded, is the estimator ``equal-examples``.
     """
     runs = [final(DATA / "train" / task)]
+    if (DATA / "equal-bytes" / task).exists():
+        smaller = final(DATA / "equal-bytes" / task)
+        runs.append(smaller[smaller["batch"] < runs[0]["batch"].max()])
     if (DATA / "equal-time" / task).exists():
         runs.append(final(DATA / "equal-time" / task).assign(estimator="equal-examples"))
     return Finals(pd.concat(runs).pivot_table(index=METHOD, columns="seed", values="validation"))

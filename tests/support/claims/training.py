@@ -39,7 +39,8 @@ def resolved(found: Found, sign: int) -> set[tuple]:
 @cache
 def memory(task: str) -> pd.DataFrame:
     """Bytes left for backward by estimator and rate."""
-    (file,) = (DATA / "train" / task).glob("memory-*.parquet")
+    later = DATA / "equal-bytes" / task
+    (file,) = (later if later.exists() else DATA / "train" / task).glob("memory-*.parquet")
     return pd.read_parquet(file).set_index(["estimator", "rate"]).sort_index()
 
 
