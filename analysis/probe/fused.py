@@ -2,6 +2,7 @@
 ‖g_s‖² for free.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -89,7 +90,8 @@ def per_example(
     """(XᵀY)ᵀ in the dtype of X and ‖X_sᵀY_s‖² in float64, from the products of one example after
     another; with the ``root`` √W of weights ‖√W ∘ X_sᵀY_s‖² too.
     """
-    (a, b), *rest = zip(x, y.mT, strict=True)
+    pairs = zip(x, y.mT, strict=True)
+    a, b = next(pairs)
     total = wide(b @ a)
     product = x.new_empty(total.shape)  # one piece of memory for all of them stays in cache
     dotted = product.dtype == total.dtype and product.numel() <= LARGE
@@ -98,16 +100,20 @@ def per_example(
     if root is not None:
         root = root.T.to(product.dtype).contiguous()
         weighed.append(total_sq(total * root))
-    for a, b in rest:
+    for a, b in pairs:
         torch.mm(b, a, out=product)
         squares.append(flat.dot(flat) if dotted else total_sq(product))  # a dot reads once
         total.add_(product)
         if root is not None:
             product.mul_(root)
             weighed.append(flat.dot(flat) if dotted else total_sq(product))
-    plain = torch.stack([each.double() for each in squares])
-    in_metric = torch.stack([each.double() for each in weighed]) if weighed else None
-    return total.to(x.dtype), plain, in_metric
+    return total.to(x.dtype), doubles(squares), doubles(weighed) if weighed else None
+
+
+def doubles(numbers: Sequence[Tensor]) -> Float[Tensor, " S"]:
+    """Numbers as one tensor in float64, of which the first is so already."""
+    first, *rest = numbers
+    return torch.cat([first.view(1), torch.stack(rest).double()]) if rest else first.view(1)
 
 
 def pays(examples: int, rows: int, p: int, q: int) -> bool:

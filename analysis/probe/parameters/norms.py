@@ -7,8 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sketchvar.analysis.probe.parameters.origin import ROWS, is_shared, sum_rows
+from sketchvar.analysis.probe.product import chunks
 from sketchvar.analysis.probe.units import Dimension
 from sketchvar.estimators.norms import wide
+
+BLOCK = 2**17  # entries at a time: what is made of them stays in a cache
 
 
 def scale_and_shift(
@@ -55,9 +58,7 @@ def layer_norm(
 
 
 def is_one_pass(tracer: Any, x: Tensor, shape: Any, weight: Any, bias: Any, function: Any) -> bool:
-    """Whether autograd's own kernel can be run for one example after another: on a GPU that would
-    be many small ones, and half precision would sum in it.
-    """
+    """Whether autograd's own mean and spread of each row serve: not where it would cast them."""
     known = function is F.layer_norm and is_shared(weight) and is_shared(bias) and len(shape) == 1
     if not known or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
@@ -69,23 +70,23 @@ def is_one_pass(tracer: Any, x: Tensor, shape: Any, weight: Any, bias: Any, func
 def layer_norm_in_one_pass(
     tracer: Any, x: Tensor, shape: Any, weight: Any, bias: Any, eps: float
 ) -> Tensor:
-    """The same sums from the kernel that autograd runs for all examples, with no x̂ formed."""
+    """The same sums from the mean and spread of each row that autograd keeps, for as many examples
+    at a time as stay in a cache.
+    """
     out, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
     held, mean, rstd = tracer.keep(x), mean.detach(), rstd.detach()
 
     def take(y: Tensor) -> None:
-        rows, y, size = held().contiguous(), y.contiguous(), list(shape)
-        given, mask = (rows.new_empty(size),) * 2, [False, True, True]  # only their shape counts
-        backward = torch.ops.aten.native_layer_norm_backward
-        each = [
-            backward(one, of_x, size, center, spread, *given, mask)[1:]
-            for one, of_x, center, spread in zip(y, rows, mean, rstd, strict=True)
-        ]
-        scales, shifts = (
-            map(torch.stack, zip(*each, strict=True)) if each else y.new_zeros(2, 0, *size)
-        )
+        rows, y, center, spread = (by_rows(t) for t in (held(), y, mean, rstd))
+        scales = y.new_empty(len(y), *shape)
+        each = max(1, BLOCK // max(1, rows[:1].numel()))
+        room = torch.empty_like(rows[:each])
+        for of in chunks(len(y), each):
+            part = room[: of.stop - of.start]
+            torch.sub(rows[of], center[of], out=part)
+            torch.sum(part.mul_(spread[of]).mul_(y[of]), 1, out=scales[of])
         weight.origin.pull_back(weight, scales)
-        bias.origin.pull_back(bias, shifts)
+        bias.origin.pull_back(bias, y.sum(1))
 
     return tracer.read(out, [*weight.origin.roots, *bias.origin.roots], take)
 
@@ -126,6 +127,11 @@ def batch_norm(
         lambda x: torch.native_batch_norm(x, None, None, mean, var, training, 0.0, eps)[0],
         sum_pixels,
     )  # fmt: skip
+
+
+def by_rows(t: Tensor) -> Tensor:
+    """Examples × ... × d as examples × rows × d."""
+    return t.reshape(len(t), t.shape[1:-1].numel(), t.shape[-1])
 
 
 def sum_pixels(t: Tensor) -> Tensor:
