@@ -56,7 +56,7 @@ class Everything(nn.Module):
 
 
 def sharded(model):
-    for part in (model.experts, model.norm):
+    for part in (model.experts, model.norm, model.mix):  # parameters of each come and go
         fully_shard(part)
     return fully_shard(model)
 

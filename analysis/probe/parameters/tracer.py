@@ -167,11 +167,14 @@ class Tracer:
 
     def read(self, out: Tensor, roots: Sequence[Root], take: Callable[[Tensor], None]) -> Tensor:
         """Have ``take`` given the gradient of an output; returns what has to go on in its place."""
-        if not out.requires_grad:
+        if not out.requires_grad or out.grad_fn is None:
             return out
-        step, ends, seen = self.step, self.ledger.ends, []
+        step, ends, seen, number = self.step, self.ledger.ends, [], out.output_nr
 
-        def met(y: Tensor) -> None:
+        def met(gradients: Sequence[Any]) -> None:
+            y = gradients[number]
+            if y is None:
+                return
             try:
                 nodes = [root.tensor.grad_fn for root in roots]
                 run = torch._C._will_engine_execute_node
@@ -188,7 +191,8 @@ class Tracer:
                 words = " ".join(str(error).split())
                 raise_in(roots, f"the probe could not read it: {type(error).__name__}: {words}")
 
-        out.register_hook(met)
+        # of the node, not of the output, whose hooks run before: FSDP's brings the parameters back
+        out.grad_fn.register_prehook(met)
         return out
 
     def keep(self, x: Tensor) -> Callable[[], Tensor]:
