@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,46 +9,28 @@ from types import TracebackType
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from sketchvar.analysis import noise, records
+from sketchvar.analysis import noise
 from sketchvar.analysis.columns import document
 from sketchvar.analysis.noise.layer import Layer
-from sketchvar.analysis.noise.parameters import NOISE_COLUMNS, Gradient, tabulate_noise
-from sketchvar.analysis.noise.table import COLUMNS, Batch, read_batch, tabulate
-from sketchvar.analysis.probe.across import share_forms
-from sketchvar.analysis.probe.agreement import Agreement, Disagreement
-from sketchvar.analysis.probe.coverage import COUPLED, EQUAL, cover
+from sketchvar.analysis.noise.parameters import Gradient
+from sketchvar.analysis.noise.table import COLUMNS, Batch
+from sketchvar.analysis.probe.agreement import Disagreement
+from sketchvar.analysis.probe.book import Book
 from sketchvar.analysis.probe.frozen import frozen
-from sketchvar.analysis.probe.log import LOG_FAILED, Send
-from sketchvar.analysis.probe.observer import Observer, is_trained
+from sketchvar.analysis.probe.log import Send
+from sketchvar.analysis.probe.observer import Observer
 from sketchvar.analysis.probe.options import Options
-from sketchvar.analysis.probe.parameters.read import read_parameters
-from sketchvar.analysis.probe.parameters.table import NoiseTable
 from sketchvar.analysis.probe.patterns import check_patterns
-from sketchvar.analysis.probe.ranks import Ranks
-from sketchvar.analysis.probe.read import OWN, read_step
+from sketchvar.analysis.probe.ranks import Ranks, unwrapped
+from sketchvar.analysis.probe.reader import Reader
 from sketchvar.analysis.probe.schedule import Budget, Every, Schedule, clock_of
-from sketchvar.analysis.probe.step import NOT_FINITE, stamp
-from sketchvar.analysis.probe.table import Table, claim
 from sketchvar.analysis.probe.units import Examples, Weights
+from sketchvar.analysis.probe.voice import FORGOTTEN, OUTSIDE, Voice
 from sketchvar.analysis.probe.watch import Watch
 from sketchvar.analysis.probe.weighing import check_weigh, needed_statistics
 from sketchvar.estimators.choice import Estimators, Rates, as_list
-
-CLEARED = (
-    "gradients were cleared between backward passes of one measured step: the passes since then are"
-    " its gradient, as where LBFGS or SAM evaluate the loss several times; if they were steps, call"
-    " probe.step() after each"
-)
-MICRO = (
-    "probe.step() was called though no weight has changed and no gradient was cleared since the"
-    " last call: call it once per optimizer step, not after every micro-batch"
-)
-FORGOTTEN = "no step was ended, so that there are no rows: call probe.step() after each step"
-OUTSIDE = "this Probe is not attached, and measures nothing: use it in a with block"
 
 
 class Probe:
@@ -179,31 +160,17 @@ class Probe:
             raise ValueError(
                 f"no trained layer called {min(unknown)!r}; known are {', '.join(self.watched)}"
             )
-        folder = None if out is None else Path(out)
-        if folder is not None and self.ranks.first:
-            claim(folder, resume, first, o.asked)
-            self.origin = records.provenance(self.observer.device)
-        self.number = first
-        device = self.observer.device
+        self.number, device, self.voice = first, self.observer.device, Voice()
+        self.book = Book(o, self.model, device, self.ranks.first, self.voice.say)
         self.schedule: Schedule = o.periods
         if o.overhead is not None:
             agree = partial(self.ranks.greatest, device=device)
             self.schedule = Budget(o.overhead, first, clock_of(device), agree)
-        self.log = o.make_log() if self.ranks.first else None
         check_patterns("log_layers", as_list(o.log_layers), self.watched)
-        self.run = run or (folder.name if folder is not None else "")
-        self.agreement = Agreement(Ranks())
-        self.store = Table(folder, writer, self.ranks.first)
-        self.noises = NoiseTable(folder, first, self.ranks.first)
-        self.scale = noise.NoiseScale()
-        self.gradients: dict[str, Gradient | str] = {}  # of every parameter, in the last read step
+        self.reader = Reader(self.observer, self.ranks, self.choices, o.layers)
         self.entered = self.attached = False
         self.measured = 0  # steps
         self.averaged = -1  # the step that was last measured on batches of its own
-        self.not_finite: Counter[str] = Counter()
-        self._equal: set[str] = set()
-        self._said: set[str] = set()
-        self._mark: Any = None  # of a weight and its gradient at the last step
 
     def __repr__(self) -> str:
         asked = f"{len(self.watched)} layers, {len(self.choices)} estimators at their rates"
@@ -212,9 +179,9 @@ class Probe:
         return f"Probe({name}: {asked}; at step {self.number}, {where} its block)"
 
     @property
-    def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """The trained parameters and their names."""
-        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+    def scale(self) -> noise.NoiseScale:
+        """The noise scale of the model and of each kind of its parameters, by moving averages."""
+        return self.book.scale
 
     @property
     def watched(self) -> dict[str, Watch]:
@@ -223,8 +190,8 @@ class Probe:
 
     def __enter__(self) -> "Probe":
         self.entered = True
-        self.agreement = Agreement(self.ranks)
-        self._agree(first=self.number, **self.options.asked, **self.options.measured)
+        self.reader.begin()
+        self.reader.agree(first=self.number, **self.options.asked, **self.options.measured)
         self._attend()
         return self
 
@@ -243,9 +210,9 @@ class Probe:
         trace: TracebackType | None,
     ) -> None:
         if kind is None and self.attached and not self.observer.over:
-            if (self.choices or self.log) and not self.measured:
-                self._say(FORGOTTEN)
-            self._explain()  # it would be said after a step that never comes
+            if (self.choices or self.book.log) and not self.measured:
+                self.voice.say(FORGOTTEN)
+            self.voice.explain(self.observer)  # it would be said after a step that never comes
         self.close()
 
     def close(self) -> None:
@@ -261,18 +228,18 @@ class Probe:
         not have.
         """
         if not self.entered:
-            self._say(OUTSIDE)
-        self._look_back()
+            self.voice.say(OUTSIDE)
+        self.voice.look_back(self.observer.places)
         if self.attached:
             self.observer.current()  # nothing may have been seen in this step
             try:
                 self._take(self.read())
             except Disagreement as error:
-                self._say(f"the probe measures no more: {error}")
+                self.voice.say(f"the probe measures no more: {error}")
                 self.close()
             except Exception as error:  # as of a full disk
                 words = " ".join(str(error).split())
-                self._say(f"the probe could not read a step: {type(error).__name__}: {words}")
+                self.voice.say(f"the probe could not read a step: {type(error).__name__}: {words}")
             self.observer.begin()
         if self.entered:  # else ranks disagree, or it is over: nobody asks the others
             self.schedule.end(self.number)
@@ -307,7 +274,7 @@ class Probe:
         try:
             with frozen(self.model):
                 for number, batch in enumerate(batches):
-                    self._agree(step=self.number, batch=number)
+                    self.reader.agree(step=self.number, batch=number)
                     for parameter in self.model.parameters():
                         parameter.grad = None
                     value = loss(self.given, batch)
@@ -315,20 +282,19 @@ class Probe:
                     (value if scaler is None else scaler.scale(value)).backward()
                     self.observer.current()  # nothing may have been seen
                     found = self.read()
-                    self._count_not_finite()
-                    read.append(self._compare(found))
+                    self.reader.count_not_finite()
+                    read.append(self.reader.compare(found))
                     known.append(self.known)
                     self.observer.begin()
-                self._agree(step=self.number, batch="no more")
+                self.reader.agree(step=self.number, batch="no more")
         finally:
             self._detach()
         if not read:
             raise ValueError("measure() was given no batches")
         self.measured += 1
         self.averaged = self.number
-        self._note(known)
-        lines = self._tabulate(read, [one.dtype for one in found.values()])
-        return pd.DataFrame(lines, columns=COLUMNS)
+        self.book.note(self.number, known)
+        return pd.DataFrame(self._tabulate(read, found), columns=COLUMNS)
 
     def expect(self, *args: Any, **kwargs: Any) -> None:
         """Say what the model would be called with, where nobody calls it itself: ``examples`` may
@@ -340,30 +306,20 @@ class Probe:
         """Layer name -> what the last measured step told. The ones that cannot be read are
         explained by coverage(). Raises Disagreement where ranks do not do the same.
         """
-        self._agree(step=self.number)
-        observer, step = self.observer, self.observer.step
-        watches = list(observer.watched.values())
-        found = read_step(step, watches, self.ranks, observer.pairs)
-        observer.mixed |= {watch for watch, tally in step.tallies.items() if tally.mixed}
-        observer.whole = observer.whole and not found
-        self._read_parameters(found)
-        self._explain(found)
+        self.reader.agree(step=self.number)
+        found = self.reader.read()
+        self.voice.explain(self.observer, found)
         return found
 
-    def _read_parameters(self, found: Mapping[str, Layer]) -> None:
-        """Read every parameter of the step, of whose products these layers were found."""
-        observer = self.observer
-        if observer.ledger is not None:
-            named = as_list(self.options.layers)
-            self.gradients = read_parameters(
-                self.model, observer.step, found, observer.places, observer.weights, named,
-                self.ranks,
-            )  # fmt: skip
+    @property
+    def gradients(self) -> dict[str, Gradient | str]:
+        """What the last step that was read told of every parameter, or why it told nothing."""
+        return self.reader.gradients
 
     @property
     def known(self) -> list[Gradient]:
         """Every parameter that the last step that was read told of."""
-        return [each for each in self.gradients.values() if isinstance(each, Gradient)]
+        return self.reader.known
 
     def noise(self) -> pd.DataFrame:
         """The minibatch noise of every trained parameter at the measured steps that ``step`` ended:
@@ -375,7 +331,7 @@ class Probe:
         ``grad_sq`` = ‖G‖²; with standard errors, as those of ``rows``, and ``signal_stderr``.
         Empty where parameters are not read: by row.
         """
-        return self.noises.rows()
+        return self.book.noises.rows()
 
     @document(COLUMNS)
     def rows(self) -> pd.DataFrame:
@@ -387,7 +343,7 @@ class Probe:
         optimal rows), and where a weight was used several times. Each use draws for itself, so that
         their variances add; on several processes the form is that of one sketch of all rows.
         """
-        return self.store.rows()
+        return self.book.store.rows()
 
     def table(self, rate: float | None = None, step: int | None = None) -> pd.DataFrame:
         """The ratio of every layer (down) and estimator (across) at one rate and step, with bytes
@@ -409,14 +365,7 @@ class Probe:
         because a gradient was not finite, and a note on what was measured where it takes one, as
         where it is no product's weight and only ``noise`` has it.
         """
-        watches, step = list(self.observer.places.values()), self.observer.step
-        left, known = self.observer.left_out, self.observer.ledger is not None
-        unread = step.read is None and (step.tallies or step.accounts)
-        if known and unread and self.ranks.size == 1:  # else all ranks have to read alike
-            watches = list(self.watched.values())
-            self._read_parameters(read_step(step, watches, self.ranks, self.observer.pairs))
-        gradients = self.gradients if known else None
-        return cover(self.model, watches, step, self.not_finite, self._equal, left, gradients)
+        return self.reader.cover(self.book.equal)
 
     def _attend(self) -> None:
         """Be attached for the next step if it is to be measured, and only then."""
@@ -431,161 +380,19 @@ class Probe:
             self.observer.detach()
             self.attached = False
 
-    def _look_back(self) -> None:
-        """Say so where no optimizer step and no clearing of gradients came since the last call."""
-        trained = (watch.weight for watch in self.observer.places.values())
-        weight = next((w for w in trained if is_trained(w) and w.grad is not None), None)
-        before, self._mark = self._mark, None
-        if weight is None or hasattr(weight, "placements"):
-            return
-        self._mark = (id(weight), weight._version), stamp(weight)
-        if before is None or before[0] != self._mark[0]:
-            return
-        (then, was), (now, is_) = before[1], self._mark[1]
-        if then == now and was != is_:
-            self._say(MICRO)
-
     def _take(self, found: dict[str, Layer]) -> None:
         """Put what a step told into the table."""
         self.measured += 1
-        self._count_not_finite()
-        self._note([self.known])
+        self.reader.count_not_finite()
+        self.book.note(self.number, [self.known])
         if self.choices:
-            batch = self._compare(found)
-            self._tabulate([batch], [one.dtype for one in found.values()])
+            self._tabulate([self.reader.compare(found)], found)
             self.observer.forget_pairs()
-        elif self.log is not None:
-            rows = noise.compare(found.values(), ["exact"], population=self.options.population)
-            self._report(rows.assign(step=self.number))
-
-    def _report(self, rows: pd.DataFrame) -> None:
-        """Send the numbers of a step to the log, whatever it makes of them."""
-        if self.log is None or rows.empty:
-            return
-        try:
-            whole = self.scale.value() if self.scale.averages else None
-            self.log.tell(rows, self.number, whole)
-        except Exception as error:
-            words = " ".join(str(error).split())
-            self._say(f"{LOG_FAILED}: {type(error).__name__}: {words}", LOG_FAILED)
-
-    def _note(self, batches: Sequence[Sequence[Gradient]]) -> None:
-        """Put what batches told of every parameter into its table, and the moving averages."""
-        lines = tabulate_noise(batches, self.options.population)
-        rows = [(self.run, self.number, *line) for line in lines]
-        self.noises.add(self.number, rows)
-        for row in rows:
-            self.scale.add_row(dict(zip(NOISE_COLUMNS, row, strict=True)))
-
-    def _compare(self, found: Mapping[str, Layer]) -> Batch | None:
-        """Set every estimator beside the minibatch."""
-        layers = list(found.values())
-        if self.ranks.size > 1:
-            share_forms(layers, self.observer.step, self.choices, self.ranks)
-        return read_batch(layers, self.choices)
-
-    def _agree(self, **about: Any) -> None:
-        """Go on where all ranks do. Raises Disagreement."""
-        if self.ranks.size > 1:
-            layers = [[name, *w.weight.shape] for name, w in self.watched.items()]
-            about = {**about, "layers": layers}
-            if self.observer.ledger is not None:
-                about["parameters"] = [[name, *p.shape] for name, p in self.trained]
-            self.agreement.seek(about)
-
-    def _count_not_finite(self) -> None:
-        tallies = self.observer.step.tallies
-        self.not_finite.update(
-            watch.name for watch, tally in tallies.items() if tally.problem == NOT_FINITE
-        )
-        if self.observer.ledger is not None:
-            found = self.gradients.items()
-            self.not_finite.update(name for name, why in found if why == NOT_FINITE)
+        else:
+            self.book.tell(self.number, found.values())
 
     def _tabulate(
-        self, batches: Sequence[Batch | None], dtypes: Iterable[torch.dtype]
+        self, batches: Sequence[Batch | None], found: Mapping[str, Layer]
     ) -> list[tuple[Any, ...]]:
-        lines = tabulate(batches, self.choices, self.options.population)
-        needed = ("layer", "minibatch_example", "grad_sq")
-        layer, example, C = (COLUMNS[2:].index(column) for column in needed)
-        self._equal = {line[layer] for line in lines if line[example] == 0 < line[C]}
-        if self._equal:
-            self._say(f"{min(self._equal)}: {EQUAL}")
-        about = {}
-        if self.store.out is not None:
-            counted = Counter(str(one).removeprefix("torch.") for one in dtypes)
-            about = {
-                "run": self.run,
-                "model": type(self.model).__name__,
-                "dtype": counted.most_common(1)[0][0] if counted else None,
-                "asked": self.options.asked,
-                "coverage": self.coverage().to_dict("list"),
-                **self.origin,
-            }
-        rows = [(self.run, self.number, *line) for line in lines]
-        self.store.add(self.number, rows, about)
-        self._report(pd.DataFrame(rows, columns=COLUMNS))
-        return rows
-
-    def _explain(self, found: Mapping[str, Layer] | None = None) -> None:
-        """Warn, once each, of what has to be known of the last measured step."""
-        step, watched = self.observer.step, self.observer.watched
-        if any(tally.cleared for tally in step.tallies.values()):
-            self._say(CLEARED)
-        if found is None:
-            return
-        used = {watch.place[:2] for watch in step.tallies if step.tallies[watch].passes}
-        missing = {
-            name: reason
-            for name, watch in watched.items()
-            if (reason := step.reason(watch))
-            and (watch in step.tallies or watch.place[:2] not in used)
-        }
-        if missing:
-            name, reason = next(iter(missing.items()))
-            self._say(
-                f"the probe read {len(found)} of {len(found) + len(missing)} layers; {name}:"
-                f" {reason}; coverage() has the rest"
-            )
-        if own := [w.name for w, tally in step.tallies.items() if tally.note == OWN]:
-            self._say(f"{own[0]}: {OWN}; coverage() has all such layers")
-        if step.coupled is not None:
-            self._say(COUPLED.format(norm=step.coupled))
-        self._count_examples(found)
-
-    def _count_examples(self, found: Mapping[str, Layer]) -> None:
-        """Warn of a batch of one, and of layers that do not count the same examples."""
-        counts = {one.examples: one.name for one in found.values() if one.example_sq is not None}
-        if 1 in counts:
-            self._say(
-                "one example has no minibatch variance: it is NaN, and so is the ratio; give larger"
-                " batches"
-            )
-        if len(counts) > 1:
-            seen = ", ".join(f"{count} in {name}" for count, name in counts.items())
-            self._say(
-                f"layers saw different numbers of examples: {seen}; say with examples= which rows"
-                " are one"
-            )
-
-    def _say(self, text: str, once: str = "") -> None:
-        if (once or text) not in self._said:
-            self._said.add(once or text)
-            warnings.warn(text, stacklevel=4)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The user's own module inside DDP's and the compiler's. Raises ValueError for
-    nn.DataParallel.
-    """
-    if isinstance(model, nn.DataParallel):
-        raise ValueError(
-            "nn.DataParallel copies the model in every step; use DistributedDataParallel under"
-            " torchrun"
-        )
-    inner = (
-        model.module
-        if isinstance(model, DistributedDataParallel)
-        else getattr(model, "_orig_mod", model)
-    )
-    return inner if inner is model else unwrapped(inner)
+        dtypes = [one.dtype for one in found.values()]
+        return self.book.tabulate(self.number, batches, dtypes, self.coverage)

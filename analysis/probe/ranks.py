@@ -159,3 +159,20 @@ class Ranks:
         if parts is None:
             return None
         return torch.cat([p.view(rows.dtype)[:n] for p, n in zip(parts, counts, strict=True)])
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The user's own module inside DDP's and the compiler's. Raises ValueError for
+    nn.DataParallel.
+    """
+    if isinstance(model, nn.DataParallel):
+        raise ValueError(
+            "nn.DataParallel copies the model in every step; use DistributedDataParallel under"
+            " torchrun"
+        )
+    inner = (
+        model.module
+        if isinstance(model, DistributedDataParallel)
+        else getattr(model, "_orig_mod", model)
+    )
+    return inner if inner is model else unwrapped(inner)
