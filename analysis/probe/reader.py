@@ -77,7 +77,7 @@ class Reader:
         o = self.observer
         if o.ledger is not None:
             self.gradients = read_parameters(
-                o.model, o.step, found, o.places, o.weights, self.layers, self.ranks
+                o.model, o.step, found, o.places, o.asked.weights, self.layers, self.ranks
             )
 
     def compare(self, found: Mapping[str, Layer]) -> Batch | None:
@@ -106,4 +106,4 @@ class Reader:
         if known and unread and (o.step.tallies or o.step.accounts) and self.ranks.size == 1:
             self.read_others(self.read_layers())  # of several ranks all have to read alike
         gradients, watches = self.gradients if known else None, list(o.places.values())
-        return cover(o.model, watches, o.step, self.not_finite, equal, o.left_out, gradients)
+        return cover(o.model, watches, o.step, self.not_finite, equal, o.survey.left_out, gradients)

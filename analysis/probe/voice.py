@@ -6,9 +6,10 @@ from typing import Any
 
 from sketchvar.analysis.noise.layer import Layer
 from sketchvar.analysis.probe.coverage import COUPLED
-from sketchvar.analysis.probe.observer import Observer, is_trained
+from sketchvar.analysis.probe.observer import Observer
 from sketchvar.analysis.probe.read import OWN
 from sketchvar.analysis.probe.step import Step, stamp
+from sketchvar.analysis.probe.survey import is_trained
 from sketchvar.analysis.probe.watch import Watch
 
 CLEARED = (

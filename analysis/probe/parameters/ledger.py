@@ -87,7 +87,7 @@ class Ledger:
     @property
     def count(self) -> int | None:
         """How many examples the model was called with, where that is known."""
-        layout = self.ends.layout
+        layout = self.ends.asked.layout
         if isinstance(layout, str):
             return None
         if not isinstance(layout, Dimension):
@@ -99,7 +99,7 @@ class Ledger:
 
     def unit(self, leading: torch.Size) -> Unit | None:
         """How rows of these dimensions divide into examples; None where that is not known."""
-        layout, shape = self.ends.layout, self.shape
+        layout, shape = self.ends.asked.layout, self.shape
         if isinstance(layout, str) or not len(leading):
             return None
         count = self.count
@@ -128,7 +128,7 @@ class Ledger:
 
     def count_in(self, t: Any) -> int | None:
         """The examples that the first dimension of a tensor counts, if it does."""
-        layout = self.ends.layout
+        layout = self.ends.asked.layout
         along = isinstance(t, Tensor) and t.ndim > 0 and isinstance(layout, Dimension)
         if not along or layout.number:
             return None
