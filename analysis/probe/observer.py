@@ -210,7 +210,8 @@ class Observer:
             out = torch.ops.aten._unsafe_view(out, out.shape)
         if self.by_example or paired or self.weigh is not None:
             sight.x_node = save(self.anchor, x)
-        out.register_hook(partial(sight.met, held.grad_fn))
+        node: Any = out.grad_fn  # the output's own hooks run before: FSDP's brings the weight back
+        node.register_prehook(partial(sight.met, held.grad_fn))
         if self.survey.norms:
             step.outputs[id(out)] = weakref.ref(out), use
         return out

@@ -1,5 +1,6 @@
 """Sight: follows one product from its forward into the backward passes that form its gradient."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Protocol
 
@@ -44,23 +45,26 @@ class Sight:
         """A pass went by for the gradient of something else."""
         self.use.differentiated |= torch.is_grad_enabled()
 
-    def met(self, weight_node: Any, y: Tensor) -> Tensor:
-        """A hook of the output: its gradient, before autograd forms the weight's from it, which it
-        does if ``weight_node`` is to run. No field: that node has a hook of this sight, and a
-        circle would outlive the step.
+    def met(self, weight_node: Any, gradients: Sequence[Any]) -> tuple[Tensor] | None:
+        """A hook of the output's node: its gradient, before autograd forms the weight's from it,
+        which it does if ``weight_node`` is to run. No field: that node has a hook of this sight,
+        and a circle would outlive the step.
         """
+        (y,) = gradients
+        if y is None:
+            return None
         try:
             if not torch._C._will_engine_execute_node(weight_node):
                 self.passed()
-                return y
+                return None
             if not isinstance(self.use.form, Conv2dForm):
                 y = y.contiguous()  # as the backward would make it: its rows are read much faster
             x, self.x_node = None if self.x_node is None else self.x_node.saved_tensors[0], None
         except Exception as error:
             self.step.fail(self.use.watch, error)
-            return y
+            return None
         self.arrived(x, y)
-        return y
+        return (y,)
 
     def root(self) -> Tensor | None:
         """√W of the metric for this use, if there is one."""

@@ -7,6 +7,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrizations import weight_norm
 
 from sketchvar.analysis.probe import Probe
 
@@ -134,3 +135,26 @@ def penalty_and_branch():
         assert not table["note"]["a.bias"] and table["measured"]["a.bias"]
         expected.append([found["a.weight"].C, *found["a.weight"].example_sq])
     torch.testing.assert_close(*map(torch.stack, expected), rtol=1e-5, atol=0.0)
+
+
+def units_of_their_own():
+    """A replayed convolution, and a layer that is read with its weight, tell what they tell where
+    FSDP does not take their parameters away before their gradient comes.
+    """
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)).double()
+    tables = []
+    for apart in (True, False):
+        torch.manual_seed(0)
+        conv = weight_norm(nn.Conv1d(1, 1, 3, padding=1))
+        parts = nn.Unflatten(1, (1, 5)), conv, nn.Flatten(), nn.Linear(5, 5), nn.BatchNorm1d(5)
+        model = nn.Sequential(*parts).double()
+        for part in (model[1], model[3]) if apart else ():
+            fully_shard(part)
+        fully_shard(model)
+        with Probe(model) as probe:
+            model(x[4 * dist.get_rank() :][:4]).sin().square().mean().backward()
+            probe.step()
+        coverage = probe.coverage()
+        assert coverage["measured"].all(), coverage.to_string()
+        tables.append(probe.noise())
+    pd.testing.assert_frame_equal(*tables, rtol=1e-9)

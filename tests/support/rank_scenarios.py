@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
-from support.rank_parameters import every_parameter, penalty_and_branch
+from support.rank_parameters import every_parameter, penalty_and_branch, units_of_their_own
 from support.ranks import tell_what_one_tells
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -331,6 +331,7 @@ SCENARIOS = {
     "every parameter: ddp": lambda folder: every_parameter("ddp", folder),
     "every parameter: fsdp2": lambda folder: every_parameter("fsdp2", folder),
     "penalty and branch": penalty_and_branch,
+    "units of their own": units_of_their_own,
     "all estimators": all_estimators,
     "errors, weights, metric: ddp": lambda: errors_weights_and_metric("ddp"),
     "errors, weights, metric: fsdp2": lambda: errors_weights_and_metric("fsdp2"),
