@@ -7,6 +7,7 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.noise.parameters import NOISE_COLUMNS
+from sketchvar.analysis.probe.table import CHUNK
 
 FOLDER = "_noise"  # which a reader of the folder of rows passes over
 
@@ -22,20 +23,30 @@ class NoiseTable:
             if file.name >= f"step-{first:08d}.parquet":  # of a run that is measured again
                 file.unlink()
         self.parts: list[pd.DataFrame] = []
+        self.waiting: list[tuple[Any, ...]] = []
 
     def add(self, step: int, rows: list[tuple[Any, ...]]) -> None:
         """Take the rows of a step."""
         if not rows:
             return
-        table = pd.DataFrame(rows, columns=NOISE_COLUMNS)
-        if self.out is None:
-            self.parts.append(table)
+        if self.out is not None:
+            self.out.mkdir(exist_ok=True)
+            table = pd.DataFrame(rows, columns=NOISE_COLUMNS)
+            records.write_rows(self.out / f"step-{step:08d}.parquet", table)
             return
-        self.out.mkdir(exist_ok=True)
-        records.write_rows(self.out / f"step-{step:08d}.parquet", table)
+        self.waiting += rows
+        if len(self.waiting) >= CHUNK:
+            self.gather()
+
+    def gather(self) -> None:
+        """Put the rows that wait into columns."""
+        if self.waiting:
+            self.parts.append(pd.DataFrame(self.waiting, columns=NOISE_COLUMNS))
+            self.waiting = []
 
     def rows(self) -> pd.DataFrame:
         """All rows so far."""
+        self.gather()
         files = () if self.out is None else sorted(self.out.glob("step-*.parquet"))
         parts = [records.read_rows(file) for file in files] or self.parts
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=NOISE_COLUMNS)
