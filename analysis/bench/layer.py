@@ -14,7 +14,7 @@ from sketchvar.analysis import meter
 from sketchvar.estimators import CATALOG, SketchedLinear, choices
 from sketchvar.estimators.choice import Flags
 
-SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))  # rows, p, q
+SHAPES = ((8192, 768, 3072), (8192, 768, 768), (2048, 192, 768))  # rows, p, q
 RATES = (0.5, 0.1)
 COLUMNS = ["device", "threads", "dtype", "rows", "p", "q", "mode", "estimator", "rate"]
 COLUMNS += ["ratio", "low", "high", "theory", "kept", "allocated", "peak", "repeats"]

@@ -20,7 +20,7 @@ from sketchvar.analysis.report.table import (
     write_whole,
 )
 
-GIGA = 1e9
+GIGA, MEGA = 1e9, 1e6
 
 
 def read_layer(folder: Path, rate: float | None = None) -> Contents:
@@ -59,6 +59,43 @@ def tabulate_times(rows: pd.DataFrame) -> Table:
     )
     where = f"{rows['device'].iloc[0]}, {rows['threads'].iloc[0]} threads"
     return Table("layer", f"Time over nn.Linear, {where}", columns, tuple(lines))
+
+
+def read_step(folder: Path, rate: float | None = None) -> Contents:
+    """All of a folder of ``bench step``."""
+    rows = records.read_rows(folder / "step.parquet")
+    return Contents(
+        title=f"training steps of {rows['task'].iloc[0]} on {rows['device'].iloc[0]}",
+        tables=(tabulate_steps(rows),),
+        provenance=read_provenance(folder),
+    )
+
+
+def tabulate_steps(rows: pd.DataFrame) -> Table:
+    """Time and memory of training steps over the exact one's."""
+
+    def show_quartiles(row: Row) -> str:
+        return f"{row['low']:.3f}–{row['high']:.3f}"
+
+    found = rows.assign(
+        peak_ratio=rows["peak"] / rows["plain_peak"],
+        saved_ratio=rows["saved"] / rows["plain_saved"],
+        spared=(rows["plain_saved"] - rows["saved"]) / MEGA,
+        lower=(rows["plain_peak"] - rows["peak"]) / MEGA,
+        kept_mb=rows["kept"] / MEGA,
+    )
+    columns = (
+        show_text("estimator"),
+        show_number("rate", None, write_short),
+        show_number("ratio", "time", write_fixed),
+        Column("quartiles", show_quartiles),
+        show_number("peak_ratio", "peak", write_fixed),
+        show_number("saved_ratio", "held for backward", write_fixed),
+        show_number("lower", "peak is lower by, MB", "{:.1f}".format),
+        show_number("spared", "held less, MB", "{:.1f}".format),
+        show_number("kept_mb", "kept, MB", "{:.1f}".format),
+    )
+    return Table("step", "Ratio to the exact training step", columns, list_rows(found))
 
 
 def read_memory(folder: Path, rate: float | None = None) -> Contents:

@@ -8,11 +8,14 @@ from functools import partial
 import torch
 from torch import nn
 
-from sketchvar.analysis import meter
+from sketchvar.analysis import meter, records
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
 from sketchvar.analysis.bench import probe as bench_probe
+from sketchvar.analysis.bench import step as bench_step
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
+from sketchvar.analysis.report.bench import read_step
+from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import CountSketch, SketchedLinear, StochasticRounding, sketch_linears
 
 
@@ -26,6 +29,23 @@ def test_bench_layer():
     assert set(train.theory) == {5 / 6, 4.2 / 6}
     assert (train.allocated > 1).all() and (train.peak > 0).all()
     assert len(layer_times(rows).axes) == 2
+
+
+def test_bench_step(tmp_path):
+    sizes = {"width": 16, "depth": 1, "heads": 2, "length": 16, "batch_size": 4}
+    task = find_task("stdlib-lm", tuple(sizes.items()))
+    told = []
+    *_, rows = bench_step.time_steps(
+        "stdlib-lm", task, ("rounding:2", "exact"), (0.5,), 2,
+        progress=lambda *numbers: told.append(numbers),
+    )  # fmt: skip
+    assert list(rows.columns) == bench_step.COLUMNS and told == [(1, 2), (2, 2)]
+    assert (rows.low <= rows.ratio).all() and (rows.ratio <= rows.high).all()
+    rounded, exact = rows.to_dict("records")
+    assert 0 < rounded["kept"] < rounded["saved"] < rounded["plain_saved"] == exact["saved"]
+    assert rounded["peak"] < rounded["plain_peak"] and exact["kept"] == 0  # must fail: exact spares
+    records.write_rows(tmp_path / "step.parquet", rows)
+    assert "rounding:2" in str(read_step(tmp_path).tables[0].rows)
 
 
 def test_bench_memory():
