@@ -16,20 +16,21 @@ from sketchvar.analysis.commands.show import show_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-SHAPES = ((8192, 768, 3072), (8192, 768, 768), (2048, 192, 768))
+SHAPES = ((8192, 768, 3072), (8192, 768, 768), (2048, 192, 768), (64, 64, 16, 128, 3))
 
 
-def read_shape(text: str) -> tuple[int, int, int]:
-    """Rows, p and q of "8192,768,3072"."""
+def read_shape(text: str) -> tuple[int, ...]:
+    """Rows, p and q of "8192,768,3072", or the five numbers of a convolution."""
     try:
-        n, p, q = map(int, text.split(","))
+        shape = tuple(map(int, text.split(",")))
     except ValueError:
-        n = p = q = 0
-    if min(n, p, q) < 1:
+        shape = ()
+    if len(shape) not in (3, 5) or min(shape) < 1:
         raise argparse.ArgumentTypeError(
-            f"a shape is three numbers, rows,inputs,outputs as in 8192,768,3072; got {text}"
+            "a shape is three numbers, rows,inputs,outputs as in 8192,768,3072, or of a convolution"
+            f" images,channels,side,outputs,kernel as in 64,64,16,128,3; got {text}"
         )
-    return n, p, q
+    return shape
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,16 @@ class AskedLayer(ToFolder, OnDevice):
 
     estimators: tuple[str, ...] = options.estimators((), " (default: all that a layer can take)")
     rates: tuple[float, ...] = options.rates(0.5, 0.1)
-    shapes: tuple[tuple[int, int, int], ...] = option(
+    shapes: tuple[tuple[int, ...], ...] = option(
         "--shapes",
         default=SHAPES,
         nargs="+",
         type=read_shape,
         metavar="N,P,Q",
-        help="rows, inputs, outputs of a layer",
+        help=(
+            "rows, inputs, outputs of a layer; or images, channels, side, outputs, kernel of a"
+            " convolution"
+        ),
     )
     repeats: int = options.repeats(15, "interleaved pairs for each median")
 
@@ -187,7 +191,8 @@ COMMAND = Group(
         Command(
             "layer",
             "time of layers that train with an estimator, over nn.Linear",
-            "Measure the time of layers that train with an estimator, over nn.Linear.",
+            "Measure the time of layers that train with an estimator, over nn.Linear or nn.Conv2d,"
+            " and what a step asks for: memory, passes over it, random numbers.",
             AskedLayer,
             make_main(measure_layer, "layer"),
         ),
