@@ -91,11 +91,13 @@ def time_layers(
         for mode in ("eval", "no_grad"):
             first = compared[0]
             idle = sketch(plain, first)
-            works = [partial(module.train(mode == "no_grad"), x) for module in (plain, idle)]
+            plain_run, run = (partial(m.train(mode == "no_grad"), x) for m in (plain, idle))
             with torch.set_grad_enabled(mode == "eval"):
-                ratios = meter.paired(*works, device, repeats)
-            line = (first.name, first.rate, *ratios, *[1.0] * 4, 0, *[0.0] * 2, repeats)
-            rows.append((*about, mode, *line, *first.flags))
+                ratios = meter.paired(plain_run, run, device, repeats)
+            same = [*[1.0] * 4, *[0.0] * 3]
+            rows.append(
+                (*about, mode, first.name, first.rate, *ratios, *same, repeats, *first.flags)
+            )
             plain.train()
         yield table()
 

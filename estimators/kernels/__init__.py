@@ -54,6 +54,7 @@ __all__ = [
     "group_rows",
     "hadamard_transform",
     "largest_magnitudes",
+    "multiply_codes",
     "next_power_of_two",
     "pack",
     "restore_from_grid",
@@ -256,3 +257,22 @@ def unpack_and_scale(
     if native is not None:
         return native.restore_even(packed, low, step, bits, p).to(dtype)
     return rounding.unpack_and_scale(packed, low, step, bits, p).to(dtype)
+
+
+def multiply_codes(
+    packed: UInt8[Tensor, "n bytes"],
+    low: Float[Tensor, "n groups"],
+    step: Float[Tensor, "n groups"],
+    bits: int,
+    p: int,
+    y: Float[Tensor, "n q"],
+    mean: Float[Tensor, " q"] | None,
+    plain: Callable[[], Float[Tensor, "p q"]],
+) -> Float[Tensor, "p q"]:
+    """X̂ᵀ(Y − 1 ``mean``) for the X̂ of p features that ``round_evenly`` gave; as ``plain`` gives it
+    where no kernel makes X̂ while it multiplies.
+    """
+    fast = find_triton(y.device, y.dtype)
+    if fast is not None:
+        return fast.multiply_codes(packed, low, step, bits, p, y, mean)
+    return plain()
