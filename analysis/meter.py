@@ -92,6 +92,19 @@ def allocated(work: Work, device: str | torch.device) -> int:
     return asked() - before
 
 
+def allocations(work: Work, device: str | torch.device) -> int:
+    """How often ``work`` asks torch's allocator for memory."""
+    if not on_gpu(device):
+        return sum(size > 0 for size in changes(work))
+
+    def asked() -> int:
+        return torch.cuda.memory_stats(device).get("allocation.all.allocated", 0)
+
+    before = asked()
+    work()
+    return asked() - before
+
+
 def held(work: Work, device: str | torch.device) -> int:
     """Bytes that torch's allocator holds more after ``work``, while its result lives."""
     if not on_gpu(device):

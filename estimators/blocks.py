@@ -31,10 +31,11 @@ def contract_rows(
     copy.
     """
     n = y.shape[0]
-    size = BLOCK if pays_in_blocks(y) else max(n, 1)
-    g = y.new_zeros(y.shape[1], p)
-    for rows in (slice(start, start + size) for start in range(0, n, size)):
+    # blocks of one size, about BLOCK: a few rows that were left over would be a slow product
+    size = -(-n // max(round(n / BLOCK), 1)) if pays_in_blocks(y) else n
+    g = None  # the first product makes it: zeros would be a write and a read of a weight more
+    for rows in (slice(start, start + size) for start in range(0, n, max(size, 1))):
         centred = y[rows] if mean is None else center(y[rows], mean)
         for part in restore(rows):
-            g.addmm_(centred.T, part)
-    return g.T
+            g = centred.T @ part if g is None else g.addmm_(centred.T, part)
+    return (y.new_zeros(y.shape[1], p) if g is None else g).T

@@ -95,17 +95,21 @@ class GridRounding(TakesMean):
         )
 
     def compress(self, x: Float[Tensor, "n p"], seed: int) -> Compressed:
-        z = self.turn(x)
-        kept = SCALES[self.scale].write(self.need(z))
-        if self.nearest:
-            levels = levels_of(self.grid, z.dtype, z.device)
-            down, above, below = locate(self.scaled(z, kept), levels)
-            codes = (down + goes_up_to_nearest(down, above, below, levels)).to(torch.uint8)
-            packed = pack(codes.flatten(1)[:, : z.shape[1]], self.bits)
-        else:
-            scale, size = SCALES[self.scale].read(*kept, dtype=z.dtype), self.size(z.shape[1])
-            packed = round_to_grid(z, scale, size, self.grid, self.bits, seed)
-        return Compressed(seed, (x.shape[0], x.shape[1]), (packed, *kept))
+        z, shape = self.turn(x), (x.shape[0], x.shape[1])
+        if not self.nearest:
+            if not self.reaches_all(z.dtype):
+                self.need(z)  # raises
+            size = self.size(z.shape[1])
+            rounded = round_to_grid(z, size, self.grid, self.scale, self.bits, seed)
+            return Compressed(seed, shape, rounded)
+        kept, levels = (
+            SCALES[self.scale].write(self.need(z)),
+            levels_of(self.grid, z.dtype, z.device),
+        )
+        down, above, below = locate(self.scaled(z, kept), levels)
+        codes = (down + goes_up_to_nearest(down, above, below, levels)).to(torch.uint8)
+        packed = pack(codes.flatten(1)[:, : z.shape[1]], self.bits)
+        return Compressed(seed, shape, (packed, *kept))
 
     def restore(self, kept: Compressed, dtype: torch.dtype) -> Float[Tensor, "n p"]:
         """The rounded X that ``kept`` stands for."""
@@ -114,8 +118,8 @@ class GridRounding(TakesMean):
         worked = torch.promote_types(worked, dtype) if worked.itemsize < 8 else worked
         worked = worked if worked.itemsize >= 4 else torch.float32
         columns = kept.shape[1 if self.axis == "features" else 0]
-        scale, size = SCALES[self.scale].read(*scales, dtype=worked), self.size(columns)
-        z = restore_from_grid(packed, scale, size, self.grid, self.bits, columns)
+        how = (self.size(columns), self.grid, self.scale, self.bits, columns, worked)
+        z = restore_from_grid(packed, tuple(scales), *how)
         return self.turn_back(z).to(dtype)
 
     def parts(self, kept: Compressed, dtype: torch.dtype) -> list[Float[Tensor, "n p"]]:
@@ -223,13 +227,17 @@ class GridRounding(TakesMean):
         """
         end, most = GRIDS[self.grid].max().item(), SCALES[self.scale].most
         scale = least_scale(largest_magnitudes(z, self.size(z.shape[1])), end)
-        reaches = torch.finfo(z.dtype).max / end > most  # else there is nothing to look at
-        if reaches and bool(((scale > most) & scale.isfinite()).any()):
+        if not self.reaches_all(z.dtype) and bool(((scale > most) & scale.isfinite()).any()):
             raise ValueError(
                 f"{self} writes scales up to {most:.3g} and values up to {end:g} times that, got"
                 f" {z[z.isfinite()].abs().max().item():.3g}; divide X, or take scale='float'"
             )
         return scale
+
+    def reaches_all(self, dtype: torch.dtype) -> bool:
+        """Whether a scale can be written for every number of a dtype."""
+        end = GRIDS[self.grid].max().item()
+        return torch.finfo(dtype).max / end <= SCALES[self.scale].most
 
     def scaled(
         self, z: Float[Tensor, "rows columns"], kept: tuple[Tensor, ...]

@@ -103,12 +103,16 @@ def read_powers(exponents: Tensor, dtype: torch.dtype) -> Float[Tensor, "rows bl
 
 def write_e4m3(need: Float[Tensor, "rows blocks"]) -> tuple[Tensor, ...]:
     """The least e4m3 that is enough, of a unit that makes the largest of all 448."""
-    finfo = torch.finfo(need.dtype)
-    largest = need.max() if need.numel() else need.new_zeros(())
-    unit = (largest / SCALES_MOST * (1 + 8 * finfo.eps)).clamp(min=finfo.tiny)
-    v = (need / unit * (1 + 4 * finfo.eps)).clamp(max=SCALES_MOST)
+    unit = e4m3_unit(need.max() if need.numel() else need.new_zeros(()))
+    v = (need / unit * (1 + 4 * torch.finfo(need.dtype).eps)).clamp(max=SCALES_MOST)
     nearest = v.to(torch.float8_e4m3fn)  # positive codes count up with their values
     return nearest.view(torch.uint8) + (nearest.to(v.dtype) < v), unit
+
+
+def e4m3_unit(largest: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """The unit in which the largest scale of all is 448."""
+    finfo = torch.finfo(largest.dtype)
+    return (largest / SCALES_MOST * (1 + 8 * finfo.eps)).clamp(min=finfo.tiny)
 
 
 def read_e4m3(kept: Tensor, unit: Tensor, dtype: torch.dtype) -> Float[Tensor, "rows blocks"]:
@@ -124,7 +128,7 @@ SCALES = {
 }
 
 
-def least_scale(largest: Float[Tensor, "rows blocks"], most: float) -> Float[Tensor, "rows blocks"]:
+def least_scale(largest: Float[Tensor, "*shape"], most: float) -> Float[Tensor, "*shape"]:
     """The least scale at which ``largest`` is not above ``most``, the end of a grid."""
     scale = largest / most
     larger = scale.nextafter(torch.full_like(scale, torch.inf))

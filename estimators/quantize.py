@@ -14,6 +14,7 @@ from sketchvar.estimators.kernels import (
     count_steps,
     even_steps,
     find_ends,
+    multiply_codes,
     round_evenly,
     unpack_and_scale,
 )
@@ -110,7 +111,13 @@ class StochasticRounding(TakesMean):
             some = tuple(t[rows] for t in kept.tensors)
             return self.parts(Compressed(kept.seed, (some[0].shape[0], p), some), y.dtype)
 
-        return contract_rows(restore, p, y, mean)
+        def plain() -> Tensor:
+            return contract_rows(restore, p, y, mean)
+
+        if self.rotate:
+            return plain()
+        packed, low, step = kept.tensors
+        return multiply_codes(packed, low, step, self.bits, p, y, mean, plain)
 
     def variance(self, m: Moments) -> Float[Tensor, ""]:
         return self.expected_errors(m).sum()

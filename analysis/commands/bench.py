@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sketchvar.analysis.commands import options
-from sketchvar.analysis.commands.asked import OnDevice, ToFolder, WordError
+from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, WordError
 from sketchvar.analysis.commands.command import Command, Group
 from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
@@ -16,20 +16,21 @@ from sketchvar.analysis.commands.show import show_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-SHAPES = ((8192, 768, 3072), (8192, 3072, 768), (2048, 768, 768))
+SHAPES = ((8192, 768, 3072), (8192, 768, 768), (2048, 192, 768), (64, 64, 16, 128, 3))
 
 
-def read_shape(text: str) -> tuple[int, int, int]:
-    """Rows, p and q of "8192,768,3072"."""
+def read_shape(text: str) -> tuple[int, ...]:
+    """Rows, p and q of "8192,768,3072", or the five numbers of a convolution."""
     try:
-        n, p, q = map(int, text.split(","))
+        shape = tuple(map(int, text.split(",")))
     except ValueError:
-        n = p = q = 0
-    if min(n, p, q) < 1:
+        shape = ()
+    if len(shape) not in (3, 5) or min(shape) < 1:
         raise argparse.ArgumentTypeError(
-            f"a shape is three numbers, rows,inputs,outputs as in 8192,768,3072; got {text}"
+            "a shape is three numbers, rows,inputs,outputs as in 8192,768,3072, or of a convolution"
+            f" images,channels,side,outputs,kernel as in 64,64,16,128,3; got {text}"
         )
-    return n, p, q
+    return shape
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,26 @@ class AskedLayer(ToFolder, OnDevice):
 
     estimators: tuple[str, ...] = options.estimators((), " (default: all that a layer can take)")
     rates: tuple[float, ...] = options.rates(0.5, 0.1)
-    shapes: tuple[tuple[int, int, int], ...] = option(
+    shapes: tuple[tuple[int, ...], ...] = option(
         "--shapes",
         default=SHAPES,
         nargs="+",
         type=read_shape,
         metavar="N,P,Q",
-        help="rows, inputs, outputs of a layer",
+        help=(
+            "rows, inputs, outputs of a layer; or images, channels, side, outputs, kernel of a"
+            " convolution"
+        ),
     )
+    repeats: int = options.repeats(15, "interleaved pairs for each median")
+
+
+@dataclass(frozen=True)
+class AskedStep(ToFolder, OnDevice, OfTask):
+    """The options of ``bench step``."""
+
+    estimators: tuple[str, ...] = options.estimators(("rounding:2",))
+    rates: tuple[float, ...] = options.rates(0.5, 0.1)
     repeats: int = options.repeats(15, "interleaved pairs for each median")
 
 
@@ -98,6 +111,20 @@ def measure_layer(asked: AskedLayer, out: Path, screen: Screen) -> None:
         "layer", what, device, out, screen,
         lambda progress: time_layers(
             a.estimators, a.rates, a.shapes, a.repeats, device, progress=progress
+        ),
+    )  # fmt: skip
+
+
+def measure_step(asked: AskedStep, out: Path, screen: Screen) -> None:
+    """Measure the time and memory of whole training steps."""
+    from sketchvar.analysis.bench.step import time_steps
+
+    a, device, task = asked, asked.pick_device(), asked.make_task()
+    what = {name: asdict(a)[name] for name in ("task", "estimators", "rates", "repeats")}
+    record(
+        "step", what | {"options": a.list_changes()}, device, out, screen,
+        lambda progress: time_steps(
+            a.task, task, a.estimators, a.rates, a.repeats, device, progress=progress
         ),
     )  # fmt: skip
 
@@ -164,9 +191,18 @@ COMMAND = Group(
         Command(
             "layer",
             "time of layers that train with an estimator, over nn.Linear",
-            "Measure the time of layers that train with an estimator, over nn.Linear.",
+            "Measure the time of layers that train with an estimator, over nn.Linear or nn.Conv2d,"
+            " and what a step asks for: memory, passes over it, random numbers.",
             AskedLayer,
             make_main(measure_layer, "layer"),
+        ),
+        Command(
+            "step",
+            "time and memory of a task's training step, over the exact step",
+            "Measure a task's whole training step with an estimator in its linear layers: time over"
+            " the exact step, peak memory, and what autograd holds for backward.",
+            AskedStep,
+            make_main(measure_step, "step"),
         ),
         Command(
             "memory",

@@ -1,15 +1,12 @@
 """Parts of the GPU suite about single layers: their time and memory, and where the time goes."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity
 
-from sketchvar.analysis import meter
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
 from sketchvar.analysis.gpu.run import Run
@@ -35,36 +32,21 @@ def measure_layers(run: Run) -> Iterator[pd.DataFrame]:
 
 
 def add_memory(tables: Iterator[pd.DataFrame], device: str) -> Iterator[pd.DataFrame]:
-    """The rows of training layers, with two columns more: ``held`` and ``peak``, over
-    nn.Linear's.
-    """
-    found: list[tuple[float, float]] = []
+    """The rows of training layers, with ``held`` more, over nn.Linear's."""
+    found: list[float] = []
     for table in tables:
         rows = table[table["mode"] == "train"]
         if len(rows) > len(found):
-            found.append(compare_memory(rows.to_dict("records")[-1], device))
-            held, peak = zip(*found, strict=True)
-            yield rows.assign(held=held, peak=peak)
+            found.append(compare_held(rows.to_dict("records")[-1], device))
+            yield rows.assign(held=found)
 
 
-def compare_memory(row: dict[Any, Any], device: str) -> tuple[float, float]:
-    """Bytes that autograd holds between forward and backward, and the most held at once, over
-    nn.Linear's.
-    """
+def compare_held(row: dict[Any, Any], device: str) -> float:
+    """Bytes that autograd holds between forward and backward, over nn.Linear's, which holds X."""
     where: dict[str, Any] = {"device": device, "dtype": getattr(torch, row["dtype"])}
     x = torch.randn(row["rows"], row["p"], requires_grad=True, **where)
-    y = torch.randn(row["rows"], row["q"], **where)
-    numbers = []
-    for module in (
-        SketchedLinear(row["p"], row["q"], parse(row["estimator"], row["rate"]), **where),
-        nn.Linear(row["p"], row["q"], **where),
-    ):
-        held = sum(bench_memory.account_for(module(x)).values())
-        if isinstance(module, nn.Linear) and not isinstance(module, SketchedLinear):
-            held = x.nbytes  # a leaf that requires a gradient counts as a parameter there
-        numbers.append((held, meter.peak(partial(bench_layer.step, module, x, y), device)))
-    (held, peak), (plain_held, plain_peak) = numbers
-    return held / plain_held, peak / plain_peak
+    layer = SketchedLinear(row["p"], row["q"], parse(row["estimator"], row["rate"]), **where)
+    return sum(bench_memory.account_for(layer(x)).values()) / x.nbytes
 
 
 def profile_layers(run: Run) -> Iterator[pd.DataFrame]:

@@ -20,7 +20,7 @@ from sketchvar.analysis.report.table import (
     write_whole,
 )
 
-GIGA = 1e9
+GIGA, MEGA = 1e9, 1e6
 
 
 def read_layer(folder: Path, rate: float | None = None) -> Contents:
@@ -31,7 +31,7 @@ def read_layer(folder: Path, rate: float | None = None) -> Contents:
     caption = "Time of forward and backward over nn.Linear's, median and quartiles"
     return Contents(
         title=f"time of layers on {rows['device'].iloc[0]}",
-        tables=(tabulate_times(rows),),
+        tables=(tabulate_times(rows), *([tabulate_profiles(rows)] if "passes" in rows else [])),
         pictures=(Picture("layer", caption, partial(figures.layer_times, rows)),),
         provenance=read_provenance(folder),
     )
@@ -47,7 +47,7 @@ def tabulate_times(rows: pd.DataFrame) -> Table:
             "theory": part["theory"].iloc[0],
         }
         for row in part.to_dict("records"):
-            shape = f"{row['rows']} × {row['p']} → {row['q']}"
+            shape = name_shape(row)
             shapes.append(shape)
             line[shape] = row["ratio"]
         lines.append(line)
@@ -59,6 +59,68 @@ def tabulate_times(rows: pd.DataFrame) -> Table:
     )
     where = f"{rows['device'].iloc[0]}, {rows['threads'].iloc[0]} threads"
     return Table("layer", f"Time over nn.Linear, {where}", columns, tuple(lines))
+
+
+def name_shape(row: Row) -> str:
+    """What the shape of a layer is called."""
+    shape = f"{row['rows']} × {row['p']} → {row['q']}"
+    return f"{shape}, convolution" if row.get("kernel", 1) > 1 else shape
+
+
+def tabulate_profiles(rows: pd.DataFrame) -> Table:
+    """What a step of each layer asks for."""
+    train = rows[rows["mode"] == "train"]
+    lines = tuple({**row, "shape": name_shape(row)} for row in list_rows(train))
+    columns = (
+        show_text("estimator"),
+        show_number("rate", None, write_short),
+        show_text("shape"),
+        show_number("kept", None, write_fixed),
+        show_number("peak", None, write_fixed),
+        show_number("allocated", None, write_fixed),
+        show_number("allocations", None, write_whole),
+        show_number("passes", None, "{:.1f}".format),
+        show_number("numbers", None, write_short),
+    )
+    title = "A step's memory over the plain one's; requests, passes and random numbers more than it"
+    return Table("profile", title, columns, lines)
+
+
+def read_step(folder: Path, rate: float | None = None) -> Contents:
+    """All of a folder of ``bench step``."""
+    rows = records.read_rows(folder / "step.parquet")
+    return Contents(
+        title=f"training steps of {rows['task'].iloc[0]} on {rows['device'].iloc[0]}",
+        tables=(tabulate_steps(rows),),
+        provenance=read_provenance(folder),
+    )
+
+
+def tabulate_steps(rows: pd.DataFrame) -> Table:
+    """Time and memory of training steps over the exact one's."""
+
+    def show_quartiles(row: Row) -> str:
+        return f"{row['low']:.3f}–{row['high']:.3f}"
+
+    found = rows.assign(
+        peak_ratio=rows["peak"] / rows["plain_peak"],
+        saved_ratio=rows["saved"] / rows["plain_saved"],
+        spared=(rows["plain_saved"] - rows["saved"]) / MEGA,
+        lower=(rows["plain_peak"] - rows["peak"]) / MEGA,
+        kept_mb=rows["kept"] / MEGA,
+    )
+    columns = (
+        show_text("estimator"),
+        show_number("rate", None, write_short),
+        show_number("ratio", "time", write_fixed),
+        Column("quartiles", show_quartiles),
+        show_number("peak_ratio", "peak", write_fixed),
+        show_number("saved_ratio", "held for backward", write_fixed),
+        show_number("lower", "peak is lower by, MB", "{:.1f}".format),
+        show_number("spared", "held less, MB", "{:.1f}".format),
+        show_number("kept_mb", "kept, MB", "{:.1f}".format),
+    )
+    return Table("step", "Ratio to the exact training step", columns, list_rows(found))
 
 
 def read_memory(folder: Path, rate: float | None = None) -> Contents:

@@ -83,6 +83,7 @@ KINDS = (
     Kind("an audit", "audit.parquet", "audit.read", "Is this layer biased, and how noisy is it?"),
     Kind("a frontier", "frontier.parquet", "frontier.read", FRONTIER),
     Kind("times of layers", "layer.parquet", "bench.read_layer", "How fast are the layers?"),
+    Kind("training steps", "step.parquet", "bench.read_step", "What does a training step cost?"),
     Kind("peak memory", "memory.parquet", "bench.read_memory", "How far does peak memory fall?"),
     Kind("cost of the probe", "probe.parquet", "bench.read_probe", "What does a Probe cost?"),
     Kind("a frontier", "rows.parquet", "frontier.read", FRONTIER, frozenset({"family", "budget"})),

@@ -2,8 +2,8 @@
 C++ on a CPU, where one serves, else PyTorch's own operators. Estimators ask for the result and
 never for the device.
 
-The plain paths are in ``buckets``, ``hadamard``, ``cosine`` and ``rounding``; the kernels are in
-``triton`` and ``native``, and take their random numbers from ``counter``.
+The plain paths are in ``buckets``, ``hadamard``, ``cosine``, ``rounding`` and ``grid``; the kernels
+are in ``triton`` and ``compiled``, and take their random numbers from ``counter``.
 """
 
 import os
@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sketchvar.estimators.grids import FORMATS, GRIDS, levels_of
-from sketchvar.estimators.kernels import buckets, counter, hadamard, native, rounding
+from sketchvar.estimators.grids import FORMATS, GRIDS, SCALES, least_scale, levels_of
+from sketchvar.estimators.kernels import buckets, compiled, counter, hadamard, native, rounding
 from sketchvar.estimators.kernels.buckets import Buckets, group_rows, split_buckets
 from sketchvar.estimators.kernels.cosine import cosine_transform
 from sketchvar.estimators.kernels.grid import cut_blocks, divide_blocks
@@ -54,6 +54,7 @@ __all__ = [
     "group_rows",
     "hadamard_transform",
     "largest_magnitudes",
+    "multiply_codes",
     "next_power_of_two",
     "pack",
     "restore_from_grid",
@@ -89,12 +90,12 @@ def load_triton() -> ModuleType | None:
     return triton
 
 
-def find_native(x: Tensor) -> ModuleType | None:
+def find_native(device: torch.device, dtype: torch.dtype = torch.float32) -> ModuleType | None:
     """The functions in C++, where they serve: for what is worked in float32 on a CPU, if a compiler
     is there, unless SKETCHVAR_NATIVE=off.
     """
-    serves = x.device.type == "cpu" and x.dtype in DTYPES
-    return native if serves and native.is_on() else None
+    serves = device.type == "cpu" and dtype in DTYPES
+    return compiled if serves and native.is_on() else None
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def round_evenly(
     rounded up or down at random so that it is unbiased to 2⁻¹⁷ of a step, and packed into bytes;
     with the least of each group and its step.
     """
-    native = find_native(x)
+    native = find_native(x.device, x.dtype)
     if native is not None and (mean is None or x.dtype == torch.float32):
         return native.round_even(wide(x), group, bits, seed, mean)
     if mean is not None:
@@ -197,46 +198,47 @@ def round_evenly(
 
 def largest_magnitudes(z: Float[Tensor, "n p"], block: int) -> Float[Tensor, "n blocks"]:
     """The largest magnitude of each block of each row."""
-    native = find_native(z) if z.dtype == torch.float32 else None
+    native = find_native(z.device) if z.dtype == torch.float32 else None
     if native is not None:
         return native.largest_magnitudes(z, block)
     return cut_blocks(z, block).abs().amax(2)
 
 
 def round_to_grid(
-    z: Float[Tensor, "n p"],
-    scale: Float[Tensor, "n blocks"],
-    block: int,
-    grid: str,
-    bits: int,
-    seed: int,
-) -> UInt8[Tensor, "n bytes"]:
+    z: Float[Tensor, "n p"], block: int, grid: str, scale: str, bits: int, seed: int
+) -> tuple[Tensor, ...]:
     """The number of a value of the grid for every entry of z in units of its block's scale, one of
-    its two neighbours at random so that it is unbiased to 2⁻¹⁷ of the gap, packed into bytes.
+    its two neighbours at random so that it is unbiased to 2⁻¹⁷ of the gap, packed into bytes; and
+    the scales as they are kept, the least at which nothing is beyond the grid.
     """
-    native = find_native(z) if z.dtype == torch.float32 and grid in FORMATS else None
+    native = find_native(z.device) if z.dtype == torch.float32 and grid in FORMATS else None
     if native is not None:
-        top = len(GRIDS[grid]) // 2
-        return native.round_floating(z, scale, block, bits, (*FORMATS[grid], top), seed)
-    return round_grid_tiles(z, scale, block, grid, bits, generator(seed, z.device))
+        return native.round_floating(z, block, grid, scale, bits, seed)
+    need = least_scale(largest_magnitudes(z, block), GRIDS[grid].max().item())
+    kept = SCALES[scale].write(need)
+    each = SCALES[scale].read(*kept, dtype=z.dtype)
+    return round_grid_tiles(z, each, block, grid, bits, generator(seed, z.device)), *kept
 
 
 def restore_from_grid(
     packed: UInt8[Tensor, "n bytes"],
-    scale: Float[Tensor, "n blocks"],
+    kept: tuple[Tensor, ...],
     block: int,
     grid: str,
+    scale: str,
     bits: int,
     p: int,
+    dtype: torch.dtype,
 ) -> Float[Tensor, "n p"]:
-    """value · scale, from what ``round_to_grid`` gave for p features, in the dtype of the
-    scales.
-    """
-    native = find_native(scale) if scale.dtype == torch.float32 else None
+    """value · scale in a dtype, from what ``round_to_grid`` gave for p features."""
+    native = find_native(packed.device) if dtype == torch.float32 else None
+    if native is not None and grid in FORMATS:
+        return native.restore_floating(packed, kept, block, grid, scale, bits, p)
+    each = SCALES[scale].read(*kept, dtype=dtype)
     if native is not None:
-        values = levels_of(grid, scale.dtype, scale.device)
-        return native.restore_values(packed, values, scale, block, bits, p)
-    return restore_grid(packed, scale, block, grid, bits, p)
+        values = levels_of(grid, dtype, packed.device)
+        return native.restore_values(packed, values, each, block, bits, p)
+    return restore_grid(packed, each, block, grid, bits, p)
 
 
 def unpack_and_scale(
@@ -251,7 +253,26 @@ def unpack_and_scale(
     fast = find_triton(packed.device, low.dtype)
     if fast is not None:
         return fast.unpack_and_scale(packed, low, step, bits, p, dtype)
-    native = find_native(low)
+    native = find_native(low.device, low.dtype)
     if native is not None:
         return native.restore_even(packed, low, step, bits, p).to(dtype)
     return rounding.unpack_and_scale(packed, low, step, bits, p).to(dtype)
+
+
+def multiply_codes(
+    packed: UInt8[Tensor, "n bytes"],
+    low: Float[Tensor, "n groups"],
+    step: Float[Tensor, "n groups"],
+    bits: int,
+    p: int,
+    y: Float[Tensor, "n q"],
+    mean: Float[Tensor, " q"] | None,
+    plain: Callable[[], Float[Tensor, "p q"]],
+) -> Float[Tensor, "p q"]:
+    """X̂ᵀ(Y − 1 ``mean``) for the X̂ of p features that ``round_evenly`` gave; as ``plain`` gives it
+    where no kernel makes X̂ while it multiplies.
+    """
+    fast = find_triton(y.device, y.dtype)
+    if fast is not None:
+        return fast.multiply_codes(packed, low, step, bits, p, y, mean)
+    return plain()

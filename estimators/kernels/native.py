@@ -1,8 +1,7 @@
 """C++ for a CPU, compiled at its first use where there is a compiler: how it is built, found and
-called. What runs is in ``rounding.cpp``.
+called. What runs is in ``rounding.cpp`` and ``floating.cpp``; ``compiled`` hands it tensors.
 
-Each function gives what the plain path of the door (``kernels``) gives, to the bit. The library is
-kept in the user's cache (XDG_CACHE_HOME, else ~/.cache) by what it was made of.
+The library is kept in the user's cache (XDG_CACHE_HOME, else ~/.cache) by what it was made of.
 SKETCHVAR_NATIVE=off leaves all to PyTorch.
 """
 
@@ -20,13 +19,13 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.estimators.kernels import counter
 from sketchvar.estimators.kernels.counter import ROUNDING
 
-SOURCE = Path(__file__).with_name("rounding.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("rounding.cpp", "floating.cpp", "rows.h")]
 # no contraction: a fused multiply-add rounds once where PyTorch rounds twice
 FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-shared", "-fPIC"]
@@ -45,7 +44,7 @@ def load() -> ctypes.CDLL | None:
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or error
         warnings.warn(
-            f"{compiler} could not make {SOURCE.name} into a library ({said}); rounding runs by"
+            f"{compiler} could not make {SOURCES[0].name} into a library ({said}); rounding runs by"
             " PyTorch's operators, at half the speed. SKETCHVAR_NATIVE=off silences this",
             stacklevel=2,
         )
@@ -63,14 +62,16 @@ def build(compiler: str) -> Path:
     """
     found = Path(shutil.which(compiler) or compiler).resolve(strict=True)
     made_by = (found, found.stat().st_mtime_ns, *FLAGS, platform.platform(), processor())
-    key = hashlib.sha256(SOURCE.read_bytes() + repr(made_by).encode()).hexdigest()[:16]
+    read = b"".join(path.read_bytes() for path in SOURCES)
+    key = hashlib.sha256(read + repr(made_by).encode()).hexdigest()[:16]
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     library = Path(home, "sketchvar", f"rounding-{key}.so")
     if not library.exists():
         library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             made = Path(scratch, library.name)
-            words = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
+            sources = [str(path) for path in SOURCES if path.suffix == ".cpp"]
+            words = [compiler, *FLAGS, *sources, "-o", str(made)]
             subprocess.run(words, check=True, capture_output=True, text=True)
             os.replace(made, library)  # whole or not at all, whoever else builds it now
     return library
@@ -108,11 +109,6 @@ def call(name: str, *given: Tensor | int | None) -> None:
     getattr(library, name)(*sent)
 
 
-def lie_in_rows(x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
-    """X with the entries of a row beside each other."""
-    return x if x.stride(1) == 1 else x.contiguous()
-
-
 def uniforms(
     n: int, p: int, seed: int, device: torch.device, first: int = 0
 ) -> Float[Tensor, "n p"]:
@@ -122,98 +118,3 @@ def uniforms(
     words = torch.empty(n, 4 * -(-p // 8), dtype=torch.int32)
     call("draw_rows", first, n, -(-p // 8), seed, ROUNDING, words)
     return counter.to_unit(words.view(torch.uint16)[:, :p])
-
-
-def round_even(
-    x: Float[Tensor, "n p"], group: int, bits: int, seed: int, mean: Tensor | None
-) -> tuple[UInt8[Tensor, "n bytes"], Float[Tensor, "n groups"], Float[Tensor, "n groups"]]:
-    """Packed numbers of steps, least values and steps of X less ``mean``."""
-    (n, p), x = x.shape, lie_in_rows(x)
-    packed = torch.empty(n, -(-p * bits // 8), dtype=torch.uint8)
-    low, step = x.new_empty(n, p // group), x.new_empty(n, p // group)
-
-    def run(start: int, end: int) -> None:
-        call(
-            "round_even", x[start:], x.stride(0), mean, start, end - start, p, group, bits, seed,
-            ROUNDING, packed[start:], low[start:], step[start:],
-        )  # fmt: skip
-
-    by_rows(n, run)
-    return packed, low, step
-
-
-def restore_even(
-    packed: UInt8[Tensor, "n bytes"],
-    low: Float[Tensor, "n groups"],
-    step: Float[Tensor, "n groups"],
-    bits: int,
-    p: int,
-) -> Float[Tensor, "n p"]:
-    """low + step · level."""
-    out = low.new_empty(low.shape[0], p)
-    group = p // low.shape[1] if p else 1
-    kept = [t.contiguous() for t in (packed, low, step)]
-
-    def run(start: int, end: int) -> None:
-        codes, least, delta = (t[start:] for t in kept)
-        call("restore_even", codes, end - start, p, group, bits, least, delta, out[start:])
-
-    by_rows(out.shape[0], run)
-    return out
-
-
-def largest_magnitudes(x: Float[Tensor, "n p"], block: int) -> Float[Tensor, "n blocks"]:
-    """The largest magnitude of each block of a row."""
-    (n, p), x = x.shape, lie_in_rows(x)
-    out = x.new_empty(n, -(-p // block))
-
-    def run(start: int, end: int) -> None:
-        size = (x.stride(0), end - start, p, block)
-        call("largest_magnitudes", x[start:], *size, out[start:])
-
-    by_rows(n, run)
-    return out
-
-
-def round_floating(
-    x: Float[Tensor, "n p"],
-    scale: Float[Tensor, "n blocks"],
-    block: int,
-    bits: int,
-    form: tuple[int, int, int],
-    seed: int,
-) -> UInt8[Tensor, "n bytes"]:
-    """Packed numbers of the values of a floating format: its bits of fraction, least exponent and
-    number of positive values.
-    """
-    (n, p), x, scale = x.shape, lie_in_rows(x), scale.contiguous()
-    packed = torch.empty(n, -(-p * bits // 8), dtype=torch.uint8)
-
-    def run(start: int, end: int) -> None:
-        call(
-            "round_floating", x[start:], x.stride(0), start, end - start, p, block, bits, *form,
-            scale[start:], seed, ROUNDING, packed[start:],
-        )  # fmt: skip
-
-    by_rows(n, run)
-    return packed
-
-
-def restore_values(
-    packed: UInt8[Tensor, "n bytes"],
-    values: Float[Tensor, " levels"],
-    scale: Float[Tensor, "n blocks"],
-    block: int,
-    bits: int,
-    p: int,
-) -> Float[Tensor, "n p"]:
-    """The value of each code times the scale of its block."""
-    packed, scale = packed.contiguous(), scale.contiguous()
-    out = scale.new_empty(scale.shape[0], p)
-
-    def run(start: int, end: int) -> None:
-        codes, each = packed[start:], scale[start:]
-        call("restore_values", codes, end - start, p, block, bits, values, each, out[start:])
-
-    by_rows(out.shape[0], run)
-    return out

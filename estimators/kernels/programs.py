@@ -192,3 +192,35 @@ def restore_rows(
     least = tl.load(low + at, column < p, other=0.0)
     each = tl.load(step + at, column < p, other=0.0)
     tl.store(out + row * p + column, least + level.to(tl.float32) * each, column < p)
+
+
+@triton.jit
+def multiply_codes(
+    packed, low, step, y, mean, out, n, p, q, width, group, groups, y_row, y_column,
+    BITS: tl.constexpr, CENTER: tl.constexpr, TWICE: tl.constexpr, ROWS: tl.constexpr,
+    P: tl.constexpr, Q: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    EACH: tl.constexpr = 8 // BITS
+    column, output = tl.program_id(0) * P + tl.arange(0, P), tl.program_id(1) * Q + tl.arange(0, Q)
+    total = tl.zeros([Q, P], tl.float32)
+    for first in range(0, n, ROWS):
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)
+        inside = (row < n)[:, None] & (column < p)[None, :]
+        place = row[:, None] * width + (column // EACH)[None, :]
+        byte = tl.load(packed + place, inside, other=0).to(tl.int32)
+        level = (byte >> ((column % EACH) * BITS)[None, :]) & (2**BITS - 1)
+        at = row[:, None] * groups + (column // group)[None, :]
+        least = tl.load(low + at, inside, other=0.0)
+        x = least + level.to(tl.float32) * tl.load(step + at, inside, other=0.0)
+        seen = (output < q)[:, None] & (row < n)[None, :]
+        place = output.to(tl.int64)[:, None] * y_column + row[None, :] * y_row
+        tile = tl.load(y + place, seen, other=0.0)
+        if CENTER:
+            off = tl.load(mean + output, output < q, other=0.0)[:, None]
+            tile = tl.where(seen, tile.to(tl.float32) - off, 0.0).to(tile.dtype)
+        near = x.to(tile.dtype)
+        total = tl.dot(tile, near, total, input_precision=PRECISION)
+        if TWICE:
+            rest = (x - near.to(tl.float32)).to(tile.dtype)
+            total = tl.dot(tile, rest, total, input_precision=PRECISION)
+    store_tile(out, total, output, column, q, p)

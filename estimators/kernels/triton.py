@@ -135,6 +135,26 @@ def unpack_and_scale(
     return out
 
 
+def multiply_codes(
+    packed: Tensor, low: Tensor, step: Tensor, bits: int, p: int, y: Tensor, mean: Tensor | None
+) -> Tensor:
+    """X̂ᵀ(Y − 1 ``mean``) (p × q) from what ``round_and_pack`` gave, X̂ made tile by tile as it is
+    multiplied and never stored; of 8 bits in half precision as two numbers that add up to it.
+    """
+    (n, q), narrow = y.shape, y.element_size() == 2
+    out = y.new_empty(q, p)
+    if out.numel():
+        side = SIDE_16_BIT if narrow else SIDE_32_BIT
+        with on(y):
+            programs.multiply_codes[triton.cdiv(p, side), triton.cdiv(q, side)](
+                packed, low, step, y, y if mean is None else mean, out, n, p, q, packed.shape[1],
+                p // low.shape[1], low.shape[1], *y.stride(), BITS=bits, CENTER=mean is not None,
+                TWICE=narrow and bits == 8, ROWS=counter.LANES, P=side, Q=side,
+                PRECISION=choose_precision(), num_warps=8,
+            )  # fmt: skip
+    return out.T
+
+
 def on(x: Tensor) -> AbstractContextManager[object]:
     """Triton launches on the current device, whatever that of its arguments."""
     return torch.cuda.device_of(x)

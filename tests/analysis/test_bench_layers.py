@@ -5,15 +5,21 @@ right.
 from dataclasses import replace
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
 
-from sketchvar.analysis import meter
+from sketchvar.analysis import meter, records
 from sketchvar.analysis.bench import layer as bench_layer
 from sketchvar.analysis.bench import memory as bench_memory
 from sketchvar.analysis.bench import probe as bench_probe
+from sketchvar.analysis.bench import step as bench_step
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
+from sketchvar.analysis.bench.traffic import count_traffic
+from sketchvar.analysis.report.bench import read_layer, read_step
+from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import CountSketch, SketchedLinear, StochasticRounding, sketch_linears
+from sketchvar.estimators.kernels.native import is_on
 
 
 def test_bench_layer():
@@ -26,6 +32,53 @@ def test_bench_layer():
     assert set(train.theory) == {5 / 6, 4.2 / 6}
     assert (train.allocated > 1).all() and (train.peak > 0).all()
     assert len(layer_times(rows).axes) == 2
+
+
+def test_bench_layer_of_a_convolution(tmp_path):
+    *_, rows = bench_layer.time_layers(("rounding:2",), (1.0,), ((2, 8, 6, 4, 3),), repeats=2)
+    row = rows.iloc[0]
+    assert (row["rows"], row.p, row.q, row.kernel) == (72, 72, 4, 3)
+    assert row.numbers == 1 + 1 / 72**2  # one for each number of X, and the seed
+    records.write_rows(tmp_path / "layer.parquet", rows)
+    times, profiles = read_layer(tmp_path).tables
+    assert "72 × 72 → 4, convolution" in times.rows[0] and len(profiles.rows) == 1
+
+
+@pytest.mark.parametrize("native", ["on", "off"])
+def test_traffic_is_what_is_read_and_written(native, monkeypatch):
+    """By hand, in bytes; with C++ and without as many random numbers."""
+    monkeypatch.setenv("SKETCHVAR_NATIVE", native)
+    x = torch.randn(64, 32)
+    copied = count_traffic(lambda: x.clone().add_(1))
+    assert (copied.bytes, copied.numbers) == (4 * x.nbytes, 0)
+    assert count_traffic(lambda: x @ x.T).bytes == 0  # products are counted by themselves
+    assert count_traffic(lambda: x[:5]).bytes == 0  # nothing is moved
+    assert count_traffic(lambda: x[torch.arange(4)]).bytes == 2 * 4 * 32 * 4 + 4 * 8
+    assert count_traffic(lambda: torch.randn(7, 3)).numbers == 21
+    rounded = count_traffic(lambda: StochasticRounding(2).compress(x, 1))
+    assert rounded.numbers == x.numel()
+    if is_on():
+        kept = StochasticRounding(2).kept_bytes(64, 32, x.dtype) - 8
+        assert rounded.bytes == x.nbytes + kept
+    else:
+        assert rounded.bytes > 4 * x.nbytes  # must fail: one pass
+
+
+def test_bench_step(tmp_path):
+    sizes = {"width": 16, "depth": 1, "heads": 2, "length": 16, "batch_size": 4}
+    task = find_task("stdlib-lm", tuple(sizes.items()))
+    told = []
+    *_, rows = bench_step.time_steps(
+        "stdlib-lm", task, ("rounding:2", "exact"), (0.5,), 2,
+        progress=lambda *numbers: told.append(numbers),
+    )  # fmt: skip
+    assert list(rows.columns) == bench_step.COLUMNS and told == [(1, 2), (2, 2)]
+    assert (rows.low <= rows.ratio).all() and (rows.ratio <= rows.high).all()
+    rounded, exact = rows.to_dict("records")
+    assert 0 < rounded["kept"] < rounded["saved"] < rounded["plain_saved"] == exact["saved"]
+    assert rounded["peak"] < rounded["plain_peak"] and exact["kept"] == 0  # must fail: exact spares
+    records.write_rows(tmp_path / "step.parquet", rows)
+    assert "rounding:2" in str(read_step(tmp_path).tables[0].rows)
 
 
 def test_bench_memory():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sketchvar.estimators import Centered, GridRounding, StochasticRounding
+from sketchvar.estimators.grids import FORMATS, GRIDS
 from sketchvar.estimators.kernels import find_native, native
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
@@ -22,10 +23,10 @@ def matrix(n, p, dtype=torch.float32):
 def both(monkeypatch, run):
     """What C++ makes, and what PyTorch's operators make."""
     monkeypatch.setenv("SKETCHVAR_NATIVE", "on")
-    assert find_native(torch.ones(1)) is not None
+    assert find_native(torch.device("cpu")) is not None
     fast = run()
     monkeypatch.setenv("SKETCHVAR_NATIVE", "off")
-    assert find_native(torch.ones(1)) is None
+    assert find_native(torch.device("cpu")) is None
     return fast, run()
 
 
@@ -70,6 +71,30 @@ def test_all_that_lies_on_a_grid_or_near_its_ends(e, monkeypatch):
     x = torch.stack([row * s for row in mixed for s in (1, 0, 1e-30, 1e30)])
     kept, plain = both(monkeypatch, lambda: e.compress(x, 3))
     assert all(torch.equal(a, b) for a, b in zip(kept.tensors, plain.tensors, strict=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", ["float", "power", "e4m3"])
+@pytest.mark.parametrize("grid", FORMATS)
+@pytest.mark.parametrize("most", [1e-44, 1e-30, 1.0, 1e30])
+def test_scales_to_the_bit(grid, scale, most, monkeypatch):
+    """Of blocks whose largest is where the least scale that is enough changes, or a step beside it;
+    zero, tiny and large.
+    """
+    kept = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+    edges = (
+        torch.cat([kept, 2.0 ** torch.arange(-20, 9)]) * (GRIDS[grid].max() / 448).float() * most
+    )
+    up = edges.nextafter(torch.tensor(torch.inf))
+    x = torch.stack([edges, up, edges.nextafter(torch.tensor(0.0))]).reshape(-1, 4)
+    e = GridRounding(grid, 2, scale)
+    fast, plain = both(monkeypatch, lambda: e.compress(x, 3))
+    assert all(torch.equal(a, b) for a, b in zip(fast.tensors, plain.tensors, strict=True))
+    restored, expected = both(monkeypatch, lambda: e.restore(fast, torch.float32))
+    assert torch.equal(restored, expected)
+    if most == 1.0:  # must fail: numbers a part in 10⁵ larger, but for the largest
+        other = e.compress((x * 1.00001).clamp(max=x.max().item()), 3)
+        assert not torch.equal(fast.tensors[1], other.tensors[1])
 
 
 @needs_compiler

@@ -22,7 +22,10 @@ POINTERS |= {
     "signs": "*fp32",
     "low": "*fp32",
     "step": "*fp32",
+    "y": "*bf16",
+    "mean": "*fp32",
 }  # all others are i32
+TILE = {"ROWS": 32, "P": 128, "Q": 128, "PRECISION": "ieee"}
 CASES = (
     (programs.draw_partition, {"BLOCK": 128}, 4),
     (programs.sum_buckets, {"x_column": 1, "ROWS": 4, "COLUMNS": 2048, "WIDE": tl.float32}, 4),
@@ -31,6 +34,11 @@ CASES = (
     (programs.transform, {"x_column": 1, "FACTOR": 128, "COLUMNS": 64, "PRECISION": "tf32x3"}, 8),
     (programs.round_rows, {"x_column": 1, "BITS": 1, "BLOCK": 512}, 4),
     (programs.restore_rows, {"BITS": 4, "BLOCK": 1024}, 4),
+    (
+        programs.multiply_codes,
+        {"BITS": 8, "CENTER": True, "TWICE": True, "y_column": 1, **TILE},
+        8,
+    ),
 )
 for kernel, constants, warps in CASES:
     names = kernel.arg_names

@@ -125,6 +125,34 @@ def test_rounding_rows_that_do_not_fill_their_bytes():
     assert torch.equal(packed, plain(x, low, step, 2, 1))
 
 
+# the interpreter multiplies no bfloat16
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("bits", [1, 2, 8])
+@pytest.mark.parametrize("group", [None, 23])
+def test_products_from_codes(bits, group, dtype):
+    """X̂ᵀ(Y − 1 mean) for an X̂ that is never stored, of rows and columns that fill no tile."""
+    rounding_, y = StochasticRounding(bits, group), matrix(70, 9, seed=1).to(dtype)
+    x = matrix(70, 69).to(dtype)
+    kept, mean = rounding_.compress(x, 3), y.float().mean(0) + 1
+    for about in (None, mean):
+        g = kernels.multiply_codes(*kept.tensors, bits, 69, y, about)
+        expected = rounding_.contract_about(kept, y, about)
+        assert g.dtype == dtype and g.shape == (69, 9)
+        error = (g - expected).float().norm() / expected.float().norm()
+        assert error < (1e-6 if dtype == torch.float32 else 1e-2)
+    # must fail: without the mean
+    other = kernels.multiply_codes(*kept.tensors, bits, 69, y, None)
+    assert (other - expected).float().norm() > 0.1 * expected.float().norm()
+
+
+def test_estimators_multiply_from_codes(used):
+    x, y = matrix(40, 16), matrix(40, 8, seed=1)
+    for e, alike in ((StochasticRounding(2), True), (StochasticRounding(2, rotate=True), False)):
+        kept = e.compress(x, 1)
+        g = kernels.multiply_codes(*kept.tensors, 2, 16, y, None)
+        assert torch.equal(e.contract(kept, y), g) == alike  # rotated codes are not those of X
+
+
 USERS = [
     CountSketch(0.2),
     CountSketch(0.2, balanced=False),
