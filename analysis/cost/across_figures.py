@@ -59,16 +59,16 @@ def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost
     """
     rows = only_tuned(rows)
     runs = list(dict.fromkeys(rows["of"]))
-    ends = [rows[["low", field]].min(axis=None), 1.0]
+    ends = [float(rows[["low", field]].to_numpy().min()), 1.0]
     ax.plot(ends, ends, **UNIT_LINE)
     for estimator, mine in rows.groupby("estimator", sort=False):
         colour, marker = find_look(str(estimator))
         for run, part in mine.groupby("of", sort=False):
             bars = [part["effective"] - part["low"], part["high"] - part["effective"]]
-            fill = {"fillstyle": FILLS[runs.index(run) % len(FILLS)], "markersize": 5}
+            fill = FILLS[runs.index(run) % len(FILLS)]
             ax.errorbar(
-                part[field], part["effective"], [bar.clip(lower=0) for bar in bars],
-                fmt=marker, color=colour, elinewidth=0.6, markeredgewidth=0.8, **fill,
+                part[field], part["effective"], [bar.clip(lower=0) for bar in bars], fmt=marker,
+                color=colour, elinewidth=0.6, markeredgewidth=0.8, markersize=5, fillstyle=fill,
             )  # fmt: skip
         ax.plot([], [], marker, color=colour, label=str(mine["label"].iloc[0]))
     for i, run in enumerate(runs if len(runs) > 1 else ()):

@@ -50,9 +50,10 @@ def tabulate_runs(parts: Sequence[pd.DataFrame]) -> Table:
     for rows in parts:
         for step, part in rows.groupby("step"):
             found = judge(part).set_index("prediction")
-            times = {name: 2**spread for name, spread in found["spread"].items()}
-            about = {"of": rows["of"].iloc[0], "step": step, "methods": found["methods"].max()}
-            lines.append({**about, **times})
+            times = (2 ** found["spread"]).to_dict()
+            lines.append(
+                {"of": rows["of"].iloc[0], "step": step, "methods": found["methods"].max(), **times}
+            )
     names = ("variance", "metric", "cost", "both")
     columns = (
         show_text("of", "run"),

@@ -11,10 +11,10 @@ DATA = Path(__file__).parents[2] / "data"
 METHOD = ["estimator", "rate", "batch"]
 
 
-def read_finals(task: str) -> Finals:
-    """Validation losses of a task in data/train, and on the batches that hold as many bytes in the
-    precision that trains (data/equal-bytes), where those came later; exact training for as many
-    examples (data/equal-time), where it was recorded, is the estimator ``equal-examples``.
+def read_finals(task: str, value: str = "validation") -> Finals:
+    """Validation losses, or another ``value``, of a task in data/train, and on the batches that
+    hold as many bytes in the precision that trains (data/equal-bytes), where those came later;
+    exact training for as many examples (data/equal-time) is the estimator ``equal-examples``.
     """
     runs = [final(DATA / "train" / task)]
     if (DATA / "equal-bytes" / task).exists():
@@ -22,7 +22,7 @@ def read_finals(task: str) -> Finals:
         runs.append(smaller[smaller["batch"] < runs[0]["batch"].max()])
     if (DATA / "equal-time" / task).exists():
         runs.append(final(DATA / "equal-time" / task).assign(estimator="equal-examples"))
-    return Finals(pd.concat(runs).pivot_table(index=METHOD, columns="seed", values="validation"))
+    return Finals(pd.concat(runs).pivot_table(index=METHOD, columns="seed", values=value))
 
 
 def list_methods(finals: Finals) -> list[tuple[Any, ...]]:

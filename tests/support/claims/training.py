@@ -10,6 +10,7 @@ from support.recorded import DATA, METHOD, final, list_methods, read_finals
 
 from sketchvar.analysis.sweep.pooled import Difference, Finals, holm
 
+COLA = "glue-cola-minilm"
 ROUNDED, SKETCHED = ("rounding:2", 1.0), ("countsketch", 0.1)
 Found = dict[tuple, Difference]  # task, estimator, rate -> difference to its baseline
 
@@ -45,6 +46,13 @@ def memory(task: str) -> pd.DataFrame:
 
 
 @cache
+def smaller(task: str) -> pd.DataFrame:
+    """A row per batch of data/equal-bytes, checkpointing apart."""
+    rows = read(f"equal-bytes/{task}/summary.parquet").query("not checkpointing")
+    return rows.set_index(METHOD).sort_index()
+
+
+@cache
 def summary(task: str) -> pd.DataFrame:
     """A row per method, checkpointing apart."""
     rows = read(f"train/{task}/summary.parquet").query("not checkpointing")
@@ -76,6 +84,28 @@ def on_the_vit(found: Found) -> str:
     """The two differences that held bytes resolve."""
     bits, rows = (found["cifar10-vit", *method] for method in (ROUNDED, SKETCHED))
     return f"ViT, 2 bits {bits}, CountSketch at 0.1 {rows}"
+
+
+@claim("… in score, on CoLA")
+def score_at_held_bytes() -> str:
+    """Matthews' correlation less that of the batch of as many bytes held, and of the same peak."""
+    scores, partners = read_finals(COLA, "metric"), memory(COLA)
+    held, peak = (
+        {
+            (COLA, *method[:2]): scores.differ_from_exact(method, float(batches[method[:2]]))
+            for method in list_methods(scores)
+        }
+        for batches in (partners["same_memory_batch"], partners["same_peak_batch"])
+    )
+    better, behind = resolved(held, 1), resolved(peak, -1)
+    assert {rate for _, _, rate in better} == {0.5, 1.0} and len(better) == 5
+    assert not resolved(held, -1) and not resolved(peak, 1)
+    assert {rate for _, _, rate in behind} == {0.1}
+    return (
+        f"{len(better)} of {len(held)} resolved, by {span([held[key].mean for key in better])}"
+        f" ± {held[COLA, *ROUNDED].half:.2f}: all at rate 0.5 and 2 bits; beside the same peak none"
+        f" better, {len(behind)} at 0.1 worse, by {span([-peak[key].mean for key in behind])}"
+    )
 
 
 @claim("… than the smaller batch of the same peak")
