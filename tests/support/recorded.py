@@ -17,7 +17,7 @@ def read_finals(task: str, value: str = "validation") -> Finals:
     exact training for as many examples (data/equal-time) is the estimator ``equal-examples``.
     """
     runs = [final(DATA / "train" / task)]
-    if (DATA / "equal-bytes" / task).exists():
+    if (DATA / "equal-bytes" / task / "rows.parquet").exists():
         smaller = final(DATA / "equal-bytes" / task)
         runs.append(smaller[smaller["batch"] < runs[0]["batch"].max()])
     if (DATA / "equal-time" / task).exists():
