@@ -11,15 +11,16 @@ DATA = Path(__file__).parents[2] / "data"
 METHOD = ["estimator", "rate", "batch"]
 
 
-def read_finals(task: str, value: str = "validation") -> Finals:
-    """Validation losses, or another ``value``, of a task in data/train, and on the batches that
-    hold as many bytes in the precision that trains (data/equal-bytes), where those came later;
-    exact training for as many examples (data/equal-time) is the estimator ``equal-examples``.
+def read_finals(task: str, value: str = "validation", smaller: bool = False) -> Finals:
+    """Validation losses, or another ``value``, of a task in data/train; exact training for as many
+    examples (data/equal-time), where it was recorded, is the estimator ``equal-examples``. With
+    ``smaller`` also those of exact training on the batches that hold as many bytes in the precision
+    that trains (data/equal-bytes), where those were recorded later.
     """
     runs = [final(DATA / "train" / task)]
-    if (DATA / "equal-bytes" / task / "rows.parquet").exists():
-        smaller = final(DATA / "equal-bytes" / task)
-        runs.append(smaller[smaller["batch"] < runs[0]["batch"].max()])
+    if smaller and (DATA / "equal-bytes" / task / "rows.parquet").exists():
+        rows = final(DATA / "equal-bytes" / task)
+        runs.append(rows[rows["batch"] < runs[0]["batch"].max()])
     if (DATA / "equal-time" / task).exists():
         runs.append(final(DATA / "equal-time" / task).assign(estimator="equal-examples"))
     return Finals(pd.concat(runs).pivot_table(index=METHOD, columns="seed", values=value))

@@ -27,8 +27,8 @@ def rounding_peak() -> str:
     return (
         f"RoBERTa-base's shape, batch 32: 1 bit {now['rounding:1']:.3f}, 2 bits"
         f" {now['rounding:2']:.3f}, CountSketch and features at 0.1 {now['countsketch']:.3f},"
-        f" {now['feature-rademacher']:.3f} of the peak; when backward still restored X whole, 2 bits"
-        f" on the ViT: held {held:.2f}, peak {before:.2f}"
+        f" {now['feature-rademacher']:.3f} of the peak; when backward still restored X whole, 2"
+        f" bits on the ViT: held {held:.2f}, peak {before:.2f}"
     )
 
 
