@@ -12,6 +12,8 @@ from sketchvar.analysis.picture import Facet, list_series, picture, together
 from sketchvar.analysis.picture.select import add_rate
 from sketchvar.analysis.style import FILLS, PAGE, UNIT_LINE, find_look, plain_ticks
 
+FAINT = 3.0
+
 
 @picture(
     "of", "noise", "rate", "seeds", "coherence", "coherence_stderr",
@@ -55,7 +57,8 @@ def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost
     """Draw the effective batch that forks were read off at, with its interval, over what was
     predicted of it, a panel for each prediction: every step of every run (``of``) of
     ``effective.parquet``, methods at their own best learning rate. On the line a prediction is
-    right; left of it training does better than foretold.
+    right; left of it training does better than foretold. Faint: the interval spans more than a
+    factor of ``FAINT``.
     """
     rows = only_tuned(rows)
     runs = list(dict.fromkeys(rows["of"]))
@@ -63,12 +66,15 @@ def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost
     ax.plot(ends, ends, **UNIT_LINE)
     for estimator, mine in rows.groupby("estimator", sort=False):
         colour, marker = find_look(str(estimator))
-        for run, part in mine.groupby("of", sort=False):
+        for (run, unsure), part in mine.groupby(
+            ["of", mine["high"] > FAINT * mine["low"]], sort=False
+        ):
             bars = [part["effective"] - part["low"], part["high"] - part["effective"]]
             fill = FILLS[runs.index(run) % len(FILLS)]
             ax.errorbar(
                 part[field], part["effective"], [bar.clip(lower=0) for bar in bars], fmt=marker,
                 color=colour, elinewidth=0.6, markeredgewidth=0.8, markersize=5, fillstyle=fill,
+                alpha=0.3 if unsure else 1.0,
             )  # fmt: skip
         ax.plot([], [], marker, color=colour, label=str(mine["label"].iloc[0]))
     for i, run in enumerate(runs if len(runs) > 1 else ()):

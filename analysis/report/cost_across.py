@@ -1,6 +1,6 @@
 """Several folders of costs beside each other: what differs between them, coherence and costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,12 @@ def gather(folders: Sequence[Path], names: Sequence[str], file: str) -> pd.DataF
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def name_runs(folders: Sequence[Path]) -> list[str]:
-    """What tells each run from the others: task, options, seed and step where they differ; else
-    its folder.
+def name_runs(folders: Sequence[Path], but: Collection[str] = ()) -> list[str]:
+    """What tells each run from the others: task, options, seed and step where they differ, ``but``
+    those; else its folder.
     """
     facts = [describe(folder) for folder in folders]
-    keys = list(dict.fromkeys(key for each in facts for key in each))
+    keys = [key for key in dict.fromkeys(key for each in facts for key in each) if key not in but]
     differ = [key for key in keys if len({each.get(key) for each in facts}) > 1]
     names = [", ".join(say(key, each[key]) for key in differ if key in each) for each in facts]
     if len(set(names)) < len(folders) or "" in names:

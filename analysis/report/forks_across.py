@@ -20,7 +20,7 @@ def read_beside(folders: Sequence[Path]) -> Contents:
     """
     from sketchvar.analysis.cost.across_figures import effective_batches_across
 
-    names = name_runs(folders)
+    names = name_runs(folders, but=["step"])  # all steps of each are shown
     parts = [
         records.read_rows(folder / "effective.parquet").assign(of=name)
         for folder, name in zip(folders, names, strict=True)
