@@ -41,6 +41,22 @@ def layer_times() -> str:
     return f"time over `nn.Linear` at 0.5 and 0.1: {', '.join(times)}"
 
 
+@claim("Few bits cost a layer time")
+def rounding_times() -> str:
+    rows = read("layers/winners/layer.parquet").query("mode == 'train' and rows == 8192")
+    at = rows.set_index(["estimator", "q"])["ratio"]
+    names = {"1 bit": "rounding:1", "2 bits": "rounding:2", "NVFP4": "nvfp4", "FP8": "fp8"}
+    times = [f"{word} {at[n, 3072]:.2f} and {at[n, 768]:.2f}" for word, n in names.items()]
+    steps = [
+        read(f"layers/step-{task}/step.parquet").iloc[0] for task in ("stdlib-lm", "glue-cola")
+    ]
+    whole = [f"{step['ratio']:.2f} [{step['low']:.2f}, {step['high']:.2f}]" for step in steps]
+    return (
+        f"time over `nn.Linear` with 3072 and 768 outputs: {', '.join(times)}; whole steps with 2"
+        f" bits: stdlib-lm {whole[0]}, MiniLM on CoLA {whole[1]}"
+    )
+
+
 @claim("A smaller batch is faster than a sketch of the same held bytes")
 def step_times() -> str:
     small, sketched = [], []
