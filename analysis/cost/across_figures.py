@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from sketchvar.analysis.cost.figures import at_horizon, name_horizon
 from sketchvar.analysis.cost.fork_figures import PREDICTED, name_noise, only_tuned
 from sketchvar.analysis.picture import Facet, list_series, picture, together
-from sketchvar.analysis.picture.select import add_rate
+from sketchvar.analysis.picture.select import add_rate, list_some
 from sketchvar.analysis.style import FILLS, PAGE, UNIT_LINE, find_look, plain_ticks
 
 FAINT = 3.0
@@ -44,9 +44,17 @@ def cost_across(ax: Axes, rows: pd.DataFrame, horizon: float = 1) -> None:
 
 
 def by_prediction(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
-    """A panel for each prediction that the rows have."""
+    """A panel for each prediction that the rows have, or for the one that is asked for. Raises
+    ValueError where they do not have it.
+    """
     there = [field for field in PREDICTED if field in rows and rows[field].notna().any()]
-    return [Facet(PREDICTED[field][0], rows, {"field": field}) for field in there]
+    asked = [options["field"]] if "field" in options else there
+    if not asked or not set(asked) <= set(there):
+        raise ValueError(
+            f"no prediction {options.get('field', '')!r} in these rows; there are"
+            f" {list_some(there) or 'none'}"
+        )
+    return [Facet(PREDICTED[field][0], rows, {"field": field}) for field in asked]
 
 
 @picture(
@@ -55,10 +63,10 @@ def by_prediction(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]
 )  # fmt: skip
 def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost") -> None:
     """Draw the effective batch that forks were read off at, with its interval, over what was
-    predicted of it, a panel for each prediction: every step of every run (``of``) of
-    ``effective.parquet``, methods at their own best learning rate. On the line a prediction is
-    right; left of it training does better than foretold. Faint: the interval spans more than a
-    factor of ``FAINT``.
+    predicted of it, a panel for each prediction, or for that of one ``field``: every step of every
+    run (``of``) of ``effective.parquet``, methods at their own best learning rate. On the line a
+    prediction is right; left of it training does better than foretold. Faint: the interval spans
+    more than a factor of ``FAINT``.
     """
     rows = only_tuned(rows)
     runs = list(dict.fromkeys(rows["of"]))
