@@ -74,7 +74,7 @@ class Asked(OfPoints):
             " is one step alone. Long ones take long: 30 steps twice as many products as 10"
         ),
     )
-    draws: int = options.draws(12, "of each estimator's noise, and four times of the minibatch's")
+    draws: int = options.draws(24, "of each estimator's noise, and three times of the minibatch's")
     curvature: str = option(
         "--curvature",
         default="gauss-newton",

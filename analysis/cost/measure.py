@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sketchvar.analysis.cost.table import ENOUGH, agreement, by_layer, coherence, price, ratios
+from sketchvar.analysis.cost.table import agreement, by_layer, coherence, price, ratios
 from sketchvar.analysis.frontier.rows import find_family
 from sketchvar.analysis.noise.cost import Draws, draw_noise, endless
 from sketchvar.analysis.noise.curvature import Curvature, Hessian, Kicks
-from sketchvar.analysis.noise.draw import Ruler, Sketched
+from sketchvar.analysis.noise.draw import ENOUGH, Ruler, Sketched
 from sketchvar.analysis.noise.gauss_newton import GaussNewton
 from sketchvar.analysis.noise.horizon import Dynamics, check_horizon
 from sketchvar.analysis.noise.lanczos import nodes_for
@@ -132,7 +132,7 @@ def cost(
     the minibatch: the *cost ratio*, beside the ratios of variances (``variance``) and of variances
     in the optimizer's metric (``metric``).
 
-    ``batches`` is a loader or list that can be gone through again; 4 (2 + ``curved``) ``draws`` are
+    ``batches`` is a loader or list that can be gone through again; 3 (2 + ``curved``) ``draws`` are
     used.
     ``estimators`` are spelled ("countsketch:0.1") or objects. ``optimizer``, after some training,
     gives the steps; without it only the cost over one plain gradient step is known.
@@ -144,7 +144,7 @@ def cost(
     has all of ``horizon``. ``schedule`` gives the learning rates of the coming steps over that of
     now.
 
-    ``draws`` are of each estimator, and four times as many of the minibatch, whose cost varies
+    ``draws`` are of each estimator, and three times as many of the minibatch, whose cost varies
     most: 8 give standard errors of about 15 %; fewer than 4 give none. ``curvature`` of one step is
     measured by "kicks" (any model), "gauss-newton" (losses of torch.nn.functional) or "hessian";
     longer horizons by Gauss–Newton products where kicks are asked for and it can be had.

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sketchvar.analysis.cost.table import EDGE, ENOUGH
+from sketchvar.analysis.cost.table import EDGE
 from sketchvar.analysis.noise.cost import OFTEN, Draws
-from sketchvar.analysis.noise.draw import MEAN, MINIBATCH, NOT_ONE
+from sketchvar.analysis.noise.draw import ENOUGH, MEAN, MINIBATCH, NOT_ONE
 from sketchvar.analysis.noise.horizon import Dynamics
 
 FACTORS = tuple(2.0 ** np.arange(-6, 4.1, 0.5))  # of the learning rate

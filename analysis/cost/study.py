@@ -17,8 +17,8 @@ from sketchvar.analysis.cost.points import (
     stops,
     write_costs,
 )
-from sketchvar.analysis.cost.table import ENOUGH
 from sketchvar.analysis.loop import Training
+from sketchvar.analysis.noise.draw import ENOUGH
 from sketchvar.analysis.noise.horizon import check_horizon
 from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import check_known
@@ -41,7 +41,7 @@ class CostStudy(Points):
     estimators: tuple[str, ...]
     rates: tuple[float, ...]
     horizons: tuple[int, ...] = (1, 10)
-    draws: int = 12
+    draws: int = 24
     curvature: str = "gauss-newton"
     nodes: int | None = None
     coherent: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ def measure_at(
         one_seed=choices(study.coherent, study.rates),
         schedule=study.schedule(step),
         nodes=study.nodes,
-        spectra=max(ENOUGH, study.draws // 4),  # most of the time; one step needs more draws
+        spectra=max(ENOUGH, study.draws // 6),  # most of the time; one step needs more draws
         seed=fold(study.seed, "cost", step),
         progress=progress,
         signal=False,

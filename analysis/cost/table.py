@@ -6,14 +6,13 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from sketchvar.analysis.noise.draw import LINEAR, MINIBATCH
+from sketchvar.analysis.noise.draw import ENOUGH, LINEAR, MINIBATCH
 from sketchvar.analysis.noise.horizon import Dynamics
 
 KEYS = ["noise", "rate", "seeds"]
 EDGE = (
     0.5  # of the curvature at which steps diverge: there noise costs twice what it does where flat
 )
-ENOUGH = 4  # draws below which a standard error says nothing
 RATIOS = {"variance": "variance_ratio", "metric": "metric_ratio", "cost": "cost_ratio"}
 
 
@@ -100,13 +99,13 @@ def coherence(totals: pd.DataFrame) -> pd.DataFrame:
     """How much of each noise's one-step cost is there because tensors of weights err together: a
     row per noise and kind of seeds, the minibatch's and that of its linear weights among them.
 
-    ``coherence`` = 1 − ``apart``/``form``, paired by draw; the ratios are to the minibatch's.
+    ``coherence`` = 1 − ``apart``/``form`` of the same draws; the ratios are to the minibatch's.
     """
     totals = totals.assign(cost=totals["form"])
     minibatch = totals[totals["noise"] == MINIBATCH]
     lines = []
     for key, each in totals[totals["apart"].notna()].groupby(KEYS, sort=False):
-        left, error = quotient(each["apart"], each["form"], paired=True)
+        left, error = quotient(each, each, "apart", "form")
         lines.append(
             dict(zip(KEYS, key, strict=True))
             | over(each, minibatch)
@@ -125,30 +124,26 @@ def agreement(totals: pd.DataFrame, ways: pd.DataFrame) -> pd.DataFrame:
     first = {key: each for key, each in own.groupby(["noise", "rate"], sort=False)}
     lines = []
     for name, part in ways.groupby("curvature", sort=False):
-        below, minibatch = part[part["noise"] == MINIBATCH]["form"], first[MINIBATCH, 1.0]
+        below, minibatch = part[part["noise"] == MINIBATCH], first[MINIBATCH, 1.0]
         for key, each in part.groupby(["noise", "rate"], sort=False):
-            mine, line = first[key]["form"], dict(zip(("noise", "rate"), key, strict=True))
+            mine, line = first[key], dict(zip(("noise", "rate"), key, strict=True))
             line["curvature"] = name
             pairs = {
-                "over_first": (each["form"], mine),
-                "cost_ratio": (each["form"], below),
-                "first": (mine, minibatch["form"]),
+                "over_first": (each, mine),
+                "cost_ratio": (each, below),
+                "first": (mine, minibatch),
             }
-            for what, (above, under) in pairs.items():
-                line[what], line[f"{what}_stderr"] = quotient(above, under, paired=True)
+            for what, pair in pairs.items():
+                line[what], line[f"{what}_stderr"] = quotient(*pair, "form")
             lines.append(line | {"draws": len(each)})
     return pd.DataFrame(lines)
 
 
 def over(each: pd.DataFrame, minibatch: pd.DataFrame) -> dict[str, float]:
-    """The three ratios of one noise's draws to the minibatch's, with errors: paired where both have
-    the same draws, which share batches; where the minibatch has more they count as independent,
-    which makes the ratio a little more certain than is said.
-    """
-    paired = list(each["draw"]) == list(minibatch["draw"])
+    """The three ratios of one noise's draws to the minibatch's, with errors."""
     found = {}
     for name, ratio in RATIOS.items():
-        found[ratio], found[f"{ratio}_stderr"] = quotient(each[name], minibatch[name], paired)
+        found[ratio], found[f"{ratio}_stderr"] = quotient(each, minibatch, name)
     return found
 
 
@@ -163,15 +158,25 @@ def mean(values: pd.Series) -> tuple[float, float]:
     return float(known.mean()), float(error)
 
 
-def quotient(above: pd.Series, below: pd.Series, paired: bool = False) -> tuple[float, float]:
-    """Mean of ``above`` over mean of ``below``, and its standard error to first order: of
-    independent draws, or of ``paired`` ones.
+def quotient(
+    above: pd.DataFrame, below: pd.DataFrame, name: str, under: str = ""
+) -> tuple[float, float]:
+    """Mean of ``above[name]`` over mean of ``below[under or name]``, and its standard error to
+    first order: what every draw adds to it, of both where both have that draw, since they share
+    batches. NaN where either has fewer than ``ENOUGH`` draws.
     """
-    (a, error_a), (b, error_b) = mean(above), mean(below)
+    values, beneath = above.set_index("draw")[name], below.set_index("draw")[under or name]
+    (a, error_a), (b, error_b) = mean(values), mean(beneath)
     if not b or not np.isfinite(b):
         return np.nan, np.nan
     ratio = a / b
-    if paired:
-        rest = pd.Series(above.to_numpy() - ratio * below.to_numpy())
-        return ratio, mean(rest)[1] / abs(b)
-    return ratio, float(np.hypot(error_a, ratio * error_b) / abs(b))
+    if np.isnan(error_a + error_b):
+        return ratio, np.nan
+    above_by, below_by = centre(values), ratio * centre(beneath)
+    return ratio, float((above_by.sub(below_by, fill_value=0.0) ** 2).sum() ** 0.5 / abs(b))
+
+
+def centre(values: pd.Series) -> pd.Series:
+    """What each value adds to the error of their mean: squares that sum to its variance."""
+    known = values.dropna()
+    return (known - known.mean()) / (len(known) * (len(known) - 1)) ** 0.5

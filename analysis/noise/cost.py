@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sketchvar.analysis.noise.curvature import Curvature
 from sketchvar.analysis.noise.draw import (
+    ENOUGH,
     MINIBATCH,
     NOT_ONE,
     Drawing,
@@ -22,7 +23,9 @@ from sketchvar.analysis.noise.objective import Objective
 from sketchvar.analysis.noise.progress import PROGRESS, measure_progress
 from sketchvar.estimators.layers.convert import Patterns
 
-OFTEN = 4  # draws of the minibatch for each of an estimator: its cost varies three times as much
+# Draws of the minibatch for each of an estimator's: its cost varies twice as much, and one takes a
+# fifth of the time of all estimators'.
+OFTEN = 3
 DRAWN = ["noise", "rate", "seeds", "draw", "variance", "metric", "form", "apart"]
 SPECTRA = ["noise", "rate", "seeds", "draw", "node", "weight"]
 WAYS = ["noise", "rate", "seeds", "draw", "curvature", "form"]
@@ -66,19 +69,21 @@ def draw_noise(
     Ĝ − G on a, in the weights of linear layers alone, and the curvature is that of ``curved`` more.
     So draws are independent, curvature and all. The steps are those after (g_a² + g_b²)/2 is seen,
     to which the side of the noise does not matter. ``LINEAR`` is the minibatch's noise in those
-    weights. ``apart``, ``layers`` and ``ways`` are of the first ``draws``, ``apart`` without
-    ``coherence`` of the minibatch and of what shares one seed alone; spectra of the first
-    ``spectra`` (all of those unless given), and not of noise that no horizon is asked of:
-    ``LINEAR``, and what shares one seed. With ``signal`` also ``progress``, and spectra of
-    ``MEAN``, the mean of all g_a and g_b.
+    weights. ``layers`` and ``ways`` are of the first ``draws``, and so is ``apart`` with
+    ``coherence``; without it ``apart`` is of the minibatch and of what shares one seed alone, and
+    of half of them. Spectra are of the first ``spectra`` (all of those unless given), and not of
+    noise that no horizon is asked of: ``LINEAR``, and what shares one seed. With ``signal`` also
+    ``progress``, and spectra of ``MEAN``, the mean of all g_a and g_b.
 
     ``jobs`` draws are made at a time, on the joblib backend that is active.
     """
     spectra = draws if spectra is None else spectra
     linear = linear_places(ruler.objective, choices, include, exclude)
+    coherent = draws if coherence else max(min(ENOUGH, draws), draws // 2)
     drawing = Drawing(
-        ruler, tuple(choices), linear, draws, spectra, seed, layers, signal, coherence, ways or {}
-    )
+        ruler, tuple(choices), linear, draws, spectra, coherent, seed, layers, signal, coherence,
+        ways or {},
+    )  # fmt: skip
     kept: list[list[Any]] = []
 
     def given() -> Iterator[tuple[Any, ...]]:

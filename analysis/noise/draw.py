@@ -19,6 +19,7 @@ from sketchvar.estimators.seeds import fold
 MINIBATCH, LINEAR = "minibatch", "minibatch, linear weights"
 MEAN = "mean of the gradients"  # of all draws: the gradient, and a little of the noise
 NOT_ONE = (MINIBATCH, LINEAR, MEAN)  # no estimator's
+ENOUGH = 4  # draws below which a standard error says nothing
 Key = tuple[str, float, str]
 
 
@@ -114,29 +115,34 @@ class Drawing:
     linear: Mapping[str, slice]
     draws: int
     spectra: int
+    coherent: int
     seed: int
     layers: bool
     signal: bool
-    every: bool  # whether ``apart`` is of every estimator, and not of the minibatch alone
+    every: bool  # whether ``apart`` is of every estimator, and not of what is for coherence alone
     ways: Mapping[str, Curvature]  # others to measure single forms by
 
     def draw(self, draw: int, first: Any, second: Any, others: list[Any]) -> OneDraw:
         """One of the minibatch, and of every choice where it is among the first."""
         ruler, seed = self.ruler, self.seed
-        full, of, at = draw < self.draws, fold(seed, "curvature", draw), fold(seed, "draw", draw)
+        of, at = fold(seed, "curvature", draw), fold(seed, "draw", draw)
+        full, together = draw < self.draws, draw < self.coherent
         g = ruler.objective.gradient(first, fold(at, 0))
         h = ruler.objective.gradient(second, fold(at, 1))
         known = (g.square() + h.square()) / 2
         totals, spread, parts, power, ways = [], [], [], {}, []
-        choices = self.choices if full else None
+        choices = [each for each in self.choices if full and (together or not each.one_seed)]
         for key, noise in noises(ruler.objective, g, h, first, choices, self.linear, at):
+            alone = key[0] == LINEAR or key[2] == "one"  # measured for coherence alone
+            if alone and not together:
+                continue
             here = replace(ruler, steps=ruler.steps.after(known, noise))
-            if self.signal:
+            if self.signal and not alone:
                 power[key] = noise.square()
-            if draw < self.spectra and key[0] != LINEAR and key[2] == "own":
+            if draw < self.spectra and not alone:
                 spread += [(*key, draw, *pair) for pair in here.spectrum(noise, others, of)]
             form = here.form(noise, others, of)
-            wanted = full and (self.every or key[0] in NOT_ONE or key[2] == "one")
+            wanted = together and (self.every or alone or key[0] == MINIBATCH)
             apart = here.apart(noise, others, of) if wanted else math.nan
             variance = float(noise.double().square().sum())
             totals.append((*key, draw, variance, here.metric(noise), form, apart))
@@ -166,18 +172,15 @@ def noises(
     g: Float[Tensor, " N"],
     h: Float[Tensor, " N"],
     first: Any,
-    choices: Sequence[Sketched] | None,
+    choices: Sequence[Sketched],
     linear: Mapping[str, slice],
     seed: int,
 ) -> Iterator[tuple[Key, Float[Tensor, " N"]]]:
     """One draw of the minibatch's noise, by (noise, rate, seeds), from the gradients of two
-    batches; with ``choices`` also of that in the ``linear`` weights alone and of every choice, on
-    the ``first`` batch.
+    batches, of that in the ``linear`` weights alone, and of every choice, on the ``first`` batch.
     """
     whole = (g - h) / 2**0.5
     yield (MINIBATCH, 1.0, "own"), whole
-    if choices is None:
-        return
     yield (LINEAR, 1.0, "own"), only(whole, linear.values())
     for each in choices:
         with objective.sketched(each.choice.told(), fold(seed, "sketch"), each.one_seed):

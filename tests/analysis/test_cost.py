@@ -6,6 +6,7 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from sketchvar.analysis.cost import CURVATURES, cost
 from sketchvar.analysis.cost.measure import VECTORS, needed_bytes
-from sketchvar.analysis.cost.table import price
+from sketchvar.analysis.cost.table import price, quotient
 from sketchvar.analysis.noise.cost import draw_noise, endless
 from sketchvar.analysis.noise.curvature import Hessian
 from sketchvar.analysis.noise.draw import Ruler, Sketched, only
@@ -270,6 +271,31 @@ def test_the_three_curvatures_agree():
     assert found["kicks"][0] == pytest.approx(found["hessian"][0], rel=0.05)
     gap = abs(found["gauss-newton"][0] - found["hessian"][0])
     assert gap < 3 * math.hypot(found["gauss-newton"][1], found["hessian"][1])
+
+
+def quotients(draws, often, together, repeats=700):
+    """Ratios of correlated draws, of which the lower has more, and the errors that are said."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(repeats):
+        below = rng.gamma(4.0, size=draws * often)
+        shared = below[:draws] if together else rng.gamma(4.0, size=draws)
+        above = 0.5 * (shared + rng.gamma(2.0, size=draws))
+        frames = [pd.DataFrame({"draw": range(len(x)), "form": x}) for x in (above, below)]
+        found.append(quotient(*frames, "form"))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("often", [1, 3])
+def test_the_error_of_a_quotient_knows_that_draws_share_batches(often):
+    """Mean square of the errors against the spread of the ratios; and the control: were the draws
+    independent, the spread would be larger than is said.
+    """
+    found = quotients(40, often, together=True)
+    said, spread = (found[:, 1] ** 2).mean(), found[:, 0].var()
+    assert abs(said / spread - 1) < 4 * (2 / len(found)) ** 0.5 + 0.02  # of first order in 1/draws
+    apart = quotients(40, often, together=False)[:, 0].var()
+    assert apart > said * (1.2 + 4 * (2 / len(found)) ** 0.5)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.3])

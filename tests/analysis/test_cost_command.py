@@ -67,7 +67,7 @@ def test_curvatures_of_the_same_draws(tmp_path, capsys):
     rows = records.read_rows(tmp_path / "agreement.parquet")
     assert set(rows["curvature"]) == {"kicks", "hessian"} and (rows["draws"] == 4).all()
     assert set(rows["noise"]) > {"minibatch", "countsketch", "rounding:2"}
-    assert rows[["over_first", "cost_ratio", "first"]].notna().all(None)
+    assert rows[["over_first", "cost_ratio", "first"]].notna().all(axis=None)
 
 
 def test_cost_prints_what_its_rows_say(costs, capsys, monkeypatch):
