@@ -335,6 +335,8 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         **METHOD,
         **WHICH,
         "length": ("rows", "tokens of an example"),
+        "shape": ("", "which model's, with random weights"),
+        "selective": ("", "whether checkpointing kept the products of linear layers"),
         "peak": ("bytes", "the most that a training step held at once"),
         "ratio": ("1", "peak over that of the plain model"),
         "theory": ("1", "what the bytes kept would let one expect"),

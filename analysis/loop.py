@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from sketchvar.analysis.noise import backward
 from sketchvar.analysis.probe import Layer, Probe
@@ -20,6 +21,7 @@ from sketchvar.analysis.tasks import Batch, Task, Validation, move
 from sketchvar.estimators.seeds import fold
 
 ONE = Ranks()  # this process alone
+PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]  # what linear layers call
 
 
 @dataclass(frozen=True)
@@ -156,20 +158,26 @@ def in_precision(task: Task, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, task.dtype)
 
 
-def checkpoint_blocks(model: nn.Module) -> None:
-    """Have every block's activations computed again in backward.
+def checkpoint_blocks(model: nn.Module, selective: bool = False) -> None:
+    """Have every block's activations computed again in backward; ``selective``: all but the
+    products of linear layers, which are most of the work.
 
     By the model's own switch, or else block by block (``model.blocks``, or its children).
+    Source: Chen et al. 2016, https://arxiv.org/abs/1604.06174; Korthikanti et al. 2022,
+    https://arxiv.org/abs/2205.05198.
     """
+    how: dict[str, Any] = {"use_reentrant": False}
+    if selective:
+        how["context_fn"] = partial(create_selective_checkpoint_contexts, PRODUCTS)
     for switch in (  # of transformers, new and old
         "activation_checkpointing_enable",
         "gradient_checkpointing_enable",
     ):
         if hasattr(model, switch):
-            getattr(model, switch)({"use_reentrant": False})
+            getattr(model, switch)(how)
             return
     for block in getattr(model, "blocks", model.children()):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = partial(checkpoint, block.forward, **how)
 
 
 def layers_at(

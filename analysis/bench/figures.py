@@ -63,12 +63,20 @@ def peak_memory(ax: Axes, rows: pd.DataFrame) -> None:
     choices = list(dict.fromkeys(names))
     rows = rows.assign(place=[choices.index(name) for name in names])
     again = rows["checkpointing"].astype(bool)
-    kinds = {"activations kept": rows[~again], "activation checkpointing": rows[again]}
-    for i, (kind, part) in enumerate(kinds.items()):
-        places = part["place"] + 0.4 * (i - 0.5)
-        ax.barh(places, part["ratio"], height=0.38, color=PALETTE[i], label=kind)
+    some = again & rows.get("selective", pd.Series(False, rows.index)).astype(bool)
+    kinds = {
+        "activations kept": rows[~again],
+        "selective checkpointing": rows[some],
+        "activation checkpointing": rows[again & ~some],
+    }
+    shown = {kind: part for kind, part in kinds.items() if len(part)}
+    high = 0.8 / len(shown)
+    for i, (kind, part) in enumerate(shown.items()):
+        places = part["place"] + high * (i - (len(shown) - 1) / 2)
+        colour = PALETTE[list(kinds).index(kind)]
+        ax.barh(places, part["ratio"], height=0.95 * high, color=colour, label=kind)
     plain = kinds["activations kept"]
-    label = "theory, activations kept"
-    ax.plot(plain["theory"], plain["place"] - 0.2, "k|", markersize=8, label=label)
+    label, at = "theory, activations kept", plain["place"] - high * (len(shown) - 1) / 2
+    ax.plot(plain["theory"], at, "k|", markersize=8, label=label)
     ax.set(yticks=range(len(choices)), yticklabels=choices, ylim=(len(choices) - 0.4, -0.6))
     ax.set_xlabel("peak memory / plain")

@@ -15,14 +15,32 @@ from torch import Tensor, nn
 from sketchvar.analysis import meter
 from sketchvar.analysis.bench.roberta import Roberta
 from sketchvar.analysis.loop import checkpoint_blocks, forward, start
-from sketchvar.analysis.tasks import Batch
+from sketchvar.analysis.tasks import Batch, Task, find_task
 from sketchvar.estimators import Choice, Exact, choices, sketch_linears
+from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.choice import Flags
 from sketchvar.estimators.layers.linear import Sketched
 
-COLUMNS = ["device", "layers", "batch", "length", "estimator", "rate", "checkpointing"]
+COLUMNS = ["device", "shape", "layers", "batch", "length", "estimator", "rate"]
+COLUMNS += ["checkpointing", "selective"]
 COLUMNS += ["peak", "ratio", "theory", "resident", "saved", "account", "seconds"]
 COLUMNS += Flags._fields
+# of checkpointing: whether there is any, and whether products are kept
+WAYS = ((False, False), (True, True), (True, False))
+
+
+def roberta(batch: int, layers: int, length: int) -> Task:
+    """The paper's model, as a classifier."""
+    return Roberta(batch_size=batch, layers=layers, length=length)
+
+
+def gpt2(batch: int, layers: int, length: int) -> Task:
+    """GPT-2 small as a language model."""
+    options = {"batch_size": batch, "depth": layers, "length": length}
+    return find_task("stdlib-lm-gpt2", tuple(options.items()))
+
+
+SHAPES = {"roberta-base": roberta, "gpt2-small": gpt2}
 
 
 def measure_memory(
@@ -33,31 +51,35 @@ def measure_memory(
     length: int = 128,
     device: str = "cpu",
     timed: int = 0,
+    shape: str = "roberta-base",
     progress: meter.Progress | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """The table as it grows, a row per training step of a RoBERTa-base encoder with random weights:
-    AdamW, float32, batch × ``length`` tokens, ``layers`` of its 12 layers; plain, every estimator
-    and rate, with and without activation checkpointing, at every batch size.
+    """The table as it grows, a row per training step of a model of one of ``SHAPES`` with random
+    weights: AdamW, float32, batch × ``length`` tokens, ``layers`` of its 12 blocks; plain, every
+    estimator and rate, without activation checkpointing, with ``selective`` one (products are kept)
+    and with whole, at every batch size.
 
     ``peak`` is the most bytes that torch's allocator held at once, ``ratio`` over the plain step's;
     ``resident`` is parameters and optimizer state; ``saved`` what autograd holds between forward
     and backward, ``account`` (JSON) that by operation. ``theory`` is the ratio if the sketched
     layers' inputs were held by nobody else: plain peak − Σ (input − kept bytes), without
     checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
-    ``progress`` is called after every row. Raises ImportError where transformers is not installed.
+    ``progress`` is called after every row. Raises ValueError for another shape, ImportError where
+    transformers is needed and not installed.
     """
+    check_known("shape", shape, SHAPES)
     compared = [Choice("plain", 1.0, Exact()), *choices(estimators, rates)]
     rows: list[tuple[Any, ...]] = []
     for batch in batches:
-        task = Roberta(batch_size=batch, layers=layers, length=length)
-        training = start(task, 1, torch.device(device), seed=0)
-        model, examples = training.model, training.batch(0)
-        step = partial(training.advance, 0, examples)
-        step()  # makes the optimizer's state
-        resident, plain = meter.resident(model, training.optimizer), 0
-        for checkpointing in (False, True):
+        task, plain = SHAPES[shape](batch, layers, length), 0
+        for checkpointing, selective in WAYS:
+            training = start(task, 1, torch.device(device), seed=0)
+            model, examples = training.model, training.batch(0)
             if checkpointing:
-                checkpoint_blocks(model)
+                checkpoint_blocks(model, selective)
+            step = partial(training.advance, 0, examples)
+            step()  # makes the optimizer's state
+            resident = meter.resident(model, training.optimizer)
             for choice in compared:
                 sketch_linears(model, choice.told())
                 peak = resident + meter.peak(step, device)
@@ -70,12 +92,13 @@ def measure_memory(
                 held = sum(account.values()) or float("nan")
                 times = [meter.seconds(step, device) for _ in range(timed)]
                 took = statistics.median(times) if times else float("nan")
-                about = (device, layers, batch, length, choice.name, choice.rate, checkpointing)
+                about = (device, shape, layers, batch, length, choice.name, choice.rate)
                 numbers = (peak, peak / plain, theory, resident, held, json.dumps(account), took)
-                rows.append((*about, *numbers, *choice.flags))
+                rows.append((*about, checkpointing, selective, *numbers, *choice.flags))
                 if progress is not None:
-                    progress(len(rows), 2 * len(batches) * len(compared))
+                    progress(len(rows), len(WAYS) * len(batches) * len(compared))
                 yield pd.DataFrame(rows, columns=COLUMNS)
+            del training, model, step  # before the next one is made
 
 
 def count_sparable(model: nn.Module, batch: Batch) -> int:

@@ -87,6 +87,12 @@ class AskedMemory(ToFolder, OnDevice):
     length: int = option(
         "--length", default=128, type=int, metavar="N", help="tokens of an example"
     )
+    shape: str = option(
+        "--shape",
+        default="roberta-base",
+        choices=["roberta-base", "gpt2-small"],
+        help="of the model; a language model has a loss of every token",
+    )
 
 
 def measure_probe(asked: AskedProbe, out: Path, screen: Screen) -> None:
@@ -135,10 +141,12 @@ def measure_memory(asked: AskedMemory, out: Path, screen: Screen) -> None:
 
     a, device = asked, asked.pick_device()
     what = {name: asdict(a)[name] for name in ("estimators", "rates", "depth", "batch", "length")}
+    if a.shape != "roberta-base":  # folders from before there were others go on
+        what["shape"] = a.shape
     record(
         "memory", what, device, out, screen,
         lambda progress: memory.measure_memory(
-            a.estimators, a.rates, a.depth, a.batch, a.length, device, progress=progress
+            a.estimators, a.rates, a.depth, a.batch, a.length, device, 0, a.shape, progress
         ),
     )  # fmt: skip
 
@@ -206,9 +214,9 @@ COMMAND = Group(
         ),
         Command(
             "memory",
-            "peak memory of training steps of a RoBERTa-base shape, over the plain step",
-            "Measure the peak memory of training steps of a RoBERTa-base shape, over the plain"
-            " step.",
+            "peak memory of training steps of RoBERTa-base's or GPT-2's shape, over the plain step",
+            "Measure the peak memory of training steps of RoBERTa-base's or GPT-2 small's shape,"
+            " over the plain step, with activation checkpointing and without.",
             AskedMemory,
             make_main(measure_memory, "memory"),
         ),

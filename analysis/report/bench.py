@@ -128,12 +128,13 @@ def read_memory(folder: Path, rate: float | None = None) -> Contents:
     from sketchvar.analysis.bench import figures
 
     rows = records.read_rows(folder / "memory.parquet")
+    shape = f" {rows['shape'].iloc[0]}" if "shape" in rows else ""
     tables = [tabulate_peaks(rows)]
     if "account" in rows:
         tables.append(tabulate_accounts(rows[~rows["checkpointing"]]))
     caption = "Peak memory of a training step over the plain step's"
     return Contents(
-        title=f"memory of training on {rows['device'].iloc[0]}",
+        title=f"memory of training{shape} on {rows['device'].iloc[0]}",
         tables=tuple(tables),
         pictures=(Picture("memory", caption, partial(figures.peak_memory, rows)),),
         provenance=read_provenance(folder),
@@ -145,7 +146,7 @@ def tabulate_peaks(rows: pd.DataFrame) -> Table:
     found = rows.assign(
         peak_gb=rows["peak"] / GIGA,
         saved_gb=rows["saved"] / GIGA,
-        recomputed=rows["checkpointing"].map({True: "yes", False: "no"}),
+        recomputed=[name_recomputed(row) for row in list_rows(rows)],
     )
     columns = (
         show_text("estimator"),
@@ -158,6 +159,11 @@ def tabulate_peaks(rows: pd.DataFrame) -> Table:
         show_number("saved_gb", "saved, GB", "{:.2f}".format),
     )
     return Table("memory", "Peak memory of a training step", columns, list_rows(found))
+
+
+def name_recomputed(row: Row) -> str:
+    """What of a training step's activations is computed again."""
+    return ("but products" if row.get("selective") else "yes") if row["checkpointing"] else "no"
 
 
 def tabulate_accounts(rows: pd.DataFrame) -> Table:

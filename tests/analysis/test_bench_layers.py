@@ -16,6 +16,7 @@ from sketchvar.analysis.bench import probe as bench_probe
 from sketchvar.analysis.bench import step as bench_step
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
 from sketchvar.analysis.bench.traffic import count_traffic
+from sketchvar.analysis.loop import checkpoint_blocks, start
 from sketchvar.analysis.report.bench import read_layer, read_step
 from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import CountSketch, SketchedLinear, StochasticRounding, sketch_linears
@@ -85,10 +86,45 @@ def test_bench_memory():
     *_, rows = bench_memory.measure_memory(
         ("countsketch",), (0.1,), layers=1, batches=(2, 3), length=8
     )
-    assert list(rows.columns) == bench_memory.COLUMNS and len(rows) == 8
-    assert rows.ratio[0] == rows.ratio[4] == 1 and rows.saved[1] < rows.saved[0]
+    assert list(rows.columns) == bench_memory.COLUMNS and len(rows) == 2 * 3 * 2
+    assert rows.ratio[0] == rows.ratio[6] == 1 and rows.saved[1] < rows.saved[0]
     assert (rows.peak > rows.resident).all()
     assert peak_memory(rows).axes
+
+
+def test_the_shape_of_gpt2():
+    with torch.device("meta"):
+        model = bench_memory.SHAPES["gpt2-small"](1, 12, 128).model()
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(124e6, rel=0.01)
+    with pytest.raises(ValueError, match=r"unknown shape 'bert'; .*roberta-base, gpt2-small"):
+        next(bench_memory.measure_memory(shape="bert"))
+
+
+def test_checkpointing_holds_less_the_more_is_computed_again():
+    sizes = {"width": 32, "depth": 6, "heads": 4, "length": 64, "batch_size": 16}
+    task, peaks = find_task("stdlib-lm", tuple(sizes.items())), []
+    for checkpointing, selective in bench_memory.WAYS:
+        training = start(task, 1, torch.device("cpu"), seed=0)
+        if checkpointing:
+            checkpoint_blocks(training.model, selective)
+        peaks.append(meter.peak(partial(training.advance, 0, training.batch(0)), "cpu"))
+    plain, selective, whole = peaks
+    assert whole < 0.8 * selective < 0.8 * 0.8 * plain
+
+
+@pytest.mark.parametrize("selective", [False, True])
+def test_checkpointing_changes_no_gradient(selective):
+    """Of layers that train with a sketch either: the draw of a block is the same again."""
+    sizes = {"width": 16, "depth": 2, "heads": 2, "length": 16, "batch_size": 4}
+    task, found = find_task("stdlib-lm", tuple(sizes.items())), []
+    for again in (False, True):
+        training = start(task, 1, torch.device("cpu"), seed=0)
+        sketch_linears(training.model, CountSketch(0.25))
+        if again:
+            checkpoint_blocks(training.model, selective)
+        training.advance(0, training.batch(0))
+        found.append([p.detach().clone() for p in training.model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_the_account_of_saved_bytes_counts_each_memory_once_and_no_parameter():
