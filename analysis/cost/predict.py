@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sketchvar.analysis.cost.table import EDGE
-from sketchvar.analysis.noise.cost import OFTEN, Draws
+from sketchvar.analysis.noise.cost import Draws
 from sketchvar.analysis.noise.draw import ENOUGH, MEAN, MINIBATCH, NOT_ONE
 from sketchvar.analysis.noise.horizon import Dynamics
 
@@ -42,11 +42,12 @@ def joined(draws: Draws, dynamics: Dynamics, horizon: float, tuned: bool = True)
     tables = {what: np.stack([part.to_numpy() for part in parts[what]]) for what in HALVES}
     brakes = [brake(draws.progress, name, horizon) for name in names]
     count = tables["held"].shape[-1]
+    gradients = (draws.totals["noise"] == MINIBATCH).sum()  # pairs of them, that MEAN is of
     left_out = [np.arange(count), *(np.delete(np.arange(count), i) for i in range(count))]
     found = []
     for kept in left_out if count > 1 else left_out[:1]:
         gained, held = (tables[what][..., kept].mean(-1) for what in HALVES)
-        left = gained[:, place[MINIBATCH]] / (2 * OFTEN * count)
+        left = gained[:, place[MINIBATCH]] / (2 * gradients)
         gain, noise = gained[:, place[MEAN]] - left, held[:, place[MINIBATCH]]
 
         def end(noise: np.ndarray, factor: float, gain: np.ndarray = gain) -> float:

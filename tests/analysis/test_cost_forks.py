@@ -16,7 +16,7 @@ from sketchvar.analysis.cost import beside, cost, effective_batches, forks
 from sketchvar.analysis.cost.effective import read_off
 from sketchvar.analysis.cost.predict import FACTORS, joined
 from sketchvar.analysis.cost.state import first_part
-from sketchvar.analysis.noise.cost import OFTEN, Draws
+from sketchvar.analysis.noise.cost import Draws
 from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.noise.metric import steps_of
 from sketchvar.analysis.noise.progress import PROGRESS, measure_progress
@@ -123,7 +123,8 @@ def test_the_joined_prediction_is_what_a_quadratic_does():
         "minibatch": np.array([1.0, 2.0, 2.0, 1.0]),
         "e": np.array([10.0, 3.0, 0.5, 0.0]),
     }
-    powers["mean of the gradients"] += powers["minibatch"] / (2 * OFTEN * 4)
+    pairs = 12  # of gradients, of which the first four have spectra
+    powers["mean of the gradients"] += powers["minibatch"] / (2 * pairs)
     lines = [
         (name, 1.0, "own", draw, node, weight)
         for name, each in powers.items()
@@ -132,10 +133,11 @@ def test_the_joined_prediction_is_what_a_quadratic_does():
     ]
     columns = ["noise", "rate", "seeds", "draw", "node", "weight"]
     nothing = pd.DataFrame()
-    draws = Draws(nothing, pd.DataFrame(lines, columns=columns), nothing, nothing, nothing)
+    totals = pd.DataFrame({"noise": ["minibatch"] * pairs + ["e"] * 4})
+    draws = Draws(totals, pd.DataFrame(lines, columns=columns), nothing, nothing, nothing)
     found = joined(draws, Dynamics(0.9), 10).iloc[0]
     assert found["by_both_stderr"] == pytest.approx(0, abs=1e-9)  # all draws are the same
-    signal = powers["mean of the gradients"] - powers["minibatch"] / (2 * OFTEN * 4)
+    signal = powers["mean of the gradients"] - powers["minibatch"] / (2 * pairs)
 
     def best(noise) -> float:
         return min(end(x, signal, noise, factor, 10) for factor in FACTORS)
