@@ -2,6 +2,7 @@
 it.
 """
 
+import gc
 import json
 import statistics
 from collections.abc import Iterator, Sequence
@@ -98,7 +99,8 @@ def measure_memory(
                 if progress is not None:
                     progress(len(rows), len(WAYS) * len(batches) * len(compared))
                 yield pd.DataFrame(rows, columns=COLUMNS)
-            del training, model, step  # before the next one is made
+            del training, model, step
+            gc.collect()  # models refer to themselves, and the next one needs their memory
 
 
 def count_sparable(model: nn.Module, batch: Batch) -> int:

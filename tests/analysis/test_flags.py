@@ -19,14 +19,13 @@ from sketchvar.estimators import choices
 
 DATA = Path(__file__).parents[2] / "data"
 FLAGS = ["oracle", "biased", "takes_rate"]
-OLD = DATA / "stdlib-lm" / "rows.parquet"
+OLD = DATA / "plan" / "rows.parquet"
 
 
 @pytest.mark.parametrize(
     "file",
     [
-        "stdlib-lm/rows.parquet",
-        "stdlib-lm/draws.parquet",
+        "plan/rows.parquet",
         "train/stdlib-lm/rows.parquet",
         "train/stdlib-lm/summary.parquet",
     ],

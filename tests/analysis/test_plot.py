@@ -211,7 +211,7 @@ def test_bars_are_as_long_as_the_errors_that_rows_know(name):
 
 def test_a_noise_scale_that_noise_hides_is_drawn_as_a_bound():
     rows = few("stdlib-lm/rows.parquet")
-    table = noise_scale(rows, decay=0)
+    table = noise_scale(rows, decay=0).assign(noise_scale_least=np.nan)
     hidden = table.assign(noise_scale_least=table["noise"].where(table["step"] > 0))
     for each, count in ((table, 0), (hidden, int(hidden["noise_scale_least"].notna().sum()))):
         axes = plot.noise_scale_through_training(each, 32)

@@ -213,6 +213,18 @@ def head() -> str:
 def depth() -> str:
     rows = read("paper/depth/rows.parquet").query("step == step.max()")
     block = rows["layer"].str.extract(r"^blocks\.(\d)", expand=False)
-    at = rows.groupby(["estimator", block])["ratio"].median()
-    ends = [f"{at[name, '0']:.2g} to {at[name, '3']:.2g}" for name in ("gaussian", "rounding:2")]
-    return f"first to last block: Gaussian {ends[0]}, 2 bits {ends[1]}; no interval"
+    rows = rows.assign(block=block, relative=rows["ratio_stderr"] / rows["ratio"])
+    by = rows.groupby(["estimator", "block"])
+    at, error = by["ratio"].median(), by["relative"].mean()  # as if layers erred together
+    ends = []
+    for name, label in {
+        "gaussian": "Gaussian",
+        "countsketch": "CountSketch",
+        "uniform-rows": "rows",
+        "rounding:2": "2 bits",
+    }.items():
+        over = at[name, "3"] / at[name, "0"]
+        half = 2 * over * np.hypot(error[name, "0"], error[name, "3"])
+        assert abs(over - 1) < half  # not resolved
+        ends.append(f"{label} {over:.2f} ± {half:.2f}")
+    return f"last block over the first: {', '.join(ends)}"
