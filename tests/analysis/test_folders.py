@@ -25,7 +25,7 @@ RECORDED = {
     "frontier": ("a frontier", "frontier"),
     "scores/glue-cola-minilm": ("predicted scores", "scores"),
     "layers": ("times of layers", "layer"),
-    "memory/batch-16-32": ("peak memory", "memory"),
+    "memory/roberta": ("peak memory", "memory"),
     "paper/averaging": ("averaged sketches", "averaging"),
     "paper/axis": ("a frontier", "frontier"),
     "paper/depth": ("a run", "ratio_by_layer"),

@@ -128,7 +128,7 @@ PICTURES = {
     "matrices": lambda: ({"a": np.eye(2)},),
     "noise_by_kind": lambda: (scales(), 32),
     "noise_scale_through_training": lambda: (noise_scale(few("stdlib-lm/rows.parquet")), 32),
-    "peak_memory": lambda: (read_rows(DATA / "memory/batch-16-32/memory.parquet"),),
+    "peak_memory": lambda: (read_rows(DATA / "memory/roberta/memory.parquet"),),
     "ratio_by_bytes": lambda: (compared(),),
     "ratio_by_layer": lambda: (few("stdlib-lm/rows.parquet"), 0.1, 300),
     "ratio_by_memory": lambda: (pd.DataFrame(CURVES), {"fraction": 0.3, "ratio": 0.7}),
