@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 
 from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, legend_above, look
 
+WAYS = ((False, False), (True, True), (True, False))  # checkpointing, and whether products are kept
+
 
 def split_by_model(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Split the rows into groups of at most three shapes, in the order they were measured."""
@@ -17,7 +19,7 @@ def split_by_model(rows: pd.DataFrame) -> list[pd.DataFrame]:
 @in_paper_style
 def throughput(rows: pd.DataFrame) -> Figure:
     """Examples a second against peak memory, one panel per task, checkpointed steps as hollow
-    marks.
+    marks, those that keep products as half ones.
     """
     tasks = list(rows.groupby("task", sort=False))
     across = min(len(tasks), 4)
@@ -27,16 +29,17 @@ def throughput(rows: pd.DataFrame) -> Figure:
     looks = look(list(dict.fromkeys(rows["estimator"])))
     for axes, (task, part) in zip(grid.flat, tasks, strict=False):
         for name, (colour, marker) in looks.items():
-            for again in (False, True):
-                some = part[(part["estimator"] == name) & (part["checkpointing"] == again)]
-                label = f"{name}, checkpointed" if again else name
-                face = "none" if again else colour
+            for again, selective in WAYS:
+                way = (part["checkpointing"] == again) & (part["selective"] == selective)
+                some = part[(part["estimator"] == name) & way]
+                label = name + {True: ", checkpointed", False: ""}[again]
+                label += " but products" if selective else ""
                 axes.plot(
                     some["peak"] / 1e9,
                     some["batch"] / some["seconds"],
                     marker,
                     color=colour,
-                    mfc=face,
+                    fillstyle="left" if selective else "none" if again else "full",
                     label=label,
                 )
         axes.set(title=f"{task}: {part['batch'].iloc[0]} × {part['length'].iloc[0]} tokens")
