@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from support.claims import NUMBERS, cost, formats, memory, noise, paper, training
+from support.claims import NUMBERS, cost, formats, memory, noise, paper, training, whole
 from support.recorded import DATA
 
 from sketchvar.analysis.__main__ import parser
@@ -12,7 +12,7 @@ from sketchvar.analysis.records import read_json
 from sketchvar.analysis.report.plan import write_total
 from sketchvar.analysis.report.table import write_digits
 
-assert noise and cost and formats and training and memory and paper  # they fill NUMBERS
+assert noise and cost and formats and training and whole and memory and paper  # they fill NUMBERS
 TEXT = (DATA / "README.md").read_text()
 CONCLUSION, _, TABLES = TEXT.partition("## Claims")
 COMMANDS = [  # that made what is recorded
