@@ -259,6 +259,21 @@ def whole_runs() -> str:
     )
 
 
+@claim("Over four hundred steps they do")
+def longest() -> str:
+    """A small language model, halfway through its training."""
+    asked = "tuned and estimator != 'exact'"
+    rows = read("forks/longer-stdlib-lm/effective.parquet").query(asked).set_index("estimator")
+    cells = [
+        f"{name} {read_off(row)}, {row['by_cost']:.2f}, {row['by_variance']:.2f}"
+        for name, row in rows.iterrows()
+    ]
+    off = [far_off(rows["effective"], rows[f"by_{each}"]) for each in ("cost", "variance")]
+    return (
+        f"read off, by cost, by variance: {'; '.join(cells)}; times off {off[0]:.1f}, {off[1]:.1f}"
+    )
+
+
 @claim("Over a hundred steps copies end where the cost of their noise says")
 def longer() -> str:
     """The same state as the short forks', each method at its own best rate."""
