@@ -103,6 +103,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "z": ("1", "(measured − variance) / stderr; NaN where draws do not differ"),
         "ratio": ("1", "variance over the minibatch variance by example"),
         "minibatch_example": (GRADIENT, "variance of G over minibatches of independent examples"),
+        **FLAGS,
     },
     "noise of parameters (Probe.noise, noise.parquet)": {
         "run": WHICH["run"],
@@ -277,6 +278,7 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "measured": (GRADIENT, "over the draws"),
         "stderr": (GRADIENT, "standard error of measured"),
         "z": ("1", "(measured − variance) / stderr"),
+        **FLAGS,
     },
     "intervals (intervals.parquet)": {
         **WHICH,
