@@ -7,8 +7,6 @@ from matplotlib.figure import Figure
 
 from sketchvar.analysis.style import PAGE, UNIT_LINE, in_paper_style, legend_above, look
 
-WAYS = ((False, False), (True, True), (True, False))  # checkpointing, and whether products are kept
-
 
 def split_by_model(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Split the rows into groups of at most three shapes, in the order they were measured."""
@@ -29,10 +27,9 @@ def throughput(rows: pd.DataFrame) -> Figure:
     looks = look(list(dict.fromkeys(rows["estimator"])))
     for axes, (task, part) in zip(grid.flat, tasks, strict=False):
         for name, (colour, marker) in looks.items():
-            for again, selective in WAYS:
-                way = (part["checkpointing"] == again) & (part["selective"] == selective)
-                some = part[(part["estimator"] == name) & way]
-                label = name + {True: ", checkpointed", False: ""}[again]
+            mine = part[part["estimator"] == name]
+            for (again, selective), some in mine.groupby(["checkpointing", "selective"]):
+                label = name + (", checkpointed" if again else "")
                 label += " but products" if selective else ""
                 axes.plot(
                     some["peak"] / 1e9,
