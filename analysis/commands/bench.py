@@ -93,6 +93,7 @@ class AskedMemory(ToFolder, OnDevice):
         choices=["roberta-base", "gpt2-small"],
         help="of the model; a language model has a loss of every token",
     )
+    repeats: int = options.repeats(0, "steps of each that are timed too, beside its peak")
 
 
 def measure_probe(asked: AskedProbe, out: Path, screen: Screen) -> None:
@@ -136,17 +137,21 @@ def measure_step(asked: AskedStep, out: Path, screen: Screen) -> None:
 
 
 def measure_memory(asked: AskedMemory, out: Path, screen: Screen) -> None:
-    """Measure the peak memory of training steps."""
+    """Measure the peak memory of training steps. Raises WordError for repeats below none."""
     from sketchvar.analysis.bench import memory
 
+    if asked.repeats < 0:
+        raise WordError(f"--repeats must be 0 or more, got {asked.repeats}")
     a, device = asked, asked.pick_device()
     what = {name: asdict(a)[name] for name in ("estimators", "rates", "depth", "batch", "length")}
     if a.shape != "roberta-base":  # folders from before there were others go on
         what["shape"] = a.shape
+    if a.repeats:
+        what["repeats"] = a.repeats
     record(
         "memory", what, device, out, screen,
         lambda progress: memory.measure_memory(
-            a.estimators, a.rates, a.depth, a.batch, a.length, device, 0, a.shape, progress
+            a.estimators, a.rates, a.depth, a.batch, a.length, device, a.repeats, a.shape, progress
         ),
     )  # fmt: skip
 
@@ -216,7 +221,8 @@ COMMAND = Group(
             "memory",
             "peak memory of training steps of RoBERTa-base's or GPT-2's shape, over the plain step",
             "Measure the peak memory of training steps of RoBERTa-base's or GPT-2 small's shape,"
-            " over the plain step, with activation checkpointing and without.",
+            " over the plain step, with activation checkpointing and without; and with --repeats the"
+            " time.",
             AskedMemory,
             make_main(measure_memory, "memory"),
         ),

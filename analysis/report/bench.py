@@ -142,8 +142,12 @@ def read_memory(folder: Path, rate: float | None = None) -> Contents:
 
 
 def tabulate_peaks(rows: pd.DataFrame) -> Table:
-    """Peak memory of a training step."""
+    """Peak memory of a training step, and its time where it was measured."""
+    plain = rows[(rows["estimator"] == "plain") & ~rows["checkpointing"]].set_index("batch")
+    seconds = rows["seconds"] if "seconds" in rows else pd.Series(float("nan"), rows.index)
+    timed = bool(seconds.notna().any())
     found = rows.assign(
+        time_ratio=seconds / rows["batch"].map(plain["seconds"]) if timed else seconds,
         peak_gb=rows["peak"] / GIGA,
         saved_gb=rows["saved"] / GIGA,
         recomputed=[name_recomputed(row) for row in list_rows(rows)],
@@ -157,6 +161,7 @@ def tabulate_peaks(rows: pd.DataFrame) -> Table:
         show_number("ratio", "/ plain", write_fixed),
         show_number("theory", None, write_fixed),
         show_number("saved_gb", "saved, GB", "{:.2f}".format),
+        *([show_number("time_ratio", "time / plain", write_fixed)] if timed else []),
     )
     return Table("memory", "Peak memory of a training step", columns, list_rows(found))
 
