@@ -5,7 +5,7 @@ it.
 import gc
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,7 +64,8 @@ def measure_memory(
     ``resident`` is parameters and optimizer state; ``saved`` what autograd holds between forward
     and backward, ``account`` (JSON) that by operation. ``theory`` is the ratio if the sketched
     layers' inputs were held by nobody else: plain peak − Σ (input − kept bytes), without
-    checkpointing. ``seconds`` is the median of ``timed`` more steps, NaN for none.
+    checkpointing. ``seconds`` is the median of ``timed`` more steps, all ways of a batch size in
+    turn, so that a machine that slows down slows all; NaN for none, and until it is known.
     ``progress`` is called after every row. Raises ValueError for another shape, ImportError where
     transformers is needed and not installed.
     """
@@ -73,6 +74,7 @@ def measure_memory(
     rows: list[tuple[Any, ...]] = []
     for batch in batches:
         task, plain = SHAPES[shape](batch, layers, length), 0
+        steps: list[tuple[nn.Module, Choice, Callable[[], object]]] = []
         for checkpointing, selective in WAYS:
             training = start(task, 1, torch.device(device), seed=0)
             model, examples = training.model, training.batch(0)
@@ -91,16 +93,42 @@ def measure_memory(
                     theory = 1 - count_sparable(model, examples) / plain
                     account = account_for(forward(task, model, examples, training.device))
                 held = sum(account.values()) or float("nan")
-                times = [meter.seconds(step, device) for _ in range(timed)]
-                took = statistics.median(times) if times else float("nan")
                 about = (device, shape, layers, batch, length, choice.name, choice.rate)
-                numbers = (peak, peak / plain, theory, resident, held, json.dumps(account), took)
+                numbers = (
+                    peak,
+                    peak / plain,
+                    theory,
+                    resident,
+                    held,
+                    json.dumps(account),
+                    float("nan"),
+                )
                 rows.append((*about, checkpointing, selective, *numbers, *choice.flags))
+                steps += [(model, choice, step)] * bool(timed)
                 if progress is not None:
                     progress(len(rows), len(WAYS) * len(batches) * len(compared))
                 yield pd.DataFrame(rows, columns=COLUMNS)
             del training, model, step
             gc.collect()  # models refer to themselves, and the next one needs their memory
+        if timed:
+            table = pd.DataFrame(rows, columns=COLUMNS)
+            table.loc[table.index[-len(steps) :], "seconds"] = time_in_turn(steps, timed, device)
+            rows = list(table.itertuples(index=False, name=None))
+            steps.clear()
+            gc.collect()
+            yield table
+
+
+def time_in_turn(
+    steps: Sequence[tuple[nn.Module, Choice, Callable[[], object]]], count: int, device: str
+) -> list[float]:
+    """Median seconds of each step, of ``count`` rounds over all of them."""
+    times: list[list[float]] = [[] for _ in steps]
+    for _ in range(count):
+        for (model, choice, step), mine in zip(steps, times, strict=True):
+            sketch_linears(model, choice.told())
+            mine.append(meter.seconds(step, device))
+    return [statistics.median(each) for each in times]
 
 
 def count_sparable(model: nn.Module, batch: Batch) -> int:

@@ -17,7 +17,7 @@ from sketchvar.analysis.bench import step as bench_step
 from sketchvar.analysis.bench.figures import layer_times, peak_memory
 from sketchvar.analysis.bench.traffic import count_traffic
 from sketchvar.analysis.loop import checkpoint_blocks, start
-from sketchvar.analysis.report.bench import read_layer, read_step
+from sketchvar.analysis.report.bench import read_layer, read_memory, read_step
 from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import CountSketch, SketchedLinear, StochasticRounding, sketch_linears
 from sketchvar.estimators.kernels.native import is_on
@@ -88,8 +88,19 @@ def test_bench_memory():
     )
     assert list(rows.columns) == bench_memory.COLUMNS and len(rows) == 2 * 3 * 2
     assert rows.ratio[0] == rows.ratio[6] == 1 and rows.saved[1] < rows.saved[0]
-    assert (rows.peak > rows.resident).all()
+    assert (rows.peak > rows.resident).all() and rows.seconds.isna().all()
     assert peak_memory(rows).axes
+
+
+def test_bench_memory_times_in_turn(tmp_path):
+    *_, before, rows = bench_memory.measure_memory(
+        ("countsketch",), (0.1,), layers=1, length=8, batches=(2,), timed=3
+    )
+    assert before.seconds.isna().all() and (rows.seconds > 0).all()
+    assert rows.drop(columns="seconds").equals(before.drop(columns="seconds"))
+    records.write_rows(tmp_path / "memory.parquet", rows)
+    times = [row["time_ratio"] for row in read_memory(tmp_path).tables[0].rows]
+    assert times == pytest.approx(list(rows.seconds / rows.seconds[0]))
 
 
 def test_the_shape_of_gpt2():
