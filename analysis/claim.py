@@ -25,8 +25,9 @@ def claim(
     says if this work has begun there before, None if it has not.
 
     ``work`` is what ``file`` calls it, ``asked`` the options, which ``file`` has under ``key``;
-    those of ``free`` may differ. Raises ValueError for a folder that cannot be written to, that
-    holds other work, the same with other options, or files that are of no work.
+    those of ``free`` may differ, and one that came after the folder may be there unused. Raises
+    ValueError for a folder that cannot be written to, that holds other work, the same with other
+    options, or files that are of no work.
     """
     if not open_folder(folder, work, file):
         return None
@@ -41,7 +42,8 @@ def claim(
             " another --out"
         )
     for name in now:
-        if name not in free and before.get(name) != now[name]:
+        new = name not in before and not now[name]
+        if name not in free and not new and before.get(name) != now[name]:
             raise ValueError(
                 f"{folder} holds a {work} with {name} {before.get(name)}, not {now[name]}; resume"
                 " it with its own options, or choose another --out"

@@ -199,14 +199,7 @@ class OfSweep(ToFolder, OnDevice, OfTask):
             " example where others see several)"
         ),
     )
-    plans: tuple[Path, ...] = option(
-        "--plans",
-        default=(),
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="files of sketchvar plan: train by these plans too, each called by its file's name",
-    )
+    plans: tuple[Path, ...] = options.plans("train")
     costs: Path | None = option(
         "--costs",
         type=Path,
@@ -250,7 +243,7 @@ class OfSweep(ToFolder, OnDevice, OfTask):
 
     def make_grid(self) -> "Grid":
         """The grid. Raises WordError for what makes no sense, before anything is trained."""
-        from sketchvar.analysis.plan.plan import read_layers
+        from sketchvar.analysis.plan.plan import name_plan
         from sketchvar.analysis.sweep.grid import Grid
 
         steps, device, changes = self.make_task().steps, self.pick_device(), self.list_changes()
@@ -270,5 +263,5 @@ class OfSweep(ToFolder, OnDevice, OfTask):
                 layers=self.layers,
                 device=device,
                 threads=self.threads,
-                plans=tuple((file.stem, tuple(read_layers(file).items())) for file in self.plans),
+                plans=tuple(name_plan(file) for file in self.plans),
             )

@@ -221,8 +221,8 @@ COMMAND = Group(
             "memory",
             "peak memory of training steps of RoBERTa-base's or GPT-2's shape, over the plain step",
             "Measure the peak memory of training steps of RoBERTa-base's or GPT-2 small's shape,"
-            " over the plain step, with activation checkpointing and without; and with --repeats the"
-            " time.",
+            " over the plain step, with activation checkpointing and without; with --repeats the"
+            " time too.",
             AskedMemory,
             make_main(measure_memory, "memory"),
         ),

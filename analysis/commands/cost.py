@@ -1,6 +1,7 @@
 """sketchvar cost: what an estimator's noise takes from training, beside the minibatch's own."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, blame_words
@@ -8,6 +9,7 @@ from sketchvar.analysis.commands.command import Command
 from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
+from sketchvar.estimators.planned import Layers
 
 COSTED = (
     "gaussian",
@@ -32,6 +34,7 @@ class OfPoints(ToFolder, OnDevice, OfTask):
         COSTED, "; catalog: all that a layer can use, the frontier of cost against bytes"
     )
     rates: tuple[float, ...] = options.rates(0.1)
+    plans: tuple[Path, ...] = options.plans("measure")
     curved: int = option(
         "--curvature-batches",
         default=1,
@@ -45,6 +48,12 @@ class OfPoints(ToFolder, OnDevice, OfTask):
     def length(self) -> int:
         """Updates of the whole training."""
         return self.make_task().steps if self.steps is None else self.steps
+
+    def read_plans(self) -> tuple[tuple[str, Layers], ...]:
+        """Names, layers and spellings of its plans. Raises ValueError for what is none."""
+        from sketchvar.analysis.plan.plan import name_plan
+
+        return tuple(name_plan(file) for file in self.plans)
 
     def points(self) -> tuple[int, ...]:
         """Where to stand still."""
@@ -132,6 +141,7 @@ def main(asked: Asked, screen: Screen) -> None:
             options=changes,
             estimators=spell_out(asked.estimators),
             rates=asked.rates,
+            plans=asked.read_plans(),
             horizons=asked.horizons,
             draws=asked.draws,
             curvature=asked.curvature,

@@ -72,6 +72,7 @@ def main(asked: Asked, screen: Screen) -> None:
             options=changes,
             estimators=asked.estimators,
             rates=asked.rates,
+            plans=asked.read_plans(),
             ahead=asked.ahead,
             count=asked.count,
             tuning=asked.tuning,

@@ -200,6 +200,17 @@ def horizon() -> Any:
     )
 
 
+def plans(whose: str) -> Any:
+    return option(
+        "--plans",
+        default=(),
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help=f"files of sketchvar plan: {whose} by these plans too, each called by its file's name",
+    )
+
+
 def draws(default: int | None, whose: str) -> Any:
     return option("--draws", default=default, type=int, metavar="N", help=whose)
 

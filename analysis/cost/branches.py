@@ -27,7 +27,6 @@ from sketchvar.analysis.cost.points import (
     write_step,
 )
 from sketchvar.analysis.loop import Training
-from sketchvar.estimators import choices
 from sketchvar.estimators.seeds import fold
 
 
@@ -42,8 +41,6 @@ class ForkStudy(Points):
     """
 
     work: ClassVar[str] = "forks"
-    estimators: tuple[str, ...]
-    rates: tuple[float, ...]
     ahead: int = 16
     count: int = 4
     tuning: int = 1
@@ -56,14 +53,13 @@ class ForkStudy(Points):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices(self.estimators, self.rates)
         check_numbers(self.ahead, self.count, self.tuning, self.fractions, self.factors)
 
     def least_forks(self) -> int:
         """How many forks there are at every point, where no grid of rates has to grow and one rate
         is the best of all.
         """
-        methods = len(self.fractions) + len(choices(self.estimators, self.rates))
+        methods = len(self.fractions) + len(self.choices())
         return methods * (len(self.factors) * self.tuning + self.count)
 
 
@@ -94,7 +90,7 @@ def branch(
     for step, training in stops(study, out, effective.name, resume, progress):
         costs = read_costs(out, step, training, study.schedule(step))
         if costs is None:
-            say_memory(say, training.model, jobs, len(choices(study.estimators, study.rates)))
+            say_memory(say, training.model, jobs, len(study.choices()))
             costs = predict(study, training, step, show, jobs)
             write_costs(out, step, costs, about)
         before = records.read_rows(ends) if ends.exists() else None
@@ -108,7 +104,7 @@ def branch(
             training.model,
             Loss(training.task, training.device),
             fresh(training, step, "fork"),
-            choices(study.estimators, study.rates),
+            study.choices(),
             training.optimizer,
             steps=study.ahead,
             count=study.count,
@@ -135,7 +131,7 @@ def predict(
         training.model,
         Loss(training.task, training.device),
         fresh(training, step, "cost"),
-        choices(study.estimators, study.rates),
+        study.choices(),
         training.optimizer,
         sorted({1.0, float(study.ahead), math.inf}),
         draws=study.draws,

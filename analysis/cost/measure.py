@@ -5,7 +5,7 @@ own.
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from sketchvar.estimators import choices
 from sketchvar.estimators.catalog import check_known
 from sketchvar.estimators.choice import Estimators
 from sketchvar.estimators.layers.convert import Patterns
+from sketchvar.estimators.planned import Planned
 from sketchvar.estimators.seeds import fold
 
 CURVATURES: dict[str, type[Curvature]] = {
@@ -281,13 +282,16 @@ def kept_by_layer(objective: Objective, batch: Any, asked: Sequence[Sketched]) -
     seen = probe.read()
     lines = []
     for choice in dict.fromkeys(each.choice for each in asked):
-        estimator = choice.told()
-        with objective.sketched(estimator, 0) as done:
+        told = choice.told()
+        with objective.sketched(told, 0) as done:
             mine = [layer for layer in seen.values() if layer.name in done.converted]
+        if isinstance(told, Mapping):  # what a plan leaves exact is kept whole
+            mine = [layer for layer in seen.values() if layer.sketchable]
         for layer in mine:
             n, p = layer.moments.n, layer.moments.p
             whole = n * p * layer.dtype.itemsize
-            kept = min(whole, estimator.kept_bytes(n, p, layer.dtype))
+            estimator = told.get(layer.name) if isinstance(told, Mapping) else told
+            kept = min(whole, estimator.kept_bytes(n, p, layer.dtype)) if estimator else whole
             size = (p, n, layer.examples, kept, whole, layer.input_of, layer.sketchable)
             lines.append((layer.name, choice.name, choice.rate, *size))
     return pd.DataFrame(lines, columns=[*KEYS, *SIZES])
@@ -295,7 +299,12 @@ def kept_by_layer(objective: Objective, batch: Any, asked: Sequence[Sketched]) -
 
 def families(asked: Sequence[Sketched]) -> dict[str, str]:
     """What each estimator does to X, one of ``frontier.FAMILIES``."""
-    return {each.choice.name: find_family(each.choice.told()) for each in asked}
+    return {
+        each.choice.name: "plans"
+        if isinstance(each.choice, Planned)
+        else find_family(each.choice.told())
+        for each in asked
+    }
 
 
 def kept_bytes(layers: pd.DataFrame) -> pd.DataFrame:

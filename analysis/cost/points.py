@@ -17,6 +17,8 @@ from sketchvar.analysis.noise.cost import Draws
 from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.noise.metric import steps_of
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task, move
+from sketchvar.estimators import Choice, choices
+from sketchvar.estimators.planned import Layers, Planned
 from sketchvar.estimators.seeds import fold
 
 Progress = Callable[[str, int], object]
@@ -26,7 +28,7 @@ Say = Callable[[str], object]
 @dataclass(frozen=True)
 class Points:
     """A task, trained for ``steps`` as its schedule knows them, and looked at after ``measure_at``
-    updates.
+    updates: at ``estimators``, at every one of ``rates`` where they take one, and at ``plans``.
 
     Raises ValueError for names that are not known and numbers that make no sense. Step 0 is none of
     them: an optimizer has no state there, so that its steps are not known.
@@ -39,9 +41,13 @@ class Points:
     device: str
     seed: int
     options: Options
+    estimators: tuple[str, ...] = ()
+    rates: tuple[float, ...] = ()
+    plans: tuple[tuple[str, Layers], ...] = ()
 
     def __post_init__(self) -> None:
         find_task(self.task, self.options)
+        self.choices()
         points = " ".join(map(str, self.measure_at)) or "none"
         if not self.measure_at or list(self.measure_at) != sorted(set(self.measure_at)):
             raise ValueError(
@@ -56,7 +62,17 @@ class Points:
     @property
     def name(self) -> str:
         """The run's id: the task and a fingerprint of every field."""
-        return f"{self.work}-{self.task.replace('/', '-')}-{records.fingerprint(asdict(self))}"
+        fields = {n: v for n, v in asdict(self).items() if v or n != "plans"}
+        return f"{self.work}-{self.task.replace('/', '-')}-{records.fingerprint(fields)}"
+
+    def choices(self) -> list[Choice]:
+        """Every estimator at every rate where it takes one, and every plan. Raises ValueError for
+        spellings that cannot be read, and for two plans of one name.
+        """
+        if len(names := [name for name, _ in self.plans]) > len(set(names)):
+            raise ValueError(f"plans need different names, got {' '.join(names)}; rename a file")
+        found = choices(self.estimators, self.rates)
+        return found + [Planned.read(name, layers) for name, layers in self.plans]
 
     def schedule(self, step: int) -> tuple[float, ...]:
         """The learning rates of the steps that are left over that of the next; empty at the end."""

@@ -18,14 +18,14 @@ from sketchvar.estimators.seeds import fold
 
 
 class Method(NamedTuple):
-    """How a fork trains: exactly on a ``fraction`` of each batch, or by an estimator on all of
-    it.
+    """How a fork trains: exactly on a ``fraction`` of each batch, or on all of it by an estimator,
+    or one for each layer.
     """
 
     name: str
     rate: float
     fraction: float
-    estimator: Estimator | None
+    estimator: Estimator | Mapping[str, Estimator] | None
 
 
 class Fork(NamedTuple):

@@ -27,9 +27,8 @@ from sketchvar.estimators.seeds import fold
 
 @dataclass(frozen=True)
 class CostStudy(Points):
-    """What to train, where to measure, and what: the cost of ``estimators``, at every one of
-    ``rates`` where they take one, over ``horizons``, for ever too unless that is one step alone; 0
-    stands for the steps that are left.
+    """What to train, where to measure, and what: the cost of its estimators over ``horizons``, for
+    ever too unless that is one step alone; 0 stands for the steps that are left.
 
     ``coherent`` are those that are also drawn with one seed for all layers; ``layers`` measures
     every layer by itself too; ``curved`` batches have the curvature of every draw. ``agree``: other
@@ -38,8 +37,6 @@ class CostStudy(Points):
     """
 
     work: ClassVar[str] = "cost"
-    estimators: tuple[str, ...]
-    rates: tuple[float, ...]
     horizons: tuple[int, ...] = (1, 10)
     draws: int = 24
     curvature: str = "gauss-newton"
@@ -54,7 +51,7 @@ class CostStudy(Points):
         super().__post_init__()
         for name in (self.curvature, *self.agree):
             check_known("curvature", name, CURVATURES)
-        choices(self.estimators + self.coherent, self.rates)
+        choices(self.coherent, self.rates)
         for horizon in self.horizons:
             check_horizon(horizon or 1)
         if self.draws < 1:
@@ -107,7 +104,7 @@ def measure_at(
         training.model,
         Loss(training.task, training.device),
         fresh(training, step, "cost"),
-        choices(study.estimators, study.rates),
+        study.choices(),
         training.optimizer,
         horizons,
         draws=study.draws,

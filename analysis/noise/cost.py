@@ -141,13 +141,18 @@ def run_jobs(
 def linear_places(
     objective: Objective, choices: Sequence[Sketched], include: Patterns, exclude: Patterns
 ) -> dict[str, slice]:
-    """Layer -> where its weight is, of those that the choices' estimators can take. Raises
+    """Layer -> where its weight is, of those that any choice's estimators can take. Raises
     ValueError where there are none.
     """
     if not choices:
         return {}
-    with objective.sketched(choices[0].choice.told(), 0, False, include, exclude) as done:
-        places = objective.weights_of(done.converted)
+    found: set[str] = set()
+    for choice in {each.choice for each in choices}:
+        with objective.sketched(choice.told(), 0, False, include, exclude) as done:
+            found |= set(done.converted)
+    places = objective.weights_of(
+        [name for name, _ in objective.model.named_modules() if name in found]
+    )
     if not places:
         raise ValueError(f"no layer of the model can be sketched:\n{done}")
     return places

@@ -4,7 +4,7 @@ sees.
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -120,7 +120,7 @@ class Objective:
     @contextmanager
     def sketched(
         self,
-        estimator: Estimator,
+        estimator: Estimator | Mapping[str, Estimator],
         seed: int,
         one_seed: bool = False,
         include: Patterns = None,

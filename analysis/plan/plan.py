@@ -8,6 +8,7 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.estimators import Estimator, parse, spell
+from sketchvar.estimators.planned import Layers
 
 
 def save_plan(path: Path, chosen: pd.DataFrame, about: dict[str, Any]) -> None:
@@ -37,6 +38,13 @@ def load_plan(path: Path | str) -> dict[str, Estimator]:
     Raises ValueError for a file that is missing, unreadable or no plan.
     """
     return {name: parse(text) for name, text in read_layers(path).items() if text != "exact"}
+
+
+def name_plan(path: Path) -> tuple[str, Layers]:
+    """Name the plan at ``path`` by its file, beside layers and spellings. Raises what ``load_plan``
+    does.
+    """
+    return path.stem, tuple(read_layers(path).items())
 
 
 def read_layers(path: Path | str) -> dict[str, str]:

@@ -15,14 +15,14 @@ from sketchvar.analysis.loop import Training, checkpoint_blocks, start
 from sketchvar.analysis.probe import Probe
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task
 from sketchvar.estimators import Estimator, parse, sketch_linears, unsketch
-from sketchvar.estimators.choice import Choice, Flags, choose
+from sketchvar.estimators.choice import Flags, choose
 from sketchvar.estimators.layers.convert import select
+from sketchvar.estimators.planned import Layers, Planned
 
 MEASURED = ["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"]
 COLUMNS = ["cell", "task", "estimator", "rate", "batch", "checkpointing", "layers", "seed"]
 COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch", *Flags._fields]
 TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to the last digit
-Layers = tuple[tuple[str, str], ...]  # of a plan: names of layers and spellings
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class Cell:
         """What tables say of its estimators."""
         if not self.plan:
             return choose(self.estimator, self.rate).flags
-        each = [Choice.of(parse(text)).flags for _, text in self.plan]
-        return Flags(any(f.oracle for f in each), any(f.biased for f in each), takes_rate=False)
+        return Planned.read(self.estimator, self.plan).flags
 
     def make_task(self) -> Task:
         """Make the task with the cell's options and batch. Raises ValueError for what it does not

@@ -15,11 +15,12 @@ from sketchvar.analysis import meter
 from sketchvar.analysis.loop import forward, start
 from sketchvar.analysis.meter import Progress
 from sketchvar.analysis.probe import Probe
-from sketchvar.analysis.sweep.cell import Cell, Layers, begin
+from sketchvar.analysis.sweep.cell import Cell, begin
 from sketchvar.analysis.sweep.outcome import PARTNERS
 from sketchvar.analysis.tasks import Batch, Options, find_task
 from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.estimator import check_rate
+from sketchvar.estimators.planned import Layers
 
 MEMORY = ["estimator", "rate", "activations", "exact", "same_memory_batch"]
 MEMORY += ["peak", "exact_peak", "same_peak_batch"]

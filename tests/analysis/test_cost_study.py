@@ -4,11 +4,13 @@ from math import inf
 
 import pandas as pd
 import pytest
+from torch import nn
 
 from sketchvar.analysis import records
 from sketchvar.analysis.cost.branches import ForkStudy, branch
 from sketchvar.analysis.cost.points import Points
 from sketchvar.analysis.cost.study import CostStudy, measure
+from sketchvar.analysis.tasks import find_task
 
 SMALL = (("width", 8), ("batch_size", 16))
 
@@ -125,6 +127,25 @@ def test_forks_go_on_where_they_were(tmp_path, jobs):
     assert {"by_cost", "by_metric", "by_variance", "effective", "low", "high"} <= set(table)
 
 
+def test_a_plan_of_one_estimator_is_that_estimator(tmp_path):
+    """Forks and costs of it to the last digit; one that leaves layers exact keeps them whole."""
+    model = find_task("digits-mlp", SMALL).model()
+    layers = [name for name, each in model.named_modules() if isinstance(each, nn.Linear)]
+    same = tuple((layer, "rounding:2") for layer in layers)
+    some = (*same[:-1], (layers[-1], "exact"))
+    study = forked(measure_at=(4,), plans=(("same", same), ("some", some)))
+    branch(study, tmp_path)
+    for name in ("cost", "effective"):
+        rows = records.read_rows(tmp_path / f"{name}.parquet").drop(columns="family", errors="ignore")
+        alone, planned, part = (
+            rows[rows["estimator"] == each].drop(columns="estimator").reset_index(drop=True)
+            for each in ("rounding:2", "plan:same", "plan:some")
+        )
+        pd.testing.assert_frame_equal(alone, planned)
+        assert (part["kept_bytes"] > planned["kept_bytes"]).all()  # must fail: part is another
+        assert (part["variance_ratio"] < planned["variance_ratio"]).all()
+
+
 def test_bad_studies():
     for wrong, what in (
         ({"measure_at": (0,)}, "at step 0 the optimizer has no state"),
@@ -133,6 +154,8 @@ def test_bad_studies():
         ({"curvature": "kick"}, "did you mean 'kicks'"),
         ({"draws": 0}, "--draws must be 1 or more"),
         ({"estimators": ("countsketsch",)}, "did you mean 'countsketch'"),
+        ({"plans": (("a", (("head", "exact"),)),) * 2}, "different names, got a a"),
+        ({"plans": (("a", ()),)}, "the plan a names no layer"),
         ({"task": "digits"}, "did you mean 'digits-mlp'"),
     ):
         with pytest.raises(ValueError, match=what):
