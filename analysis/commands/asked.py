@@ -191,6 +191,17 @@ class OfSweep(ToFolder, OnDevice, OfTask):
         metavar="F",
         help="train exactly on these fractions of the batch too: what the prediction is tested by",
     )
+    factors: tuple[float, ...] = option(
+        "--factors",
+        default=(),
+        type=float,
+        nargs="+",
+        metavar="F",
+        help=(
+            "train all at these multiples of the learning rate too, and report each seed at the"
+            " rate that is best over the method's other seeds (default: the one rate)"
+        ),
+    )
     layers: str | None = option(
         "--layers",
         metavar="P",
@@ -264,4 +275,5 @@ class OfSweep(ToFolder, OnDevice, OfTask):
                 device=device,
                 threads=self.threads,
                 plans=tuple(name_plan(file) for file in self.plans),
+                factors=self.factors,
             )

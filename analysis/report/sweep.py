@@ -22,6 +22,7 @@ from sketchvar.analysis.report.table import (
     show_number,
     write_fixed,
     write_percent,
+    write_short,
     write_whole,
 )
 from sketchvar.analysis.report.verdict_training import judge_training, name_run
@@ -36,6 +37,10 @@ WORDS = {
         " backward, or that has the same peak"
     ),
     "*": "resolved at a joint level of 0.05 over all intervals that are drawn here (Holm)",
+    "× rate": (
+        "learning rate over the task's: of each seed the one that is best over the method's other"
+        " seeds, so that no loss shown here had a say in its rate; their mean"
+    ),
     "slowdown": (
         "updates, over those in which exact training comes to the same loss, with what the loss's"
         " interval allows; at least 1, as exact training was not trained for longer"
@@ -68,8 +73,8 @@ FORMATS = ("nvfp4", "mxfp4", "fp8")  # as estimators are named
 
 def read(folder: Path, rate: float | None = None) -> Contents:
     """All of a sweep's folder; it shows every rate, whatever ``rate``."""
-    rows, table, told, recorded = load(folder)
-    tables = [tabulate_methods(rows, table), tabulate_prices(table)]
+    rows, table, told, recorded, tuned = load(folder)
+    tables = [tabulate_methods(rows, table, tuned), tabulate_prices(table)]
     if told is not None:
         tables.append(tabulate_predictions(told))
     about = records.read_json(folder / "sweep.json") if (folder / "sweep.json").exists() else {}
@@ -88,28 +93,32 @@ def read(folder: Path, rate: float | None = None) -> Contents:
 
 class Loaded(NamedTuple):
     """The rows of a sweep, its summary with pooled intervals and the bytes held, the predictions,
-    if any, and the summary as it was recorded.
+    if any, the summary as it was recorded, and whether there were several learning rates, of which
+    the rows are those of each method's best.
     """
 
     rows: pd.DataFrame
     table: pd.DataFrame
     told: pd.DataFrame | None
     recorded: pd.DataFrame
+    tuned: bool
 
 
 def load(folder: Path) -> Loaded:
-    """Load the files of a sweep."""
+    """Load the files of a sweep, every method at its own best learning rate if it has several."""
     from sketchvar.analysis.sweep.outcome import summarize
     from sketchvar.analysis.sweep.prediction import predict
+    from sketchvar.analysis.sweep.tuned import at_best_rates
 
-    rows = records.read_rows(folder / "rows.parquet")
+    every = records.read_rows(folder / "rows.parquet")
+    rows = at_best_rates(every)
     recorded = table = records.read_rows(folder / "summary.parquet")
     file = folder / "predictions.parquet"
     told = records.read_rows(file) if file.exists() else None
     if "drawn" not in table:  # of before intervals were pooled
         table = summarize(rows, table)
         told = None if told is None else predict(rows)
-    return Loaded(rows, add_held(table, folder), told, recorded)
+    return Loaded(rows, add_held(table, folder), told, recorded, len(every) > len(rows))
 
 
 def add_held(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -211,12 +220,13 @@ def list_pictures(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Picture, ...
     return tuple(each for each in found if known[each.name])
 
 
-def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame) -> Table:
-    """One line per method."""
+def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame, tuned: bool = False) -> Table:
+    """One line per method, with the learning rate that it has where it had several."""
     whole = int(rows["batch"].max())
     columns = (
         Column("run", name_run, text=True),
         show_number("seeds", None, write_whole),
+        *([show_number("factor", "× rate", write_short)] if tuned else []),
         show_interval("metric", "metric"),
         show_difference("metric_exact", "− exact"),
         show_interval("validation", "loss"),

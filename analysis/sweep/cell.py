@@ -20,7 +20,17 @@ from sketchvar.estimators.layers.convert import select
 from sketchvar.estimators.planned import Layers, Planned
 
 MEASURED = ["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"]
-COLUMNS = ["cell", "task", "estimator", "rate", "batch", "checkpointing", "layers", "seed"]
+COLUMNS = [
+    "cell",
+    "task",
+    "estimator",
+    "rate",
+    "batch",
+    "checkpointing",
+    "layers",
+    "seed",
+    "factor",
+]
 COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch", *Flags._fields]
 TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to the last digit
 
@@ -33,7 +43,7 @@ class Cell:
     ``estimator`` is a spelling, without the rate where it takes one ("gaussian", "rounding:2");
     ``rate`` is 1 where it takes none. ``layers`` is a pattern of the layers it is given to, but for
     those ``left_out``. Where there is a ``plan``, it says what each layer trains with instead, and
-    ``estimator`` is its name.
+    ``estimator`` is its name. ``factor`` is of the task's learning rate.
     ``threads`` are torch's: sums round differently under another number. Equal cells give equal
     rows but for ``TIMED``.
     """
@@ -52,6 +62,7 @@ class Cell:
     device: str = "cpu"
     threads: int = 1
     plan: Layers = ()
+    factor: float = 1.0
 
     def choose(self, names: Collection[str]) -> dict[str, Estimator]:
         """Choose an estimator for each of these layers; those that are none of the cell's have
@@ -73,20 +84,27 @@ class Cell:
         """Make the task with the cell's options and batch. Raises ValueError for what it does not
         have.
         """
-        return find_task(self.task, (*self.options, ("batch_size", self.batch)))
+        options: Options = (*self.options, ("batch_size", self.batch))
+        task = find_task(self.task, options)
+        if self.factor == 1:
+            return task
+        rate = self.factor * task.learning_rate
+        return find_task(self.task, (*options, ("learning_rate", rate)))
 
     @property
     def name(self) -> str:
         """The cell's id, fit for a file: what it is, and a fingerprint of every field."""
+        # fields that came later are left out where they are unused: older cells keep their names
+        later = {"plan": (), "factor": 1.0}
+        fields = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
         words = [
             self.task,
             self.estimator,
             f"{self.rate:g}",
             f"batch{self.batch}",
+            *([f"x{self.factor:g}"] if self.factor != 1 else []),
             f"seed{self.seed}",
-            records.fingerprint(
-                {name: v for name, v in asdict(self).items() if v or name != "plan"}
-            ),
+            records.fingerprint(fields),
         ]
         return "".join(c if c.isalnum() or c in "-." else "_" for c in "-".join(words))
 

@@ -32,6 +32,8 @@ class Grid:
     checkpointing, and on ``fractions`` of the batch. Raises ValueError for names that are not known
     and numbers that make no sense.
 
+    With ``factors`` all is trained at these multiples of the task's learning rate too, so that each
+    method can be reported at its own best one (``at_best_rates``), but for checkpointing.
     ``layers`` is a pattern of the layers that are sketched: unless given, all but those that see
     one row of each example where others see several, as classifier and pooler do. ``plans`` are
     trained beside the estimators, each under the name of "plan:" and its own.
@@ -49,6 +51,7 @@ class Grid:
     device: str = "cpu"
     threads: int = 1
     plans: tuple[tuple[str, Layers], ...] = ()
+    factors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 2 or not 1 <= self.evaluations <= self.steps:
@@ -61,6 +64,13 @@ class Grid:
                 f"seeds must be different, got {' '.join(map(str, self.seeds)) or 'none'}"
             )
         find_task(self.task, self.options)
+        if any(factor <= 0 for factor in self.factors):
+            raise ValueError(f"factors of the learning rate are positive, got {self.factors}")
+        if self.factors and len(self.seeds) < 2:
+            raise ValueError(
+                "to choose a learning rate takes two seeds or more, as a run that had a say in its"
+                f" own rate is no measure of it; got {self.seeds}"
+            )
         for fraction in self.fractions:
             check_rate(self, fraction)
         for choice in self.choices():
@@ -122,6 +132,8 @@ class Grid:
         found = [whole]
         found += self.sketched()
         found += [replace(whole, batch=batch) for batch in sorted(batches - {whole.batch})]
+        factors = dict.fromkeys((1.0, *self.factors))
+        found = [replace(cell, factor=factor) for factor in factors for cell in found]
         cells = [replace(cell, seed=seed) for seed in self.seeds for cell in found]
         return [*cells[: len(found)], replace(cells[0], checkpointing=True), *cells[len(found) :]]
 

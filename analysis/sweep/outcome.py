@@ -61,7 +61,8 @@ def summarize(rows: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
     batch (``_exact``), on the batch that leaves as many bytes for backward (``_smaller``) and on
     that of the same peak (``_peak``), as mean, low, high of a pooled interval (``Finals``), with
     ``_p`` and, over all of them together, Holm's ``_holm``; ``slowdown`` (``slow_down``), with the
-    ends of the loss's interval; and time and peak memory over those of exact training.
+    ends of the loss's interval; time and peak memory over those of exact training; and where runs
+    have one, the mean ``factor`` of the learning rate.
 
     ``memory`` is ``Grid.activations()``; a table without ``same_peak_batch``, as older ones are,
     has the batch whose recorded peak is the same, by straight lines between those trained. A
@@ -88,6 +89,8 @@ def summarize(rows: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
                 line |= name_difference(f"{value}_{name}", found)
         loss = curve.iloc[-1] + np.array([line[f"validation_exact{e}"] for e in ("", *ENDS)])
         line |= name_interval("slowdown", tuple(slow_down(curve, each) for each in loss))
+        if "factor" in runs:
+            line["factor"] = runs["factor"].mean()
         line["ratio"], line["fraction"] = runs["ratio"].mean(), runs["fraction"].mean()
         for value in ("seconds", "peak"):
             both = runs.merge(whole, on="seed", suffixes=("", "_base"))

@@ -13,9 +13,10 @@ from sketchvar.analysis.sweep.grid import Grid
 from sketchvar.analysis.sweep.outcome import summarize
 from sketchvar.analysis.sweep.prediction import predict
 from sketchvar.analysis.sweep.run import Sweep
+from sketchvar.analysis.sweep.tuned import at_best_rates
 
 # of grids of one folder: they say which cells are trained, not how
-FREE = ("estimators", "rates", "seeds", "fractions", "layers", "plans")
+FREE = ("estimators", "rates", "seeds", "fractions", "layers", "plans", "factors")
 
 
 def claim_sweep(folder: Sweep, grid: Grid) -> None:
@@ -34,11 +35,13 @@ def write_results(
     costs: Path | None = None,
     horizon: float | None = None,
 ) -> None:
-    """Write the rows of a grid's finished cells and what they say: final values beside the
-    baselines, and the prediction where exact training had several batches; those by metric and cost
-    too where a folder of ``sketchvar cost`` is given.
+    """Write the rows of a grid's finished cells and what they say, each method at its own best
+    learning rate if there are several: final values beside the baselines, and the prediction where
+    exact training had several batches; those by metric and cost too where a folder of
+    ``sketchvar cost`` is given.
     """
     records.write_rows(folder.path / "rows.parquet", rows)
+    rows = at_best_rates(rows)
     table = summarize(rows, folder.activations(grid))
     records.write_rows(folder.path / "summary.parquet", table)
     file = folder.path / "predictions.parquet"

@@ -53,7 +53,7 @@ class Sweep:
 
     def activations(self, grid: Grid, progress: Progress | None = None) -> pd.DataFrame:
         """``grid.activations()``, measured once and kept in memory-<...>.parquet."""
-        free = ("seeds", "steps", "evaluations", "fractions")
+        free = ("seeds", "steps", "evaluations", "fractions", "factors")
         fields = {name: value for name, value in asdict(grid).items() if name not in free}
         fields = {name: value for name, value in fields.items() if value or name != "plans"}
         # a file of before 0.2 holds what float32 leaves, in whichever precision the task trains,
@@ -85,7 +85,10 @@ class Sweep:
         parts = [
             records.read_rows(self.rows_of(cell)) for cell in cells if self.rows_of(cell).exists()
         ]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+        if not parts:
+            return pd.DataFrame(columns=COLUMNS)
+        # cells of before there were several learning rates do not say theirs
+        return pd.concat(parts, ignore_index=True).fillna({"factor": 1.0})
 
     def keep(self, cell: Cell, found: pd.DataFrame | dict[str, Any] | Exception) -> None:
         """Write the rows of a cell, or what went wrong. Raises ValueError where neither can be

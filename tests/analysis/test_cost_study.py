@@ -136,7 +136,9 @@ def test_a_plan_of_one_estimator_is_that_estimator(tmp_path):
     study = forked(measure_at=(4,), plans=(("same", same), ("some", some)))
     branch(study, tmp_path)
     for name in ("cost", "effective"):
-        rows = records.read_rows(tmp_path / f"{name}.parquet").drop(columns="family", errors="ignore")
+        rows = records.read_rows(tmp_path / f"{name}.parquet").drop(
+            columns="family", errors="ignore"
+        )
         alone, planned, part = (
             rows[rows["estimator"] == each].drop(columns="estimator").reset_index(drop=True)
             for each in ("rounding:2", "plan:same", "plan:some")
