@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from sketchvar.analysis.cost.figures import at_horizon, name_horizon
+from sketchvar.analysis.cost.figures import at_horizon
+from sketchvar.analysis.noise.horizon import name_horizon
 from sketchvar.analysis.cost.fork_figures import PREDICTED, name_noise, only_tuned
 from sketchvar.analysis.picture import Facet, list_series, picture, together
 from sketchvar.analysis.picture.select import add_rate, list_some

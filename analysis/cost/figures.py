@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from sketchvar.analysis.noise.horizon import name_horizon
 from sketchvar.analysis.noise.select import choose_step
 from sketchvar.analysis.picture import (
     Facet,
@@ -158,10 +159,3 @@ def cost_and_bytes(ax: Axes, rows: pd.DataFrame, field: str | None = None) -> No
     ax.set_ylabel(f"{FIELDS[field]}, ± 2 stderr")
     plain_ticks(ax.xaxis)
     plain_ticks(ax.yaxis)
-
-
-def name_horizon(horizon: float) -> str:
-    """A horizon, in words."""
-    if math.isinf(horizon):
-        return "for ever"
-    return "one step" if horizon == 1 else f"{horizon:g} steps"

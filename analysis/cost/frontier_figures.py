@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from sketchvar.analysis.cost.figures import COST, VARIANCE, at_horizon, name_horizon
+from sketchvar.analysis.cost.figures import COST, VARIANCE, at_horizon
 from sketchvar.analysis.frontier.best import BASELINE, FAMILIES, find_envelope, find_line
+from sketchvar.analysis.noise.horizon import name_horizon
 from sketchvar.analysis.noise.select import choose_step
 from sketchvar.analysis.picture import Facet, picture
 from sketchvar.analysis.style import COLUMN, PALETTE, UNIT_LINE, plain_ticks

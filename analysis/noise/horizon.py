@@ -108,3 +108,10 @@ def check_horizon(horizon: float) -> float:
     if not (horizon >= 1 and (math.isinf(horizon) or horizon == int(horizon))):
         raise ValueError(f"a horizon is a whole number of steps, 1 or more, got {horizon:g}")
     return horizon
+
+
+def name_horizon(horizon: float) -> str:
+    """A horizon, in words."""
+    if math.isinf(horizon):
+        return "for ever"
+    return "one step" if horizon == 1 else f"{horizon:g} steps"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sketchvar.analysis import records
+from sketchvar.analysis.noise.horizon import name_horizon
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
     NONE,
@@ -69,7 +70,7 @@ def list_sentences(plan: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if (horizon := plan.get("horizon")) is not None:
         said.append(
-            f"Cost over {horizon:g} steps; by layer one step was measured, and the whole model's"
+            f"Cost over {name_horizon(horizon)}; by layer one step was measured, and the whole model's"
             " cost is shared out over layers as that is."
         )
     if "by_step" in plan:
@@ -135,6 +136,7 @@ def list_tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
         whole = ({"choice": "this plan", **plan.get("totals", {})},)
         return Table("plan", title, columns, lines), sum_up(whole)
     new = "by_step" in plan
+    scored = bool(plan.get("held_out"))
     columns = (
         show_text("layer"),
         show_text("estimator"),
@@ -142,7 +144,7 @@ def list_tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
         Column("kept bytes", show_bytes),
         show_number("fraction", "share", write_percent),
         show_number("ratio", "chosen" if new else "ratio"),
-        *((show_number("held_out", "held out"),) if new else ()),
+        *((show_number("held_out", "held out"),) if new and scored else ()),
     )
     if not new:
         title += f", mean of {len(plan['steps'])} measured steps"
@@ -152,7 +154,7 @@ def list_tables(plan: Mapping[str, Any]) -> tuple[Table, ...]:
     return (
         Table("plan", f"{title}; of each layer", columns, tuple(plan["choices"])),
         Table("steps", f"This plan at every step: {words}", STEPS, tuple(plan["by_step"])),
-        total_up(tuple(plan["beside"]), words),
+        total_up(tuple(plan["beside"]), words, scored),
     )
 
 
@@ -171,14 +173,14 @@ STEPS = (
 )
 
 
-def total_up(rows: tuple[Row, ...], words: str) -> Table:
-    """Totals, a row for each way to choose."""
+def total_up(rows: tuple[Row, ...], words: str, scored: bool) -> Table:
+    """Totals, a row for each way to choose, and where it was ``scored`` on other steps those."""
     columns = (
         show_text("choice", ""),
         show_number("kept_bytes", "kept bytes", write_whole),
         show_number("fraction", "share", write_percent),
         Column("chosen", lambda row: write_total(row, "ratio")),
-        Column("held out", lambda row: write_total(row, "held_out")),
+        *([Column("held out", lambda row: write_total(row, "held_out"))] if scored else []),
     )
     return Table("totals", f"In total: {words}", columns, rows, CAPTION)
 
@@ -199,7 +201,7 @@ def name_objective(plan: Mapping[str, Any]) -> str:
     from sketchvar.analysis.plan.objective import find_objective
 
     horizon = plan.get("horizon")
-    over = "" if horizon is None else f", over {horizon:g} steps"
+    over = "" if horizon is None else f", over {name_horizon(horizon)}"
     return find_objective(plan.get("objective", "sum")).words + over
 
 
