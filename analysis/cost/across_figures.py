@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sketchvar.analysis.cost.figures import at_horizon
-from sketchvar.analysis.noise.horizon import name_horizon
 from sketchvar.analysis.cost.fork_figures import PREDICTED, name_noise, only_tuned
+from sketchvar.analysis.noise.horizon import name_horizon
 from sketchvar.analysis.picture import Facet, list_series, picture, together
 from sketchvar.analysis.picture.select import add_rate, list_some
 from sketchvar.analysis.style import FILLS, PAGE, UNIT_LINE, find_look, plain_ticks

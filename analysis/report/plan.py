@@ -70,8 +70,8 @@ def list_sentences(plan: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if (horizon := plan.get("horizon")) is not None:
         said.append(
-            f"Cost over {name_horizon(horizon)}; by layer one step was measured, and the whole model's"
-            " cost is shared out over layers as that is."
+            f"Cost over {name_horizon(horizon)}; by layer one step was measured, and the whole"
+            " model's cost is shared out over layers as that is."
         )
     if "by_step" in plan:
         said.append(compare_parts(plan))
