@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sketchvar.analysis.commands import options
 from sketchvar.analysis.commands.asked import OfTask, OnDevice, ToFolder, blame_words
@@ -9,7 +10,9 @@ from sketchvar.analysis.commands.command import Command
 from sketchvar.analysis.commands.option import option
 from sketchvar.analysis.commands.screen import Screen
 from sketchvar.analysis.commands.show import show_folder
-from sketchvar.estimators.planned import Layers
+
+if TYPE_CHECKING:
+    from sketchvar.estimators.planned import Layers
 
 COSTED = (
     "gaussian",
@@ -49,7 +52,7 @@ class OfPoints(ToFolder, OnDevice, OfTask):
         """Updates of the whole training."""
         return self.make_task().steps if self.steps is None else self.steps
 
-    def read_plans(self) -> tuple[tuple[str, Layers], ...]:
+    def read_plans(self) -> "tuple[tuple[str, Layers], ...]":
         """Names, layers and spellings of its plans. Raises ValueError for what is none."""
         from sketchvar.analysis.plan.plan import name_plan
 
