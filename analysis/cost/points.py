@@ -17,7 +17,7 @@ from sketchvar.analysis.noise.cost import Draws
 from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.noise.metric import steps_of
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task, move
-from sketchvar.estimators import Choice, choices
+from sketchvar.estimators import Choice, choices, sketch_linears, unsketch
 from sketchvar.estimators.planned import Layers, Planned
 from sketchvar.estimators.seeds import fold
 
@@ -123,6 +123,9 @@ def stops(
         return
     folder.describe(points, origin, finished=False)
     training = start(task, points.steps, device, points.seed)
+    for choice in points.choices():  # a plan of another model is an error now, not after training
+        sketch_linears(training.model, choice.told())
+    unsketch(training.model)
     for step in range(restore(folder, training), points.measure_at[-1] + 1):
         if progress is not None:
             progress("train", step)

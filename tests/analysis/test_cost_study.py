@@ -148,6 +148,13 @@ def test_a_plan_of_one_estimator_is_that_estimator(tmp_path):
         assert (part["variance_ratio"] < planned["variance_ratio"]).all()
 
 
+def test_a_plan_of_another_model_is_refused_before_training(tmp_path):
+    study, trained = forked(plans=(("other", (("head", "rounding:2"),)),)), []
+    with pytest.raises(ValueError, match="'head' matches no layer of the model"):
+        branch(study, tmp_path, progress=lambda stage, done: trained.append(done))
+    assert not trained
+
+
 def test_bad_studies():
     for wrong, what in (
         ({"measure_at": (0,)}, "at step 0 the optimizer has no state"),
