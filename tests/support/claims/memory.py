@@ -62,6 +62,19 @@ def beside_checkpointing() -> str:
     return "; ".join(parts)
 
 
+@claim("Checkpointing costs time, and few bits next to none")
+def time_beside_checkpointing() -> str:
+    rows = read("memory/roberta-time/memory.parquet")
+    seconds = rows.set_index(["estimator", "checkpointing", "selective"])["seconds"]
+    over = seconds / seconds["plain", False, False]
+    plain, bits = over["plain"], over["rounding:2"]
+    return (
+        f"2 bits {bits[False, False]:.2f}; selective {plain[True, True]:.2f}, with 2 bits"
+        f" {bits[True, True]:.2f}; whole {plain[True, False]:.2f}, with 2 bits"
+        f" {bits[True, False]:.2f}"
+    )
+
+
 @claim("Sketched layers are fast")
 def layer_times() -> str:
     rows = read("layers/layer.parquet").query("mode == 'train' and rows == 8192")
