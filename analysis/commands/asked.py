@@ -202,6 +202,15 @@ class OfSweep(ToFolder, OnDevice, OfTask):
             " rate that is best over the method's other seeds (default: the one rate)"
         ),
     )
+    equal_examples: bool = option(
+        "--equal-examples",
+        default=False,
+        action="store_true",
+        help=(
+            "train the smaller batches of as many bytes for as many examples too, which takes more"
+            " updates"
+        ),
+    )
     layers: str | None = option(
         "--layers",
         metavar="P",
@@ -276,4 +285,5 @@ class OfSweep(ToFolder, OnDevice, OfTask):
                 threads=self.threads,
                 plans=tuple(name_plan(file) for file in self.plans),
                 factors=self.factors,
+                equal_examples=self.equal_examples,
             )

@@ -36,6 +36,10 @@ WORDS = {
         "the loss less that of exact training on the smaller batch that leaves as many bytes for"
         " backward, or that has the same peak"
     ),
+    "− same examples": (
+        "the same on the smaller batch of as many bytes, trained for as many examples: with more"
+        " updates"
+    ),
     "*": "resolved at a joint level of 0.05 over all intervals that are drawn here (Holm)",
     "× rate": (
         "learning rate over the task's: of each seed the one that is best over the method's other"
@@ -106,19 +110,21 @@ class Loaded(NamedTuple):
 
 def load(folder: Path) -> Loaded:
     """Load the files of a sweep, every method at its own best learning rate if it has several."""
-    from sketchvar.analysis.sweep.outcome import summarize
+    from sketchvar.analysis.sweep.outcome import is_longer, summarize
     from sketchvar.analysis.sweep.prediction import predict
     from sketchvar.analysis.sweep.tuned import at_best_rates
 
     every = records.read_rows(folder / "rows.parquet")
     rows = at_best_rates(every)
+    tuned = len(rows) < len(every)
     recorded = table = records.read_rows(folder / "summary.parquet")
     file = folder / "predictions.parquet"
     told = records.read_rows(file) if file.exists() else None
     if "drawn" not in table:  # of before intervals were pooled
         table = summarize(rows, table)
         told = None if told is None else predict(rows)
-    return Loaded(rows, add_held(table, folder), told, recorded, len(every) > len(rows))
+    rows = rows[~is_longer(rows)]
+    return Loaded(rows, add_held(table, folder), told, recorded, tuned)
 
 
 def add_held(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -232,6 +238,11 @@ def tabulate_methods(rows: pd.DataFrame, table: pd.DataFrame, tuned: bool = Fals
         show_interval("validation", "loss"),
         show_difference("validation_exact", "− exact"),
         show_partner("validation_smaller", "− same bytes", "same_memory_batch", whole),
+        *(
+            [show_partner("validation_examples", "− same examples", "same_memory_batch", whole)]
+            if "validation_examples" in table and table["validation_examples"].notna().any()
+            else []
+        ),
         show_partner("validation_peak", "− same peak", "same_peak_batch", whole),
     )
     title = f"{rows['task'].iloc[0]}: after {rows['step'].max()} steps, mean ± 95 % over seeds"

@@ -30,6 +30,7 @@ COLUMNS = [
     "layers",
     "seed",
     "factor",
+    "longer",
 ]
 COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch", *Flags._fields]
 TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to the last digit
@@ -43,7 +44,8 @@ class Cell:
     ``estimator`` is a spelling, without the rate where it takes one ("gaussian", "rounding:2");
     ``rate`` is 1 where it takes none. ``layers`` is a pattern of the layers it is given to, but for
     those ``left_out``. Where there is a ``plan``, it says what each layer trains with instead, and
-    ``estimator`` is its name. ``factor`` is of the task's learning rate.
+    ``estimator`` is its name. ``factor`` is of the task's learning rate. ``longer`` says that
+    ``steps`` are more than those of the runs beside it, for as many examples on a smaller batch.
     ``threads`` are torch's: sums round differently under another number. Equal cells give equal
     rows but for ``TIMED``.
     """
@@ -63,6 +65,7 @@ class Cell:
     threads: int = 1
     plan: Layers = ()
     factor: float = 1.0
+    longer: bool = False
 
     def choose(self, names: Collection[str]) -> dict[str, Estimator]:
         """Choose an estimator for each of these layers; those that are none of the cell's have
@@ -95,7 +98,7 @@ class Cell:
     def name(self) -> str:
         """The cell's id, fit for a file: what it is, and a fingerprint of every field."""
         # fields that came later are left out where they are unused: older cells keep their names
-        later = {"plan": (), "factor": 1.0}
+        later = {"plan": (), "factor": 1.0, "longer": False}
         fields = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
         words = [
             self.task,
@@ -103,6 +106,7 @@ class Cell:
             f"{self.rate:g}",
             f"batch{self.batch}",
             *([f"x{self.factor:g}"] if self.factor != 1 else []),
+            *(["longer"] if self.longer else []),
             f"seed{self.seed}",
             records.fingerprint(fields),
         ]

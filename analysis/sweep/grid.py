@@ -33,7 +33,9 @@ class Grid:
     and numbers that make no sense.
 
     With ``factors`` all is trained at these multiples of the task's learning rate too, so that each
-    method can be reported at its own best one (``at_best_rates``), but for checkpointing.
+    method can be reported at its own best one (``at_best_rates``), but for checkpointing. With
+    ``equal_examples`` the smaller batches of as many bytes are trained for as many examples too,
+    which takes more updates.
     ``layers`` is a pattern of the layers that are sketched: unless given, all but those that see
     one row of each example where others see several, as classifier and pooler do. ``plans`` are
     trained beside the estimators, each under the name of "plan:" and its own.
@@ -52,6 +54,7 @@ class Grid:
     threads: int = 1
     plans: tuple[tuple[str, Layers], ...] = ()
     factors: tuple[float, ...] = ()
+    equal_examples: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 2 or not 1 <= self.evaluations <= self.steps:
@@ -132,6 +135,9 @@ class Grid:
         found = [whole]
         found += self.sketched()
         found += [replace(whole, batch=batch) for batch in sorted(batches - {whole.batch})]
+        if self.equal_examples and "same_memory_batch" in memory:
+            smaller = {int(batch) for batch in memory["same_memory_batch"]} - {whole.batch}
+            found += [lengthen(whole, batch) for batch in sorted(smaller)]
         factors = dict.fromkeys((1.0, *self.factors))
         found = [replace(cell, factor=factor) for factor in factors for cell in found]
         cells = [replace(cell, seed=seed) for seed in self.seeds for cell in found]
@@ -173,6 +179,15 @@ def list_single_rows(task: str, options: Options) -> tuple[str, ...]:
     if all(rows <= 1 for rows in each.values()):
         return ()
     return tuple(name for name, rows in each.items() if rows <= 1)
+
+
+def lengthen(cell: Cell, batch: int) -> Cell:
+    """The same on a smaller batch, for as many examples."""
+    times = cell.batch / batch
+    points = tuple(round(point * times) for point in cell.evaluate_at)
+    return replace(
+        cell, batch=batch, steps=round(cell.steps * times), evaluate_at=points, longer=True
+    )
 
 
 def fit(size: Callable[[int], int], most: int, batch: int) -> int:

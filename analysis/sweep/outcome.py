@@ -19,7 +19,8 @@ METHOD = ["estimator", "rate", "batch", "checkpointing", "layers"]
 VALUES = ("metric", "validation")
 ENDS = ("_low", "_high")
 PARTNERS = {"smaller": "same_memory_batch", "peak": "same_peak_batch"}
-BASELINES = ("exact", *PARTNERS)
+BASELINES = ("exact", *PARTNERS, "examples")
+LONGER = "equal-examples"  # what exact training for as many examples is called among methods
 
 
 def estimate_interval(
@@ -47,19 +48,26 @@ def select_final(rows: pd.DataFrame) -> pd.DataFrame:
     return last.join(fraction, on="cell").sort_index()
 
 
+def is_longer(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of runs with more updates, for as many examples; none of older sweeps'."""
+    return rows["longer"] if "longer" in rows else pd.Series(False, rows.index)
+
+
 def pool(last: pd.DataFrame, value: str) -> Finals:
     """Pool a final value (a column of ``select_final``) of all runs, but for checkpointed ones,
-    which repeat exact ones.
+    which repeat exact ones; those for as many examples are methods called ``LONGER``.
     """
     runs = last[~last["checkpointing"]]
+    runs = runs.assign(estimator=runs["estimator"].mask(is_longer(runs), LONGER))
     return Finals(runs.pivot_table(index=METHOD[:3], columns="seed", values=value))
 
 
 def summarize(rows: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
     """Summarize a sweep, one row per method: the final metric and validation loss, as mean, low,
     high of a 95 % Student interval over seeds; their differences to exact training on the whole
-    batch (``_exact``), on the batch that leaves as many bytes for backward (``_smaller``) and on
-    that of the same peak (``_peak``), as mean, low, high of a pooled interval (``Finals``), with
+    batch (``_exact``), on the batch that leaves as many bytes for backward (``_smaller``), on that
+    batch for as many examples (``_examples``) and on the batch of the same peak (``_peak``), as
+    mean, low, high of a pooled interval (``Finals``), with
     ``_p`` and, over all of them together, Holm's ``_holm``; ``slowdown`` (``slow_down``), with the
     ends of the loss's interval; time and peak memory over those of exact training; and where runs
     have one, the mean ``factor`` of the learning rate.
@@ -70,10 +78,11 @@ def summarize(rows: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
     least difference of loss that these seeds would have shown (``Finals.detectable``), once alone
     and once among ``drawn``, the number of all intervals.
     """
-    last = select_final(rows)
+    every = select_final(rows)
+    last = every[~is_longer(every)]
     exact = last[(last["estimator"] == "exact") & ~last["checkpointing"]]
     whole = exact[exact["batch"] == exact["batch"].max()]
-    finals = {value: pool(last, value) for value in VALUES}
+    finals = {value: pool(every, value) for value in VALUES}
     curve = rows[rows["cell"].isin(whole["cell"])].groupby("step")["validation"].mean()
     lines = []
     for method, runs in last.groupby(METHOD, sort=False):
@@ -84,7 +93,9 @@ def summarize(rows: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
         for value in VALUES:
             line |= name_interval(value, estimate_interval(runs[value]))
             for name in BASELINES:
-                batch = line[PARTNERS[name]] if name in PARTNERS else whole["batch"].iloc[0]
+                batch = whole["batch"].iloc[0]
+                if name != "exact":
+                    batch = line[PARTNERS.get(name, "same_memory_batch")]
                 found = None if method[3] else compare(finals[value], method[:3], batch, name)
                 line |= name_difference(f"{value}_{name}", found)
         loss = curve.iloc[-1] + np.array([line[f"validation_exact{e}"] for e in ("", *ENDS)])
@@ -122,6 +133,9 @@ def compare(
     """A method's final value less that of exact training on a batch; None where that is the method
     itself, was not trained, or is the whole batch though a smaller one was meant.
     """
+    if baseline == "examples":
+        longer = (LONGER, 1.0, batch)
+        return finals.differ(method, longer) if longer in finals.table.index else None
     batches = [each for name, _, each in finals.table.index if name == "exact"]
     if batch is None or not batches or not min(batches) <= batch <= max(batches):
         return None

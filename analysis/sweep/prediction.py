@@ -11,6 +11,7 @@ from sketchvar.analysis.sweep.outcome import (
     FLAGS,
     METHOD,
     estimate_interval,
+    is_longer,
     name_difference,
     name_interval,
     pool,
@@ -43,6 +44,7 @@ def predict(
     the intervals.
     Raises ValueError with fewer than two batches of exact training.
     """
+    rows = rows[~is_longer(rows)]
     last = select_final(rows)
     if value == "steps":
         curves = {cell: run.set_index("step")["validation"] for cell, run in rows.groupby("cell")}

@@ -16,7 +16,7 @@ from sketchvar.analysis.sweep.run import Sweep
 from sketchvar.analysis.sweep.tuned import at_best_rates
 
 # of grids of one folder: they say which cells are trained, not how
-FREE = ("estimators", "rates", "seeds", "fractions", "layers", "plans", "factors")
+FREE = ("estimators", "rates", "seeds", "fractions", "layers", "plans", "factors", "equal_examples")
 
 
 def claim_sweep(folder: Sweep, grid: Grid) -> None:

@@ -53,7 +53,7 @@ class Sweep:
 
     def activations(self, grid: Grid, progress: Progress | None = None) -> pd.DataFrame:
         """``grid.activations()``, measured once and kept in memory-<...>.parquet."""
-        free = ("seeds", "steps", "evaluations", "fractions", "factors")
+        free = ("seeds", "steps", "evaluations", "fractions", "factors", "equal_examples")
         fields = {name: value for name, value in asdict(grid).items() if name not in free}
         fields = {name: value for name, value in fields.items() if value or name != "plans"}
         # a file of before 0.2 holds what float32 leaves, in whichever precision the task trains,
@@ -87,8 +87,9 @@ class Sweep:
         ]
         if not parts:
             return pd.DataFrame(columns=COLUMNS)
-        # cells of before there were several learning rates do not say theirs
-        return pd.concat(parts, ignore_index=True).fillna({"factor": 1.0})
+        # older cells do not say what there was one way of
+        found = pd.concat(parts, ignore_index=True).fillna({"factor": 1.0, "longer": False})
+        return found.astype({"longer": bool}) if "longer" in found else found
 
     def keep(self, cell: Cell, found: pd.DataFrame | dict[str, Any] | Exception) -> None:
         """Write the rows of a cell, or what went wrong. Raises ValueError where neither can be

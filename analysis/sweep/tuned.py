@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from sketchvar.analysis.sweep.outcome import METHOD, select_final
+from sketchvar.analysis.sweep.outcome import METHOD, is_longer, select_final
 
 
 def at_best_rates(rows: pd.DataFrame) -> pd.DataFrame:
@@ -18,7 +18,8 @@ def at_best_rates(rows: pd.DataFrame) -> pd.DataFrame:
     if "factor" not in rows or rows["factor"].nunique() < 2:
         return rows
     kept: list[str] = []
-    for _, runs in select_final(rows).groupby(METHOD, sort=False):
+    last = select_final(rows)
+    for _, runs in last.assign(longer=is_longer(last)).groupby([*METHOD, "longer"], sort=False):
         losses = runs.pivot_table("validation", "factor", "seed")
         everywhere = losses.dropna(axis="columns")
         for seed, mine in runs.groupby("seed"):

@@ -123,3 +123,40 @@ def test_the_command_reports_each_method_at_its_best(tmp_path):
 def test_bad_factors(change, says):
     with pytest.raises(ValueError, match=says):
         replace(GRID, **change)
+
+
+def test_for_as_many_examples_is_exact_training_with_more_updates():
+    cells = replace(GRID, equal_examples=True).cells(MEMORY)
+    assert {cell.name for cell in GRID.cells(MEMORY)} < {cell.name for cell in cells}
+    longer = [cell for cell in cells if cell.longer]
+    whole = GRID.exact()
+    assert len(longer) == len(GRID.seeds) and {cell.batch for cell in longer} == {20}
+    one = longer[0]
+    assert one.steps == round(whole.steps * whole.batch / 20) == one.evaluate_at[-1]
+    plain = replace(one, longer=False)
+    assert train(one)["validation"].equals(train(plain)["validation"])
+    assert plain.name != one.name and train(one)["longer"].all()
+
+
+def test_the_command_sets_methods_beside_as_many_examples(tmp_path):
+    out = tmp_path / "out"
+    words = ["train", "--set", "width=16", "heads=2", "length=16", "--depth", "1", "--quiet"]
+    words += ["--batch-size", "8", "--steps", "4", "--evaluations", "1", "--seeds", "0", "1"]
+    words += ["--estimators", "uniform-rows", "--rates", "0.1", "--fractions", "--out", str(out)]
+    main(words)
+    assert "− same examples" not in {column.title for column in read(out).tables[0].columns}
+    main([*words, "--equal-examples"])  # goes on in the folder
+    contents = read(out)
+    assert "− same examples" in {column.title for column in contents.tables[0].columns}
+    assert any("for as many examples" in sentence for sentence in contents.verdict)
+    rows = records.read_rows(out / "rows.parquet")
+    last = rows.drop_duplicates("cell", keep="last").query("not checkpointing")
+    ends = last.groupby(["estimator", "batch", "longer"])["validation"].mean()
+    table = records.read_rows(out / "summary.parquet").set_index("estimator")
+    sketched = table.loc["uniform-rows"]
+    small = int(sketched["same_memory_batch"])
+    assert set(last.query("longer")["batch"]) == {small}
+    mine = ends["uniform-rows", sketched["batch"], False]
+    assert sketched["validation_examples"] == pytest.approx(mine - ends["exact", small, True])
+    assert sketched["validation_smaller"] == pytest.approx(mine - ends["exact", small, False])
+    assert (table["seeds"] <= 2).all()  # longer runs are no more seeds of the shorter ones
