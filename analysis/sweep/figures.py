@@ -12,6 +12,7 @@ from sketchvar.analysis.picture.select import add_rate
 from sketchvar.analysis.picture.series import clip_bars
 from sketchvar.analysis.style import COLUMN, PALETTE, UNIT_LINE, mark_steps, plain_ticks
 from sketchvar.analysis.sweep.pooled import LEVEL
+from sketchvar.analysis.sweep.tuned import at_best_rates
 
 RUNS = ("estimator", "rate", "step", "batch", "checkpointing", "takes_rate")
 MANY = 20  # evaluations beyond which points have no marks
@@ -19,8 +20,10 @@ MANY = 20  # evaluations beyond which points have no marks
 
 def by_rate(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]:
     """A panel for every rate, greatest first, of the runs on the whole batch, without those that
-    only repeat exact training under checkpointing; estimators that take none are in all.
+    only repeat exact training under checkpointing; estimators that take none are in all. Each
+    method is at its own best learning rate, where it has several.
     """
+    rows = at_best_rates(rows)
     whole = rows[(rows["batch"] == rows["batch"].max()) & ~rows["checkpointing"].astype(bool)]
     rates = sorted(list_rates(whole), reverse=True) or [1.0]
     if (rate := options.get("rate")) is not None:

@@ -13,6 +13,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.report.sweep import read
 from sketchvar.analysis.sweep.cell import train
+from sketchvar.analysis.sweep.figures import validation_curves
 from sketchvar.analysis.sweep.tuned import at_best_rates
 
 MEMORY = pd.DataFrame({"same_memory_batch": [20]})
@@ -109,6 +110,11 @@ def test_the_command_reports_each_method_at_its_best(tmp_path):
     assert "× rate" in {column.title for column in read(out).tables[0].columns}
     rows = records.read_rows(out / "rows.parquet")
     assert set(rows["factor"]) == {1, 30}
+    drawn, best = (
+        [line.get_ydata().tolist() for line in validation_curves(each).lines]
+        for each in (rows, at_best_rates(rows))
+    )
+    assert drawn == best
     table = records.read_rows(out / "summary.parquet")
     final = at_best_rates(rows).query("step == step.max() and not checkpointing")
     found = table.query("not checkpointing").set_index(["estimator", "batch"])["validation"]
