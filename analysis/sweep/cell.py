@@ -20,18 +20,8 @@ from sketchvar.estimators.layers.convert import select
 from sketchvar.estimators.planned import Layers, Planned
 
 MEASURED = ["step", "train", "validation", "metric", "ratio", "ratio_median", "seconds"]
-COLUMNS = [
-    "cell",
-    "task",
-    "estimator",
-    "rate",
-    "batch",
-    "checkpointing",
-    "layers",
-    "seed",
-    "factor",
-    "longer",
-]
+COLUMNS = ["cell", "task", "estimator", "rate", "batch", "checkpointing", "layers", "seed"]
+COLUMNS += ["factor", "longer"]
 COLUMNS += [*MEASURED, "peak", "device", "hardware", "threads", "commit", "torch", *Flags._fields]
 TIMED = ["seconds", "peak"]  # the columns that another run need not repeat to the last digit
 
