@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from sketchvar.analysis.sweep.outcome import LONGER
 from sketchvar.analysis.sweep.pooled import Finals
 
 DATA = Path(__file__).parents[2] / "data"
@@ -22,13 +23,13 @@ def read_finals(task: str, value: str = "validation", smaller: bool = False) -> 
         rows = final(DATA / "equal-bytes" / task)
         runs.append(rows[rows["batch"] < runs[0]["batch"].max()])
     if (DATA / "equal-time" / task).exists():
-        runs.append(final(DATA / "equal-time" / task).assign(estimator="equal-examples"))
+        runs.append(final(DATA / "equal-time" / task).assign(estimator=LONGER))
     return Finals(pd.concat(runs).pivot_table(index=METHOD, columns="seed", values=value))
 
 
 def list_methods(finals: Finals) -> list[tuple[Any, ...]]:
     """Those that sketch: (estimator, rate, batch)."""
-    return [m for m in finals.table.index if m[0] not in ("exact", "equal-examples")]
+    return [m for m in finals.table.index if m[0] not in ("exact", LONGER)]
 
 
 def final(folder: Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.tasks import find_task
 
 COSTED = ("stdlib-lm", "cifar10-vit")
+FORKED = ("stdlib-lm", "stdlib-lm-others", "cifar10-vit")
 AGREED = ("stdlib-lm", "digits-mlp", "cifar10-vit")
 DEPTHS = (2, 4, 8)
 FRONTIERS = {"stdlib-lm": 10, "cifar10-vit": 1, "glue-cola": 1}  # and the steps of their costs
@@ -97,7 +98,7 @@ def kicks() -> str:
 @cache
 def forked() -> pd.DataFrame:
     """Effective batches of every task and step."""
-    return pd.concat([read(f"forks/{run}/effective.parquet") for run in COSTED])
+    return pd.concat([read(f"forks/{run}/effective.parquet") for run in FORKED])
 
 
 @cache
@@ -141,6 +142,32 @@ def axis() -> str:
         found = ", ".join(f"{each:.2f}" for each in mine["effective"])
         cells.append(f"{label} {found} (above in {apart} of {len(mine)})")
     return "; ".join(cells)
+
+
+@claim("A plan by cost trains better than one choice of about as many bytes")
+def planned() -> str:
+    """Effective batches of the plan, and of bits in the same states; its cost over one step as its
+    layers foretold it, on a training with another seed, and as it was measured.
+    """
+    plan = pd.read_json(DATA / "forks/plan/by-cost.json", typ="series")
+    costs = read("forks/stdlib-lm-others/cost.parquet").query("horizon == 1 and step == 100")
+    mine = costs.set_index("estimator").loc["plan:by-cost"]
+    ends = pd.concat(
+        read(f"forks/{run}/effective.parquet").query("tuned")
+        for run in ("stdlib-lm", "stdlib-lm-others")
+    ).set_index("estimator")
+    labels = {"plan:by-cost": "plan", "rounding:1": "1 bit", "rounding:2": "2 bits"}
+    cells = []
+    for name, label in labels.items():
+        share = 100 * ends.loc[name, "share"].iloc[0]
+        found = ", ".join(read_off(row) for _, row in ends.loc[name].iterrows())
+        cells.append(f"{label} ({share:.1f} % of the bytes) {found}")
+    told = plan["totals"]
+    return (
+        f"{'; '.join(cells)}; cost of the plan, foretold {told['ratio']:.1e} ±"
+        f" {told['ratio_stderr']:.0e}, measured {mine['cost_ratio']:.1e} ±"
+        f" {mine['cost_ratio_stderr']:.0e}"
+    )
 
 
 def lost() -> list[str]:

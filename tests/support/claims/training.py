@@ -8,6 +8,7 @@ import pandas as pd
 from support.claims import TASKS, claim, read, span
 from support.recorded import DATA, METHOD, final, list_methods, read_finals
 
+from sketchvar.analysis.sweep.outcome import LONGER
 from sketchvar.analysis.sweep.pooled import Difference, Finals, holm
 
 COLA = "glue-cola-minilm"
@@ -120,7 +121,7 @@ def at_equal_peak() -> str:
 def for_as_many_examples() -> str:
     found = {}
     for task in TASKS[:3]:
-        (small,) = (each for each in finals(task).table.index if each[0] == "equal-examples")
+        (small,) = (each for each in finals(task).table.index if each[0] == LONGER)
         for method in list_methods(finals(task)):
             found[task, *method[:2]] = finals(task).differ(method, small)
     better, worse = resolved(found, -1), resolved(found, 1)
