@@ -1,6 +1,7 @@
 """The one clock and the one memory meter, each the same for a CPU and a GPU."""
 
 import gc
+import math
 import os
 import time
 from collections.abc import Callable
@@ -57,14 +58,18 @@ def paired(
 ) -> tuple[float, float, float]:
     """Median and quartiles of time(other) / time(plain) over ``repeats`` pairs.
 
-    The two of a pair run one after the other, in alternating order, after a warm-up of each.
+    The two of a pair run one after the other, in alternating order, after a warm-up of each. A pair
+    in which the clock did not tick tells nothing and is left out; NaN where none is left.
     """
     seconds(plain, device), seconds(other, device)
     ratios = []
     for i in range(repeats):
         first, second = (plain, other) if i % 2 else (other, plain)
         a, b = seconds(first, device), seconds(second, device)
-        ratios.append(b / a if i % 2 else a / b)
+        if min(a, b) > 0:
+            ratios.append(b / a if i % 2 else a / b)
+    if not ratios:
+        return math.nan, math.nan, math.nan
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     return float(middle), float(low), float(high)
 

@@ -1,5 +1,6 @@
 """The clock and the memory meter, against bytes and times that are known."""
 
+import math
 import time
 
 import pytest
@@ -54,3 +55,11 @@ def test_pairs_take_turns_and_their_ratios_are_of_the_two_of_a_pair(monkeypatch)
     assert calls[2:6] == ["other", "plain", "plain", "other"]
     assert low == pytest.approx(3 / 1.1) and high == pytest.approx(3 * 1.1)
     assert middle == pytest.approx((3 / 1.1 + 3 * 1.1) / 2)
+
+
+def test_a_pair_without_a_tick_of_the_clock_is_left_out(monkeypatch):
+    ticks = iter([1.0, 1.0, 2.0, 1.0, 0.0, 3.0, 1.0, 0.0, 1.0, 2.0])  # warm-up, then four pairs
+    monkeypatch.setattr(meter, "seconds", lambda work, device: next(ticks))
+    assert meter.paired(str, str, "cpu", 4) == (2.0, 2.0, 2.0)
+    monkeypatch.setattr(meter, "seconds", lambda work, device: 0.0)
+    assert all(math.isnan(each) for each in meter.paired(str, str, "cpu", 4))
