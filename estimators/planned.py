@@ -1,6 +1,6 @@
 """Planned: a plan, an estimator for each layer, where other choices are one for all layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,12 @@ from sketchvar.estimators.estimator import Estimator
 from sketchvar.estimators.spelling import parse
 
 Layers = tuple[tuple[str, str], ...]  # names of layers and spellings, "exact" among them
+
+
+def check_names(plans: Sequence[tuple[str, Layers]]) -> None:
+    """Raise ValueError where two plans have one name."""
+    if len(names := [name for name, _ in plans]) > len(set(names)):
+        raise ValueError(f"plans need different names, got {' '.join(names)}; rename a file")
 
 
 @dataclass(frozen=True)

@@ -94,15 +94,8 @@ def measure_memory(
                     account = account_for(forward(task, model, examples, training.device))
                 held = sum(account.values()) or float("nan")
                 about = (device, shape, layers, batch, length, choice.name, choice.rate)
-                numbers = (
-                    peak,
-                    peak / plain,
-                    theory,
-                    resident,
-                    held,
-                    json.dumps(account),
-                    float("nan"),
-                )
+                took = float("nan")  # until all ways of this batch size are timed
+                numbers = (peak, peak / plain, theory, resident, held, json.dumps(account), took)
                 rows.append((*about, checkpointing, selective, *numbers, *choice.flags))
                 steps += [(model, choice, step)] * bool(timed)
                 if progress is not None:

@@ -18,7 +18,7 @@ from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.noise.metric import steps_of
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task, move
 from sketchvar.estimators import Choice, choices, sketch_linears, unsketch
-from sketchvar.estimators.planned import Layers, Planned
+from sketchvar.estimators.planned import Layers, Planned, check_names
 from sketchvar.estimators.seeds import fold
 
 Progress = Callable[[str, int], object]
@@ -69,8 +69,7 @@ class Points:
         """Every estimator at every rate where it takes one, and every plan. Raises ValueError for
         spellings that cannot be read, and for two plans of one name.
         """
-        if len(names := [name for name, _ in self.plans]) > len(set(names)):
-            raise ValueError(f"plans need different names, got {' '.join(names)}; rename a file")
+        check_names(self.plans)
         found = choices(self.estimators, self.rates)
         return found + [Planned.read(name, layers) for name, layers in self.plans]
 

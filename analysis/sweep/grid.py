@@ -20,7 +20,7 @@ from sketchvar.analysis.sweep.outcome import PARTNERS
 from sketchvar.analysis.tasks import Batch, Options, find_task
 from sketchvar.estimators import Choice, choices
 from sketchvar.estimators.estimator import check_rate
-from sketchvar.estimators.planned import Layers
+from sketchvar.estimators.planned import Layers, check_names
 
 MEMORY = ["estimator", "rate", "activations", "exact", "same_memory_batch"]
 MEMORY += ["peak", "exact_peak", "same_peak_batch"]
@@ -78,8 +78,7 @@ class Grid:
             check_rate(self, fraction)
         for choice in self.choices():
             choice.told()  # refuses an oracle
-        if len(names := [name for name, _ in self.plans]) > len(set(names)):
-            raise ValueError(f"plans need different names, got {' '.join(names)}; rename a file")
+        check_names(self.plans)
 
     def choices(self) -> list[Choice]:
         """Every estimator at every rate, but the exact one."""
