@@ -17,7 +17,7 @@ from sketchvar.analysis.noise.cost import Draws
 from sketchvar.analysis.noise.horizon import Dynamics
 from sketchvar.analysis.noise.metric import steps_of
 from sketchvar.analysis.tasks import Batch, Options, Task, find_task, move
-from sketchvar.estimators import Choice, choices, sketch_linears, unsketch
+from sketchvar.estimators import Choice, choices, sketch_linears
 from sketchvar.estimators.planned import Layers, Planned, check_names
 from sketchvar.estimators.seeds import fold
 
@@ -117,14 +117,13 @@ def stops(
     folder, device = Folder(out), torch.device(points.device)
     task = find_task(points.task, points.options)
     origin = records.provenance(device) | task.provenance()
+    for _, layers in points.plans:  # one of another model is an error before the folder is claimed
+        sketch_linears(task.model(), Planned.read("", layers).told())
     folder.claim(points, resume)
     if folder.provenance.exists() and bool(records.read_json(folder.provenance)["finished"]):
         return
     folder.describe(points, origin, finished=False)
     training = start(task, points.steps, device, points.seed)
-    for choice in points.choices():  # a plan of another model is an error now, not after training
-        sketch_linears(training.model, choice.told())
-    unsketch(training.model)
     for step in range(restore(folder, training), points.measure_at[-1] + 1):
         if progress is not None:
             progress("train", step)

@@ -151,8 +151,9 @@ def test_a_plan_of_one_estimator_is_that_estimator(tmp_path):
 def test_a_plan_of_another_model_is_refused_before_training(tmp_path):
     study, trained = forked(plans=(("other", (("head", "rounding:2"),)),)), []
     with pytest.raises(ValueError, match="'head' matches no layer of the model"):
-        branch(study, tmp_path, progress=lambda stage, done: trained.append(done))
+        branch(study, tmp_path / "named", progress=lambda stage, done: trained.append(done))
     assert not trained
+    assert not (tmp_path / "named").exists()  # the folder is still free for the right plan
 
 
 def test_bad_studies():
