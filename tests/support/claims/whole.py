@@ -9,7 +9,7 @@ from functools import cache, cached_property
 import numpy as np
 import pandas as pd
 from support.claims import claim, read
-from support.recorded import DATA, METHOD, final
+from support.recorded import DATA, METHOD
 
 from sketchvar.analysis.cost.effective import read_off
 from sketchvar.analysis.sweep.outcome import LONGER, pool, select_final
@@ -108,42 +108,34 @@ def read_memory(folders: Iterable[str]) -> pd.DataFrame:
     return pd.concat(map(pd.read_parquet, files))
 
 
-TRIED = {  # learning rate -> folders of runs at it
-    "0.002": ("tune-0.002", "lr-0.002", "bits-0.002"),
-    "0.004": ("tune-0.004", "lr-0.004"),
+RUNS = {  # folders of runs of the language model -> learning rate
+    "tune-0.002": 0.002,
+    "lr-0.002": 0.002,
+    "bits-0.002": 0.002,
+    "equal-time-0.002": 0.002,
+    "tune-0.004": 0.004,
+    "lr-0.004": 0.004,
+    "equal-time-0.004": 0.004,
 }
-LONG = {"0.002": "equal-time-0.002", "0.004": "equal-time-0.004"}
 
 
-def read_rate(rate: str) -> pd.DataFrame:
-    """Final validation losses of the language model at one learning rate, a row per method and a
-    column per seed.
-    """
-    runs = [final(DATA / "whole" / run) for run in TRIED[rate]]
-    runs.append(final(DATA / "whole" / LONG[rate]).assign(estimator=LONGER))
-    return pd.concat(runs).pivot_table(index=METHOD, columns="seed", values="validation")
+def read_at(run: str, factor: float) -> pd.DataFrame:
+    """The rows of a folder, at so many times a learning rate."""
+    rows = read(f"whole/{run}/rows.parquet")
+    longer = run.startswith("equal-time")
+    return rows.assign(factor=factor, longer=longer, cell=f"{run} " + rows["cell"])
 
 
 @cache
 def language_model() -> Whole:
-    """Of each seed the run at the learning rate that is best over all other seeds: no loss that is
-    reported had a say in its rate. A method that was reported at one rate has that.
+    """Final validation losses of the language model, each at the rate that is best over the other
+    seeds, the tuning seed among them. A method that was reported at one rate has that.
     """
-    at = {rate: read_rate(rate) for rate in TRIED}
-    found: dict[tuple, dict[int, float]] = {}
-    for method in sorted(set().union(*(table.index for table in at.values()))):
-        mine = pd.DataFrame(
-            {rate: table.loc[method] for rate, table in at.items() if method in table.index}
-        )
-        reported = mine.drop(TUNING, errors="ignore").dropna(how="all")
-        mine = mine[list(reported.dropna(axis=1, how="all"))]
-        for seed in reported.index:
-            best = mine.drop(seed).mean().idxmin()
-            found.setdefault(method, {})[seed] = mine.loc[seed, best]
-    table = pd.DataFrame(found).T
-    table.index = pd.MultiIndex.from_tuples(table.index, names=METHOD)
-    runs = [run for folders in TRIED.values() for run in folders]
-    return Whole(Finals(table.sort_index()), read_memory(runs), 16)
+    rows = pd.concat(read_at(run, rate / 0.002) for run, rate in RUNS.items())
+    method = rows.groupby([*METHOD, "longer", "factor"])
+    rows = at_best_rates(rows[method["seed"].transform("nunique") > 1])
+    finals = pool(select_final(rows[rows["seed"] != TUNING]), "validation")
+    return Whole(finals, read_memory(RUNS), 16)
 
 
 @cache
