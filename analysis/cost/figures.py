@@ -21,6 +21,7 @@ from sketchvar.analysis.picture import (
 )
 from sketchvar.analysis.picture.fold import count_lines, find_prefix
 from sketchvar.analysis.picture.select import add_rate, list_some
+from sketchvar.analysis.picture.series import clip_bars
 from sketchvar.analysis.style import COLUMN, PAGE, UNIT_LINE, Style, mark_steps, plain_ticks
 
 COST = ("estimator", "rate", "horizon", "cost_ratio", "cost_ratio_stderr")
@@ -106,7 +107,8 @@ def find_height(rows: pd.DataFrame) -> float:
     """Inches of a picture with a line for each layer, or for each kind of a deep model."""
     if is_deep(rows):
         return 1.5 + 0.13 * count_lines(add_rate(rows))
-    return 1.1 + 0.2 * rows["layer"].nunique()
+    series = len(list_series(add_rate(choose_step(rows))))
+    return 1.1 + 0.2 * max(series / 6, 1) * rows["layer"].nunique()
 
 
 @picture(
@@ -127,7 +129,8 @@ def cost_by_layer(ax: Axes, rows: pd.DataFrame) -> None:
         apart = 0.6 * ((i + 0.5) / len(series) - 0.5)
         places = [layers.index(layer) + apart for layer in part["layer"]]
         how = marks | {"linestyle": "", "markersize": 3, "elinewidth": 0.6, "label": label}
-        ax.errorbar(part["cost_ratio"], places, xerr=2 * part["cost_ratio_stderr"], **how)
+        bars = clip_bars(part["cost_ratio"], 2 * part["cost_ratio_stderr"])
+        ax.errorbar(part["cost_ratio"], places, xerr=bars, **how)
     ax.axvline(1, **UNIT_LINE)
     ax.set(xscale="log", xlabel=words + ", ± 2 stderr", ylim=(len(layers) - 0.4, -0.6))
     ax.set_yticks(range(len(layers)), shorten(layers))
