@@ -166,8 +166,8 @@ def package_version(name: str) -> str:
 
 
 def commit() -> str:
-    """The git commit of this code, "+" added where files differ from it; "unknown" outside a
-    checkout.
+    """The git commit of this code, "+" added where the code differs from it, not what it recorded;
+    "unknown" outside a checkout.
     """
     root = Path(__file__).parent
     try:
@@ -175,7 +175,7 @@ def commit() -> str:
             ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
         )
         dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/*.py"],
             cwd=root,
             capture_output=True,
             text=True,

@@ -4,6 +4,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -144,3 +145,23 @@ def test_rows_of_another_version_are_one_line(recorded, capsys):
     assert main(["figures", str(folder)]) == 2
     error = capsys.readouterr().err
     assert "holds training runs of another version, without 'seed'; measure again" in error
+
+
+def test_the_commit_is_marked_where_code_was_changed_and_not_where_data_was(tmp_path, monkeypatch):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    code, data = tmp_path / "analysis" / "records.py", tmp_path / "data" / "rows.parquet"
+    for file in (code, data):
+        file.parent.mkdir()
+        file.write_text("before")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(records, "__file__", str(code))
+    clean = records.commit()
+    data.unlink()
+    assert len(clean) == 40 and records.commit() == clean
+    code.write_text("after")
+    assert records.commit() == clean + "+"
