@@ -67,16 +67,17 @@ def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost
     predicted of it, a panel for each prediction, or for that of one ``field``: every step of every
     run (``of``) of ``effective.parquet``, methods at their own best learning rate. On the line a
     prediction is right; left of it training does better than foretold. Faint: the interval spans
-    more than a factor of ``FAINT``.
+    more than a factor of ``FAINT``. Markers are filled by run, or by ``task`` where runs are many.
     """
     rows = only_tuned(rows)
-    runs = list(dict.fromkeys(rows["of"]))
+    of = "task" if rows["of"].nunique() > len(FILLS) and "task" in rows else "of"
+    runs = list(dict.fromkeys(rows[of]))
     ends = [float(rows[["low", field]].to_numpy().min()), 1.0]
     ax.plot(ends, ends, **UNIT_LINE)
     for estimator, mine in rows.groupby("estimator", sort=False):
         colour, marker = find_look(str(estimator))
         for (run, unsure), part in mine.groupby(
-            ["of", mine["high"] > FAINT * mine["low"]], sort=False
+            [of, mine["high"] > FAINT * mine["low"]], sort=False
         ):
             bars = [part["effective"] - part["low"], part["high"] - part["effective"]]
             fill = FILLS[runs.index(run) % len(FILLS)]
