@@ -75,7 +75,8 @@ def test_the_tables_of_the_plan_are_those_of_its_file():
         size = f"{row['kept_bytes'] / 1e6:.3g} MB | {100 * row['fraction']:.1f} %"
         assert f"{size} | {write_total(row, 'ratio')} | {write_total(row, 'held_out')}" in table
     for row in plan["by_step"]:
-        numbers = (write_digits(row[name]) for name in ("ratio", "median", "largest"))
+        total = write_total({"ratio": row["ratio"], "ratio_stderr": row["stderr"]}, "ratio")
+        numbers = (total, write_digits(row["median"]), write_digits(row["largest"]))
         part = "held out" if row["held_out"] else "chosen on"
         assert f"| {row['step']} | {part} | {' | '.join(numbers)} | {row['layer']} |" in text
     total = plan["totals"]
