@@ -11,7 +11,16 @@ from sketchvar.analysis.cost.fork_figures import PREDICTED, name_noise, only_tun
 from sketchvar.analysis.noise.horizon import name_horizon
 from sketchvar.analysis.picture import Facet, list_series, picture, together
 from sketchvar.analysis.picture.select import add_rate, list_some
-from sketchvar.analysis.style import FILLS, PAGE, UNIT_LINE, find_look, plain_ticks
+from sketchvar.analysis.style import (
+    COLOURS,
+    FILLS,
+    MARKERS,
+    PAGE,
+    UNIT_LINE,
+    Style,
+    find_look,
+    plain_ticks,
+)
 
 FAINT = 3.0
 
@@ -67,28 +76,37 @@ def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost
     predicted of it, a panel for each prediction, or for that of one ``field``: every step of every
     run (``of``) of ``effective.parquet``, methods at their own best learning rate. On the line a
     prediction is right; left of it training does better than foretold. Faint: the interval spans
-    more than a factor of ``FAINT``. Markers are filled by run, or by ``task`` where runs are many.
+    more than a factor of ``FAINT``. Markers are filled by run; where runs are many, they stand for
+    the ``task``, and colours for the ``family`` of estimators.
     """
     rows = only_tuned(rows)
-    of = "task" if rows["of"].nunique() > len(FILLS) and "task" in rows else "of"
-    runs = list(dict.fromkeys(rows[of]))
+    many = rows["of"].nunique() > len(FILLS) and {"family", "task"} <= {*rows}
+    hue, of = ("family", "task") if many else ("label", "of")
+    runs, hues = (list(dict.fromkeys(rows[column])) for column in (of, hue))
+    unsure = rows["high"] > FAINT * rows["low"]
     ends = [float(rows[["low", field]].to_numpy().min()), 1.0]
     ax.plot(ends, ends, **UNIT_LINE)
-    for estimator, mine in rows.groupby("estimator", sort=False):
-        colour, marker = find_look(str(estimator))
-        for (run, unsure), part in mine.groupby(
-            [of, mine["high"] > FAINT * mine["low"]], sort=False
-        ):
-            bars = [part["effective"] - part["low"], part["high"] - part["effective"]]
-            fill = FILLS[runs.index(run) % len(FILLS)]
-            ax.errorbar(
-                part[field], part["effective"], [bar.clip(lower=0) for bar in bars], fmt=marker,
-                color=colour, elinewidth=0.6, markeredgewidth=0.8, markersize=5, fillstyle=fill,
-                alpha=0.3 if unsure else 1.0,
-            )  # fmt: skip
-        ax.plot([], [], marker, color=colour, label=str(mine["label"].iloc[0]))
-    for i, run in enumerate(runs if len(runs) > 1 else ()):
-        ax.plot([], [], "o", color="0.4", fillstyle=FILLS[i % len(FILLS)], label=str(run))
+
+    def look(part: pd.DataFrame) -> Style:
+        one, nth = part.iloc[0], runs.index(part[of].iloc[0])
+        if many:
+            colour = COLOURS[hues.index(one[hue]) % len(COLOURS)]
+            return {"color": colour, "marker": MARKERS[nth % len(MARKERS)]}
+        colour, marker = find_look(str(one["estimator"]))
+        return {"color": colour, "marker": marker, "fillstyle": FILLS[nth % len(FILLS)]}
+
+    for (_, _, faint), part in rows.groupby([hue, of, unsure], sort=False):
+        bars = [part["effective"] - part["low"], part["high"] - part["effective"]]
+        ax.errorbar(
+            part[field], part["effective"], [bar.clip(lower=0) for bar in bars], linestyle="",
+            elinewidth=0.6, markeredgewidth=0.8, markersize=5, alpha=0.3 if faint else 1.0,
+            **look(part),
+        )  # fmt: skip
+    as_hue: Style = {"marker": "o"} if many else {"fillstyle": "full"}
+    as_run: Style = {"color": "0.4"} if many else {"color": "0.4", "marker": "o"}
+    for column, marks in ((hue, as_hue), (of, as_run)) if len(runs) > 1 else ((hue, as_hue),):
+        for name, part in rows.groupby(column, sort=False):
+            ax.plot([], [], linestyle="", **(look(part) | marks), label=str(name))
     ax.set(xscale="log", yscale="log", xlabel="predicted", ylabel="effective batch / batch, 95 %")
     ax.set_ylim(0.85 * rows["low"].min(), 1.2)
     for axis in (ax.xaxis, ax.yaxis):
