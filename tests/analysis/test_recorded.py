@@ -67,6 +67,21 @@ def test_what_forks_lost_is_that_of_their_files():
     assert all(line in text for line in cost.lost())
 
 
+def test_how_predictions_of_forks_did_is_that_of_their_files():
+    text = (DATA / "forks" / "README.md").read_text()
+    for name, row in cost.judged().iterrows():
+        label = {"both": "joined"}.get(str(name), name)
+        numbers = f"{row['within']:.0f} of {row['methods']:.0f} | {2 ** row['spread']:.2f}"
+        assert f"| {label} | {numbers} | {row['rank']:.2f} | {row['p']:.0g} |" in text
+
+
+def test_the_page_of_the_paper_says_what_the_claims_say():
+    text = (DATA / "paper" / "README.md").read_text()
+    told = NUMBERS["A ratio r trains like exact training on 1 / (1 + r) of the batch"]()
+    better, worse = re.findall(r"\d+ of \d+|(?<=worse in )\d+", told)[:2]
+    assert f"trains better than that batch in {better}, worse in {worse}" in text
+
+
 def test_the_tables_of_the_plan_are_those_of_its_file():
     text = (DATA / "plan" / "README.md").read_text()
     plan = read_json(DATA / "plan" / "plan.json")
