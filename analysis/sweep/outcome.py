@@ -49,8 +49,10 @@ def select_final(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_longer(rows: pd.DataFrame) -> pd.Series:
-    """Which rows are of runs with more updates, for as many examples; none of older sweeps'."""
-    return rows["longer"] if "longer" in rows else pd.Series(False, rows.index)
+    """Which rows are of runs with more updates, for as many examples; none of older sweeps', by
+    themselves or beside newer ones.
+    """
+    return rows["longer"].eq(True) if "longer" in rows else pd.Series(False, rows.index)
 
 
 def pool(last: pd.DataFrame, value: str) -> Finals:

@@ -13,9 +13,13 @@ def at_best_rates(rows: pd.DataFrame) -> pd.DataFrame:
     the least of several losses is lower than what the rate gives. ``rows`` are those of a sweep,
     with ``factor`` times the task's learning rate; rates are compared on the seeds that were
     trained at all of a method's. A method with one rate, or with no other such seed, is kept at
-    factor 1. Rows without the column, which older sweeps have, are at one rate.
+    factor 1. Rows without the column, which older sweeps have, are at one rate, and at factor 1
+    beside newer ones.
     """
-    if "factor" not in rows or rows["factor"].nunique() < 2:
+    if "factor" not in rows:
+        return rows
+    rows = rows.fillna({"factor": 1.0})
+    if rows["factor"].nunique() < 2:
         return rows
     kept: list[str] = []
     last = select_final(rows)

@@ -14,6 +14,7 @@ from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.report.sweep import read
 from sketchvar.analysis.sweep.cell import train
 from sketchvar.analysis.sweep.figures import validation_curves
+from sketchvar.analysis.sweep.outcome import pool, select_final
 from sketchvar.analysis.sweep.tuned import at_best_rates
 
 MEMORY = pd.DataFrame({"same_memory_batch": [20]})
@@ -65,6 +66,17 @@ def test_rates_are_compared_on_the_seeds_that_all_of_them_have():
     assert chosen(alone) == [(0, 1)]
     older = rows.drop(columns="factor")
     assert at_best_rates(older) is older
+
+
+def test_rows_of_older_sweeps_beside_newer_ones():
+    """They know neither factors nor longer runs: concatenated, their columns are NaN."""
+    newer = runs({1.0: (1.0, 2.0, 5.0), 2.0: (1.5, 2.1, 2.0)}).assign(longer=False)
+    older = runs({1.0: (3.0, 4.0, 5.0)}, "exact").drop(columns="factor")
+    both = pd.concat([older, newer], ignore_index=True)
+    assert chosen(both.query("estimator == 'exact'")) == [(0, 1), (1, 1), (2, 1)]
+    finals = pool(select_final(at_best_rates(both)), "validation").table
+    assert list(finals.index) == [("exact", 0.1, 16), ("gaussian", 0.1, 16)]
+    assert finals.to_numpy().tolist() == [[3.0, 4.0, 5.0], [1.5, 2.1, 5.0]]
 
 
 def test_choosing_on_other_seeds_does_not_flatter():
