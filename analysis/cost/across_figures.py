@@ -80,7 +80,8 @@ def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost
     the ``task``, and colours for the ``family`` of estimators.
     """
     rows = only_tuned(rows)
-    many = rows["of"].nunique() > len(FILLS) and {"family", "task"} <= {*rows}
+    told = rows.reindex(columns=["family", "task"]).notna().all(axis=None)  # older runs do not
+    many = bool(told) and rows["of"].nunique() > len(FILLS)
     hue, of = ("family", "task") if many else ("label", "of")
     runs, hues = (list(dict.fromkeys(rows[column])) for column in (of, hue))
     unsure = rows["high"] > FAINT * rows["low"]
