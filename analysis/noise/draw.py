@@ -69,9 +69,9 @@ class Ruler:
             turned[block] *= sign
         return self.form(turned, batches, seed)
 
-    def metric(self, noise: Float[Tensor, " N"]) -> float:
-        """δᵀDδ."""
-        return float(noise.double().square() @ self.steps.sizes.double())
+    def metric(self, noise: Float[Tensor, " N"], place: slice = slice(None)) -> float:
+        """δᵀDδ, of what the noise has in one place."""
+        return float(noise[place].double().square() @ self.steps.sizes[place].double())
 
     def spectrum(
         self, noise: Float[Tensor, " N"], batches: Batches, seed: int
@@ -151,9 +151,9 @@ class Drawing:
                     (*key, draw, name, replace(here, curvature=way).form(noise, others, of))
                 )
             for name, place in self.linear.items() if full and self.layers else ():
-                mine = only(noise, [place])
-                variance, form = float(mine.double().square().sum()), here.form(mine, others, of)
-                parts.append((*key, draw, name, variance, here.metric(mine), form))
+                variance = float(noise[place].double().square().sum())
+                form = here.form(only(noise, [place]), others, of)
+                parts.append((*key, draw, name, variance, here.metric(noise, place), form))
         signal = Signal((g + h) / 2, known, power) if self.signal else None
         return OneDraw(totals, spread, parts, ways, signal)
 
