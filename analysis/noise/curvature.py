@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sketchvar.analysis.noise.inner import inner
 from sketchvar.analysis.noise.objective import Objective
 
 Batches = Sequence[Any]
@@ -108,7 +109,7 @@ class Hessian(Curvature):
     """
 
     def form(self, u: Float[Tensor, " N"], batches: Batches, seed: int) -> float:
-        return float(u.double() @ self.product(u, batches, seed).double())
+        return inner(u, self.product(u, batches, seed))
 
     def product(self, v: Float[Tensor, " N"], batches: Batches, seed: int) -> Float[Tensor, " N"]:
         names, weights = zip(*self.objective.parameters.items(), strict=True)

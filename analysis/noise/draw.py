@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sketchvar.analysis.noise.curvature import Batches, Curvature
+from sketchvar.analysis.noise.inner import inner
 from sketchvar.analysis.noise.lanczos import spectrum
 from sketchvar.analysis.noise.metric import Steps
 from sketchvar.analysis.noise.objective import Objective
@@ -71,7 +72,7 @@ class Ruler:
 
     def metric(self, noise: Float[Tensor, " N"], place: slice = slice(None)) -> float:
         """δᵀDδ, of what the noise has in one place."""
-        return float(noise[place].double().square() @ self.steps.sizes[place].double())
+        return inner(noise[place], self.steps.sizes[place] * noise[place])
 
     def spectrum(
         self, noise: Float[Tensor, " N"], batches: Batches, seed: int
@@ -144,14 +145,14 @@ class Drawing:
             form = here.form(noise, others, of)
             wanted = together and (self.every or alone or key[0] == MINIBATCH)
             apart = here.apart(noise, others, of) if wanted else math.nan
-            variance = float(noise.double().square().sum())
+            variance = inner(noise, noise)
             totals.append((*key, draw, variance, here.metric(noise), form, apart))
             for name, way in self.ways.items() if full and key[2] == "own" else ():
                 ways.append(
                     (*key, draw, name, replace(here, curvature=way).form(noise, others, of))
                 )
             for name, place in self.linear.items() if full and self.layers else ():
-                variance = float(noise[place].double().square().sum())
+                variance = inner(noise[place], noise[place])
                 form = here.form(only(noise, [place]), others, of)
                 parts.append((*key, draw, name, variance, here.metric(noise, place), form))
         signal = Signal((g + h) / 2, known, power) if self.signal else None

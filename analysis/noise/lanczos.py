@@ -9,6 +9,8 @@ from jaxtyping import Float
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from sketchvar.analysis.noise.inner import inner
+
 
 def spectrum(
     product: Callable[[Float[Tensor, " N"]], Float[Tensor, " N"]],
@@ -22,14 +24,14 @@ def spectrum(
     nodes it takes from their weights. Source: Golub and Meurant 2010, Matrices, Moments and
     Quadrature, chapter 6; Ubaru, Chen and Saad 2017, doi 10.1137/16M1104974.
     """
-    power = float(start.double().square().sum())
+    power = inner(start, start)
     if power == 0:
         return np.zeros(1), np.zeros(1)
     diagonal, beside = [], []
     before, q, beta = torch.zeros_like(start), start / power**0.5, 0.0
     for step in range(depth):
         r = product(q) - beta * before
-        diagonal.append(float(r.double() @ q.double()))
+        diagonal.append(inner(r, q))
         r -= diagonal[-1] * q
         beta = float(r.norm())
         if step == depth - 1 or beta <= 1e-6 * max(map(abs, diagonal)):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sketchvar.analysis.noise.inner import inner
 from sketchvar.analysis.noise.metric import Steps
 
 LATER = tuple(2**i for i in range(10))  # steps after which the optimizer has seen so much of it
@@ -47,4 +48,4 @@ def measure_progress(
 
 def total(steps: Steps, signal: Float[Tensor, " N"]) -> float:
     """Σ sᵢDᵢ."""
-    return float(signal.double() @ steps.sizes.double())
+    return inner(signal, steps.sizes)

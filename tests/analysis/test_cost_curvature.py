@@ -2,6 +2,7 @@
 known.
 """
 
+import math
 import os
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from sketchvar.analysis.noise.curvature import Hessian, Kicks
 from sketchvar.analysis.noise.gauss_newton import GaussNewton
+from sketchvar.analysis.noise.inner import PIECE, inner
 from sketchvar.analysis.noise.objective import Objective
 from sketchvar.analysis.tasks import find_task
 from sketchvar.estimators import CountSketch, UniformRows, sketch_linears
@@ -232,3 +234,12 @@ def test_bad_input():
         Objective(small(), lambda m, b: model(x).sum()).gradient(None, 0)
     with pytest.raises(FloatingPointError, match="the loss is inf"):
         Objective(model, lambda m, b: m(x).sum() + torch.inf).gradient(None, 0)
+
+
+def test_inner_products_of_long_vectors_are_those_of_float64():
+    size = 3 * PIECE + 17  # a last piece that is not whole
+    a, b = torch.randn(2, size, generator=torch.Generator().manual_seed(0)) + 1
+    exact = math.fsum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
+    in_float32 = float(torch.cumsum(a * b, 0, dtype=torch.float32)[-1])
+    assert inner(a, b) == pytest.approx(exact, rel=1e-14)
+    assert in_float32 != pytest.approx(exact, rel=1e-8)  # what a sum in float32 would give
