@@ -1,5 +1,6 @@
 """Layout: a table as lines of text that fit a width, with no number ever cut."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,5 +112,11 @@ def wrap_title(title: str, width: int) -> list[str]:
 
 
 def wrap_words(cell: str, width: int) -> list[str]:
-    """A cell in lines of this width."""
-    return textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
+    """A cell in lines of this width, broken at spaces and between the parts of a layer's name."""
+    return Words(width, break_on_hyphens=False).wrap(cell) or [""]
+
+
+class Words(textwrap.TextWrapper):
+    """Lines that may also end after a dot that a word follows, as in encoder.layer.0.output."""
+
+    wordsep_simple_re = re.compile(r"(\s+|(?<=\.)(?=[A-Za-z]))")

@@ -55,6 +55,13 @@ def test_long_names_go_on_below_and_titles_are_broken_at_spaces_and_hyphens():
     assert not any("estimato-" in line for line in lay_out(table(), 40))
 
 
+def test_long_names_are_broken_after_a_dot():
+    lines = lay_out(table(1, "bert.encoder.layer.{}.attention.output.dense"), 42)
+    assert [line.split()[0] for line in lines[2:4]] == [
+        "bert.encoder.layer.1.", "attention.output.dense",
+    ]  # fmt: skip
+
+
 def test_numbers_are_written_for_people():
     assert [write_digits(v) for v in (0.0, 1.0, 0.12345, 12.345, 123.45, 12345.6, 1e-6)] == [
         "0", "1.00", "0.123", "12.3", "123", "12,346", "1.00e-06",
