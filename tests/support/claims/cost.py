@@ -324,6 +324,7 @@ def longer() -> str:
 EARLY = {  # task -> its forks after thirty updates
     "SST-2": ("glue-sst-2", "glue-sst-2-others"),
     "MRPC": ("glue-mrpc", "glue-mrpc-others"),
+    "CoLA": ("glue-cola-30",),
     "CoLA over a hundred steps": ("long-glue-cola",),
 }
 
@@ -351,6 +352,7 @@ PLANNED = {
     "convolutional net": "cifar10-conv-others",
     "SST-2": "glue-sst-2-others",
     "MRPC": "glue-mrpc-others",
+    "CoLA": "glue-cola-30",
 }
 
 
