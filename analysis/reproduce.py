@@ -17,7 +17,7 @@ from sketchvar.analysis import records
 from sketchvar.analysis.columns import METHOD
 
 LEVEL = 0.01  # joint: the chance that a folder is rejected where all differences are chance
-EQUAL = 1e-6  # relative: sums in another order
+EQUAL = 1e-6  # of the number or of its error, if that is more: sums in another order
 COMMAND = re.compile(
     r"^(?: {4})?sketchvar ((?:.*\\\n)*.*)$|`sketchvar ([^`]*--out [^`]*)`", re.MULTILINE
 )
@@ -159,17 +159,17 @@ def number(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 def agree(both: pd.DataFrame, file: str, column: str) -> Agreement:
     """Compare one column of matched rows."""
     old, new = (both[c].to_numpy(dtype=float) for c in (column, f"{column}_again"))
-    apart = np.abs(new - old)
-    same = (apart <= EQUAL * np.maximum(np.abs(old), np.abs(new))) | (old == new)
-    same |= np.isnan(old) & np.isnan(new)
+    apart, size = np.abs(new - old), np.maximum(np.abs(old), np.abs(new))
     z = np.full(len(both), np.nan)
+    error = np.full(len(both), float(column.endswith("_z")))  # that of a z-score is one
     errors = [f"{column}_stderr", f"{column}_stderr_again"]
     if set(errors) <= set(both):
         error = np.hypot(*(both[c].to_numpy(dtype=float) for c in errors))
         np.divide(apart, error, out=z, where=error > 0)
+    same = (apart <= EQUAL * np.fmax(size, error)) | (old == new)
+    same |= np.isnan(old) & np.isnan(new)
     z[same] = np.where(np.isnan(z[same]), np.nan, 0.0)
     known = ~np.isnan(z)
-    size = np.maximum(np.abs(old), np.abs(new))
     share = apart[~same & (size > 0)] / size[~same & (size > 0)]
     return Agreement(
         file,

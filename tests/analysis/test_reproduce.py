@@ -75,6 +75,19 @@ def test_what_is_beyond_its_errors_is_seen(recorded, tmp_path):
     assert wrong.equal == wrong.numbers - 1
 
 
+def test_sums_in_another_order_are_equal_next_to_their_error(recorded, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(recorded, again)
+    rows = pd.read_parquet(again / "truth.parquet")
+
+    def equal(by):
+        rows.assign(row_z=rows["row_z"] + by).to_parquet(again / "truth.parquet")
+        return {each.column: each.equal == each.numbers for each in compare(recorded, again)}
+
+    assert rows["row_z"].abs().min() < 0.5  # so that a millionth of it is less than that
+    assert equal(9e-7)["row_z"] and not equal(1e-5)["row_z"]
+
+
 def test_rows_of_something_else(recorded, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(recorded, again)
