@@ -32,7 +32,8 @@ def tabulate(found: Sequence[Agreement], level: float) -> Table:
     )
     caption = (
         "equal: to a millionth, of the number or of its error. within: at most two standard errors"
-        " of the difference apart. apart: the median relative difference of numbers that are not equal."
+        " of the difference apart. apart: the median relative difference of numbers that are not"
+        " equal."
     )
     return Table("reproduced", "Recorded, and made again", columns, rows, caption)
 
