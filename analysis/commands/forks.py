@@ -32,7 +32,8 @@ class Asked(OfPoints):
         default=1,
         type=int,
         metavar="K",
-        help="forks of every method and learning rate by which the best is found",
+        help="forks of every method and learning rate by which the best is found; one is quick, and"
+        " can choose badly where losses are noisy",
     )
     fractions: tuple[float, ...] = option(
         "--fractions",
