@@ -166,6 +166,7 @@ def agree(both: pd.DataFrame, file: str, column: str) -> Agreement:
     if set(errors) <= set(both):
         error = np.hypot(*(both[c].to_numpy(dtype=float) for c in errors))
         np.divide(apart, error, out=z, where=error > 0)
+    error[~np.isfinite(error)] = 0.0  # one that is not known makes nothing equal
     same = (apart <= EQUAL * np.fmax(size, error)) | (old == new)
     same |= np.isnan(old) & np.isnan(new)
     z[same] = np.where(np.isnan(z[same]), np.nan, 0.0)

@@ -86,6 +86,8 @@ def test_sums_in_another_order_are_equal_next_to_their_error(recorded, tmp_path)
 
     assert rows["row_z"].abs().min() < 0.5  # so that a millionth of it is less than that
     assert equal(9e-7)["row_z"] and not equal(1e-5)["row_z"]
+    rows = rows.assign(redrawn=1.1 * rows["redrawn"], redrawn_stderr=np.inf)
+    assert not equal(0.0)["redrawn"]
 
 
 def test_rows_of_something_else(recorded, tmp_path):
