@@ -21,6 +21,7 @@ COMMANDS = [  # that made what is recorded
     for words in re.findall(r"^(?: {4})?sketchvar ((?:.*\\\n)*.*)$", file.read_text(), re.MULTILINE)
 ]
 NUMBER = r"\d+(?:\.\d+)?"
+READ_OFF = r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]"
 
 
 def read_claims() -> dict[str, list[str]]:
@@ -65,6 +66,19 @@ def test_the_table_of_intervals_is_that_of_its_files():
 def test_what_forks_lost_is_that_of_their_files():
     text = (DATA / "forks" / "README.md").read_text()
     assert all(line in text for line in cost.lost())
+
+
+def test_effective_batches_are_those_of_their_files():
+    text = (DATA / "forks" / "README.md").read_text()
+    name = rf"({'|'.join(map(re.escape, cost.FORKS.values()))})(?: at [\d.]+|, [\d.]+ % of bytes)?"
+    told = r"((?:\d\.\d\d \| ){3}\d\.\d\d) \|"
+    cells = rf"({READ_OFF}(?: \(end of the range\))?) \| {told}"
+    rows = re.findall(rf"^\|.*?{name}(?: \| \d+)? \| {cells}", text, re.MULTILINE)
+    assert len(rows) == len(re.findall(cells, text)) > 100
+    assert set(rows) <= cost.table()
+    known = {off.split(" (")[0] for _, off, _ in cost.table()}
+    known |= {cost.read_off(row) for _, row in cost.whole().iterrows()}
+    assert set(re.findall(READ_OFF, text)) <= known
 
 
 def test_how_predictions_of_forks_did_is_that_of_their_files():

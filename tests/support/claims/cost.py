@@ -18,6 +18,21 @@ FORKED = sorted(each.parent.name for each in DATA.glob("forks/*/effective.parque
 AGREED = ("stdlib-lm", "digits-mlp", "cifar10-vit")
 DEPTHS = (2, 4, 8)
 FRONTIERS = {"stdlib-lm": 10, "cifar10-vit": 1, "glue-cola": 1}  # and the steps of their costs
+FORKS = {  # as the tables of data/forks name them
+    "gaussian": "Gaussian",
+    "rademacher": "Rademacher",
+    "srht": "SRHT",
+    "uniform-rows": "uniform rows",
+    "norm-rows": "rows by norm",
+    "countsketch": "CountSketch",
+    "centered(countsketch)": "Centered(CountSketch)",
+    "feature-rademacher": "feature projection",
+    "rounding:1": "rounding, 1 bit",
+    "rounding:2": "rounding, 2 bits",
+    "rounding:4": "rounding, 4 bits",
+    "nvfp4": "NVFP4",
+    "plan:by-cost": "plan by cost",
+}
 SHOWN = {"gaussian": "Gaussian", "feature-rademacher": "features", "rounding:1": "1 bit"}
 
 
@@ -98,7 +113,8 @@ def kicks() -> str:
 @cache
 def forked() -> pd.DataFrame:
     """Effective batches of every task and step."""
-    return pd.concat([read(f"forks/{run}/effective.parquet") for run in FORKED])
+    runs = [read(f"forks/{run}/effective.parquet") for run in FORKED]
+    return pd.concat(runs, ignore_index=True)
 
 
 @cache
@@ -256,6 +272,20 @@ def far_off(read_off: pd.Series, predicted: pd.Series) -> float:
 def read_off(row: pd.Series) -> str:
     """An effective batch and its interval."""
     return f"{row['effective']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def table() -> set[tuple[str, str, str]]:
+    """Rows of the tables of data/forks: estimator, what was read off, what was predicted of it."""
+    rows = forked()
+    told = rows[[f"by_{name}" for name in ("variance", "metric", "cost", "both")]]
+    return {
+        (
+            FORKS[row["estimator"]],
+            read_off(row) + ("" if row["inside"] else " (end of the range)"),
+            " | ".join(f"{each:.2f}" for each in told.loc[i]),
+        )
+        for i, row in rows[rows["estimator"] != "exact"].iterrows()
+    }
 
 
 def whole() -> pd.DataFrame:
