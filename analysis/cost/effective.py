@@ -122,7 +122,8 @@ def judge(effective: pd.DataFrame) -> pd.DataFrame:
     the range of exact ones: a row per prediction.
 
     ``within`` counts those in the interval of what was read off; ``octaves`` is the mean of
-    log₂(predicted / read off), ``spread`` its root mean square; ``rank`` Spearman's correlation.
+    log₂(predicted / read off), ``spread`` its root mean square; ``rank`` Spearman's correlation,
+    nan of fewer than three methods, or where all are alike.
     ``p`` is the probability of deviations as large or larger were the prediction true, by χ² of
     them over the standard errors of both, forks and prediction: as if methods erred independently,
     which those that share batches do not.
@@ -133,6 +134,7 @@ def judge(effective: pd.DataFrame) -> pd.DataFrame:
     for name in (*PREDICTIONS, "both"):
         known = rows[rows[f"by_{name}"].notna()]
         guess, found = known[f"by_{name}"], known["effective"]
+        ordered = len(known) > 2 and min(guess.nunique(), found.nunique()) > 1
         octaves = np.log2(guess / found)
         if name == "both":
             error = known["by_both_stderr"].fillna(0.0)
@@ -148,7 +150,7 @@ def judge(effective: pd.DataFrame) -> pd.DataFrame:
                 "within": int((known[f"off_{name}"].abs() <= 1).sum()),
                 "octaves": octaves.mean(),
                 "spread": (octaves**2).mean() ** 0.5,
-                "rank": stats.spearmanr(guess, found)[0] if len(known) > 2 else np.nan,
+                "rank": stats.spearmanr(guess, found)[0] if ordered else np.nan,
                 "p": stats.chi2.sf(z_sq, len(known)) if len(known) else np.nan,
             }
         )

@@ -117,7 +117,8 @@ def find_height(rows: pd.DataFrame) -> float:
 )  # fmt: skip
 def cost_by_layer(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw the one-step cost ratio of every linear layer by itself, ± 2 standard errors, the last
-    step of ``cost-layers.parquet``. Of more than 40 layers, a heat map of block × kind.
+    step of ``cost-layers.parquet``; none where X itself is kept, as it is no larger, which costs
+    nothing. Of more than 40 layers, a heat map of block × kind.
     """
     rows = add_rate(choose_step(rows))
     words = "cost / cost of the minibatch's noise, in the same weight, 1 step"

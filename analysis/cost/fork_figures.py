@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from sketchvar.analysis.noise.select import choose_step
 from sketchvar.analysis.picture import picture
 from sketchvar.analysis.picture.select import add_rate
-from sketchvar.analysis.style import PAGE, PALETTE, UNIT_LINE, plain_ticks
+from sketchvar.analysis.style import PAGE, PALETTE, UNIT_LINE, Style, plain_ticks
 
 PREDICTED = {  # what is predicted of the effective batch: its label, and how it is drawn
     "by_variance": ("1 / (1 + variance ratio)", "x"),
@@ -50,14 +50,16 @@ def coherence_of_noise(ax: Axes, rows: pd.DataFrame) -> None:
 def effective_batches_and_predictions(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw the effective batch that forks were read off at, with its interval, beside what was
     predicted of it; methods at their own best learning rate, the last step of
-    ``effective.parquet``.
+    ``effective.parquet``. Noise and progress joined, which often says what the cost alone does, is
+    an open mark around it.
     """
     rows = choose_tuned(rows)
     ax.hlines(rows.index, rows["low"], rows["high"], color="black", linewidth=4, alpha=0.35)
     ax.plot(rows["effective"], rows.index, "k|", markersize=10, label="forks, 95 %")
     for i, (field, (label, marker)) in enumerate(PREDICTED.items()):
         if field in rows and rows[field].notna().any():
-            ax.plot(rows[field], rows.index, marker, color=PALETTE[i], label=label)
+            over: Style = {"markersize": 8, "fillstyle": "none"} if field == "by_both" else {}
+            ax.plot(rows[field], rows.index, marker, color=PALETTE[i], label=label, **over)
     ax.set(xscale="log", xlabel="effective batch / batch", ylim=(len(rows) - 0.4, -0.6))
     ax.set_yticks(rows.index, add_rate(rows)["label"])
     plain_ticks(ax.xaxis)

@@ -75,7 +75,7 @@ def read_costs(folder: Path, rate: float | None = None) -> Contents:
         pictures += (
             Picture(
                 "cost_by_layer",
-                "One-step cost ratio of every layer by itself",
+                "One-step cost ratio of every layer by itself; none where X is no larger and kept",
                 partial(figures.cost_by_layer, layers),
             ),
         )

@@ -153,6 +153,8 @@ def test_the_verdict_is_on_the_nearest_that_holds():
     assert "the cost over the forks' horizon: 10 of 10" in said and "do not contradict" in said
     assert "nothing can be judged" in report.say_verdict(judge(rows.assign(inside=False)))
     assert math.isnan(judge(rows.assign(inside=False))["p"].iloc[0])
+    assert found["rank"].min() == pytest.approx(1)
+    assert judge(rows.assign(effective=0.3))["rank"].isna().all()  # and nothing is warned of
 
 
 def test_several_runs_beside_each_other(costs, forks, tmp_path, capsys):
