@@ -144,13 +144,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def provenance(device: torch.device) -> dict[str, Any]:
     """Who, where, with what: commit, date, device and versions, for run.json."""
     on_gpu = device.type == "cuda"
+    simd = torch.backends.cpu.get_cpu_capability()  # in which order sums run
     return {
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device.type,
         "hardware": torch.cuda.get_device_name(device)
         if on_gpu
-        else f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        else f"{platform.machine()} CPU ({simd}), {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: package_version(name) for name in PACKAGES},

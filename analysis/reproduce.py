@@ -18,6 +18,7 @@ from sketchvar.analysis.columns import METHOD
 
 LEVEL = 0.01  # joint: the chance that a folder is rejected where all differences are chance
 EQUAL = 1e-6  # of the number or of its error, if that is more: sums in another order
+PLACE = ("hardware", "threads", "python", "torch")  # on which rounding depends
 COMMAND = re.compile(
     r"^(?: {4})?sketchvar ((?:.*\\\n)*.*)$|`sketchvar ([^`]*--out [^`]*)`", re.MULTILINE
 )
@@ -122,6 +123,23 @@ def compare(folder: Path, again: Path) -> list[Agreement]:
     if not tables:
         raise ValueError(f"{folder} holds no tables (*.parquet); there is nothing to compare")
     return [each for table in tables for each in compare_tables(folder, again, table)]
+
+
+def compare_places(folder: Path, again: Path) -> list[str]:
+    """What differs between the machines that two folders were made on: hardware, threads, versions,
+    as "threads 1, now 2"; empty where that is not known.
+    """
+    found = []
+    for path in sorted(folder.rglob("run.json")):
+        other = again / path.relative_to(folder)
+        if other.exists():
+            old, new = records.read_json(path), records.read_json(other)
+            found += [
+                f"{name} {old[name]}, now {new[name]}"
+                for name in PLACE
+                if name in old and name in new and old[name] != new[name]
+            ]
+    return list(dict.fromkeys(found))
 
 
 def compare_tables(folder: Path, again: Path, name: Path) -> Iterator[Agreement]:

@@ -26,7 +26,7 @@ class Asked(Shown):
 def main(asked: Asked, screen: Screen) -> int:
     """Run the commands, print what came out the same; returns 1 where something did not."""
     from sketchvar.analysis.report.reproduce import describe, tabulate
-    from sketchvar.analysis.reproduce import compare, reject, reproduce
+    from sketchvar.analysis.reproduce import compare, compare_places, reject, reproduce
 
     if not 0 < asked.level < 1:
         raise WordError(f"--level is a probability, got {asked.level:g}; write 0.01")
@@ -47,7 +47,7 @@ def main(asked: Asked, screen: Screen) -> int:
             raise ValueError(f"sketchvar {' '.join(words)} ended with exit code {code}")
     found = compare(asked.folder, out)
     screen.show_table(tabulate(found, asked.level))
-    for line in describe(found, asked.level):
+    for line in describe(found, asked.level, compare_places(asked.folder, out)):
         screen.say(line)
     return 1 if reject(found, asked.level)[0] else 0
 

@@ -38,8 +38,8 @@ def tabulate(found: Sequence[Agreement], level: float) -> Table:
     return Table("reproduced", "Recorded, and made again", columns, rows, caption)
 
 
-def describe(found: Sequence[Agreement], level: float) -> list[str]:
-    """What all columns together say."""
+def describe(found: Sequence[Agreement], level: float, elsewhere: Sequence[str] = ()) -> list[str]:
+    """What all columns together say; ``elsewhere``: in what the machines differ."""
     wrong, bound = reject(found, level)
     numbers, equal = sum(each.numbers for each in found), sum(each.equal for each in found)
     unknown = sum(each.numbers - each.equal for each in found if each.largest != each.largest)
@@ -49,6 +49,11 @@ def describe(found: Sequence[Agreement], level: float) -> list[str]:
             f"Of those with an error, {len(wrong)} columns have a z-score beyond {bound:.2f} (joint"
             f" level {level:g}, Bonferroni)."
             f" {unknown} others differ and have no error: what that means is for you to say."
+        )
+    if equal < numbers and elsewhere:
+        lines.append(
+            f"Made on another machine: {'; '.join(elsewhere)}. There sums are rounded otherwise,"
+            " and a training at a high learning rate can go elsewhere from that alone."
         )
     if wrong:
         names = ", ".join(f"{each.column} ({each.file}, {each.largest:.1f})" for each in wrong)

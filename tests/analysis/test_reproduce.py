@@ -10,7 +10,15 @@ import pytest
 from support.recorded import DATA
 
 from sketchvar.analysis.__main__ import main
-from sketchvar.analysis.reproduce import compare, find_commands, find_root, inside, reject
+from sketchvar.analysis.report.reproduce import describe
+from sketchvar.analysis.reproduce import (
+    compare,
+    compare_places,
+    find_commands,
+    find_root,
+    inside,
+    reject,
+)
 
 WORDS = "truth --task digits-mlp --steps 5 --draws 12"
 
@@ -88,6 +96,21 @@ def test_sums_in_another_order_are_equal_next_to_their_error(recorded, tmp_path)
     assert equal(9e-7)["row_z"] and not equal(1e-5)["row_z"]
     rows = rows.assign(redrawn=1.1 * rows["redrawn"], redrawn_stderr=np.inf)
     assert not equal(0.0)["redrawn"]
+
+
+def test_another_machine_is_named(recorded, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(recorded, again)
+    assert compare_places(recorded, again) == []
+    about = json.loads((again / "run.json").read_text())
+    (again / "run.json").write_text(json.dumps(about | {"hardware": "an abacus"}))
+    elsewhere = compare_places(recorded, again)
+    assert elsewhere == [f"hardware {about['hardware']}, now an abacus"]
+    found = compare(recorded, again)
+    assert not any("abacus" in line for line in describe(found, 0.01, elsewhere))  # all is equal
+    rows = pd.read_parquet(again / "truth.parquet")
+    rows.assign(redrawn=1.01 * rows["redrawn"]).to_parquet(again / "truth.parquet")
+    assert any("abacus" in line for line in describe(compare(recorded, again), 0.01, elsewhere))
 
 
 def test_rows_of_something_else(recorded, tmp_path):

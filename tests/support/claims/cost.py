@@ -1,6 +1,7 @@
 """Claims about what noise costs, and what predicts it."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -110,11 +111,16 @@ def kicks() -> str:
     )
 
 
+def told_of(runs: Sequence[str]) -> pd.DataFrame:
+    """Effective batches of several folders of forks, one below the other."""
+    tables = [read(f"forks/{run}/effective.parquet") for run in runs]
+    return pd.concat(tables, ignore_index=True)
+
+
 @cache
 def forked() -> pd.DataFrame:
     """Effective batches of every task and step."""
-    runs = [read(f"forks/{run}/effective.parquet") for run in FORKED]
-    return pd.concat(runs, ignore_index=True)
+    return told_of(FORKED)
 
 
 @cache
@@ -168,10 +174,7 @@ def planned() -> str:
     plan = pd.read_json(DATA / "forks/plan/by-cost.json", typ="series")
     costs = read("forks/stdlib-lm-others/cost.parquet").query("horizon == 1 and step == 100")
     mine = costs.set_index("estimator").loc["plan:by-cost"]
-    ends = pd.concat(
-        read(f"forks/{run}/effective.parquet").query("tuned")
-        for run in ("stdlib-lm", "stdlib-lm-others")
-    ).set_index("estimator")
+    ends = told_of(("stdlib-lm", "stdlib-lm-others")).query("tuned").set_index("estimator")
     labels = {"plan:by-cost": "plan", "rounding:1": "1 bit", "rounding:2": "2 bits"}
     cells = []
     for name, label in labels.items():
@@ -331,31 +334,39 @@ def longest() -> str:
     )
 
 
+LONG = {  # task -> its forks of a hundred steps
+    "stdlib-lm": ("long-stdlib-lm", "long-stdlib-lm-others"),
+    "CoLA": ("long-glue-cola", "long-glue-cola-others"),
+}
+
+
 @claim("Over a hundred steps copies end where the cost of their noise says")
 def longer() -> str:
-    """The same state as the short forks', each method at its own best rate."""
-    keys, asked = ["estimator", "step"], "tuned and estimator != 'exact'"
-    short, long = (
-        read(f"forks/{run}/effective.parquet").query(asked).set_index(keys)
-        for run in ("stdlib-lm", "long-stdlib-lm")
-    )
-    cells = [
-        f"{key[0]} {short['effective'][key]:.2f}, {read_off(row)}, {row['by_cost']:.2f},"
-        f" {row['by_variance']:.2f}"
-        for key, row in long.iterrows()
-    ]
-    off = [far_off(long["effective"], long[f"by_{each}"]) for each in ("cost", "variance")]
-    return (
-        f"after sixteen, read off, by cost, by variance: {'; '.join(cells)}; times off"
-        f" {off[0]:.1f}, {off[1]:.1f}"
-    )
+    """How predictions did, and one estimator of each kind, each method at its own best rate."""
+    parts = []
+    for task, runs in LONG.items():
+        told = told_of(runs)
+        found = judge(told).set_index("prediction")
+        did = [
+            f"{name} {found['within'][name]:.0f} of {found['methods'][name]:.0f} in the interval,"
+            f" {2 ** found['spread'][name]:.1f} times off, rank correlation"
+            f" {found['rank'][name]:.2f}"
+            for name in ("cost", "variance")
+        ]
+        rows = told.query("tuned and estimator != 'exact'").set_index("estimator")
+        cells = [
+            f"{name} {read_off(rows.loc[name])}, {rows['by_cost'][name]:.2f},"
+            f" {rows['by_variance'][name]:.2f}"
+            for name in ("uniform-rows", "feature-rademacher", "rounding:1", "rounding:2")
+        ]
+        parts.append(f"{task} {', '.join(did)}; {', '.join(cells)}")
+    return f"{'; '.join(parts)} (read off, by cost, by variance)"
 
 
 EARLY = {  # task -> its forks after thirty updates
     "SST-2": ("glue-sst-2", "glue-sst-2-others"),
     "MRPC": ("glue-mrpc", "glue-mrpc-others"),
     "CoLA": ("glue-cola-30",),
-    "CoLA over a hundred steps": ("long-glue-cola",),
 }
 
 
@@ -366,8 +377,7 @@ def early() -> str:
     """
     cells = []
     for task, runs in EARLY.items():
-        told = pd.concat(read(f"forks/{run}/effective.parquet") for run in runs)
-        found = judge(told).set_index("prediction")
+        found = judge(told_of(runs)).set_index("prediction")
         parts = [
             f"{name} {found['within'][name]:.0f} of {found['methods'][name]:.0f} and"
             f" {2 ** found['spread'][name]:.1f}"
