@@ -216,7 +216,7 @@ def read_forks(folder: Path, rate: float | None = None) -> Contents:
             ),
             *(() if parts is None else list_pictures(parts)),
         ),
-        sentences=(say_verdict(verdict),),
+        sentences=(say_verdict(verdict), *say_order(last)),
         words=WORDS | FORK_WORDS,
         provenance=about,
     )
@@ -283,6 +283,18 @@ def say_verdict(verdict: pd.DataFrame) -> str:
         f" {best['methods']:.0f} in the interval, {2 ** best['spread']:.2f} times off in the root"
         f" mean square, {holds} (p = {best['p']:.2g})."
     )
+
+
+def say_order(rows: pd.DataFrame) -> list[str]:
+    """That the scale has no order, where a smaller batch of exact training ended lower."""
+    whole = rows[(rows["estimator"] == "exact") & (rows["fraction"] == 1) & rows["tuned"]]
+    if (whole["effective"] == 1).all():
+        return []
+    return [
+        f"Exact training on the whole batch is itself read off at {whole['effective'].iloc[0]:.2f}"
+        " of it, as a smaller batch ended lower: at its upper end this scale has no order. More"
+        " forks, more of them to tune by, more steps or an earlier state may give it one."
+    ]
 
 
 def say_few(rows: pd.DataFrame) -> str:

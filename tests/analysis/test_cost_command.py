@@ -157,6 +157,20 @@ def test_the_verdict_is_on_the_nearest_that_holds():
     assert judge(rows.assign(effective=0.3))["rank"].isna().all()  # and nothing is warned of
 
 
+def test_a_scale_without_order_is_named():
+    rows = pd.DataFrame(
+        {
+            "estimator": "exact",
+            "fraction": [1.0, 0.5, 1.0, 0.5],
+            "tuned": [True, True, False, False],
+            "effective": [1.0, 0.5, 0.3, 1.0],
+        }
+    )
+    assert report.say_order(rows) == []
+    (said,) = report.say_order(rows.assign(tuned=~rows["tuned"]))
+    assert "itself read off at 0.30" in said
+
+
 def test_several_runs_beside_each_other(costs, forks, tmp_path, capsys):
     wider = [word.replace("width=8", "width=12") for word in TASK]
     words = ["--nodes", "3", "--measure-at", "4", "--out", str(tmp_path), "--agree", "kicks"]
