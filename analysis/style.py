@@ -128,7 +128,10 @@ def plain_ticks(axis: Axis) -> None:
     fit side by side.
     """
     low, high = axis.get_view_interval()
-    crowded = high > (1e3 if isinstance(axis, XAxis) else 1e4) * low
+    spec, figure = axis.axes.get_subplotspec(), axis.axes.figure
+    inches = figure.bbox.width / figure.dpi
+    room = inches / spec.get_gridspec().ncols if spec else inches  # a decade takes an inch
+    crowded = high > 10 ** (min(room, 3) if isinstance(axis, XAxis) else 4) * low
     axis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from sketchvar.analysis.cost.figures import at_horizon
 from sketchvar.analysis.cost.fork_figures import PREDICTED, name_noise, only_tuned
 from sketchvar.analysis.noise.horizon import name_horizon
+from sketchvar.analysis.noise.select import in_order
 from sketchvar.analysis.picture import Facet, list_series, picture, together
 from sketchvar.analysis.picture.select import add_rate, list_some
 from sketchvar.analysis.style import (
@@ -74,12 +75,15 @@ def by_prediction(rows: pd.DataFrame, options: Mapping[str, Any]) -> list[Facet]
 def effective_batches_across(ax: Axes, rows: pd.DataFrame, field: str = "by_cost") -> None:
     """Draw the effective batch that forks were read off at, with its interval, over what was
     predicted of it, a panel for each prediction, or for that of one ``field``: every step of every
-    run (``of``) of ``effective.parquet``, methods at their own best learning rate. On the line a
-    prediction is right; left of it training does better than foretold. Faint: the interval spans
-    more than a factor of ``FAINT``. Markers are filled by run; where runs are many, they stand for
-    the ``task``, and colours for the ``family`` of estimators.
+    run (``of``) of ``effective.parquet`` whose scale has an order (``in_order``), methods at their
+    own best learning rate. On the line a prediction is right; left of it training does better than
+    foretold. Faint: the interval spans more than a factor of ``FAINT``. Markers are filled by run;
+    where runs are many, they stand for the ``task``, and colours for the ``family`` of estimators.
+    Raises ValueError where no scale has an order.
     """
-    rows = only_tuned(rows)
+    rows = only_tuned(in_order(rows))
+    if rows.empty:
+        raise ValueError("in none of these runs did the whole batch end lowest: nothing to draw")
     told = rows.reindex(columns=["family", "task"]).notna().all(axis=None)  # older runs do not
     many = bool(told) and rows["of"].nunique() > len(FILLS)
     hue, of = ("family", "task") if many else ("label", "of")

@@ -62,3 +62,14 @@ def takes_rate(rows: pd.DataFrame) -> pd.Series:
             " sketchvar.analysis.records.read_rows, which adds it"
         )
     return rows["takes_rate"].astype(bool)
+
+
+def in_order(effective: pd.DataFrame) -> pd.DataFrame:
+    """Rows of effective batches without the states (``step``, of a ``run`` or ``of``) whose scale
+    has no order: those in which exact training on the whole batch, at its own best learning rate,
+    is read off at less than all of it, as a smaller batch ended lower.
+    """
+    keys = [key for key in ("of", "run", "step") if key in effective]
+    whole = effective["tuned"] & (effective["estimator"] == "exact") & (effective["fraction"] == 1)
+    states = pd.MultiIndex.from_frame(effective[keys])
+    return effective[~states.isin(states[whole & (effective["effective"] < 1 - 1e-9)])]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from sketchvar.analysis import records
+from sketchvar.analysis.noise.select import in_order
 from sketchvar.analysis.report import cost_frontier
 from sketchvar.analysis.report.contents import Contents, Picture
 from sketchvar.analysis.report.table import (
@@ -193,7 +194,8 @@ def read_forks(folder: Path, rate: float | None = None) -> Contents:
     about = records.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     ahead = about.get("study", {}).get("ahead")
     last = rows[rows["step"] == rows["step"].max()]
-    verdict = judge(last)
+    told = in_order(last)
+    verdict = judge(told)
     parts = (
         records.read_rows(folder / "cost.parquet") if (folder / "cost.parquet").exists() else None
     )
@@ -216,7 +218,7 @@ def read_forks(folder: Path, rate: float | None = None) -> Contents:
             ),
             *(() if parts is None else list_pictures(parts)),
         ),
-        sentences=(say_verdict(verdict), *say_order(last)),
+        sentences=(say_verdict(verdict) if len(told) else say_disorder(last),),
         words=WORDS | FORK_WORDS,
         provenance=about,
     )
@@ -285,16 +287,15 @@ def say_verdict(verdict: pd.DataFrame) -> str:
     )
 
 
-def say_order(rows: pd.DataFrame) -> list[str]:
-    """That the scale has no order, where a smaller batch of exact training ended lower."""
+def say_disorder(rows: pd.DataFrame) -> str:
+    """Why nothing is judged, where a smaller batch of exact training ended lower."""
     whole = rows[(rows["estimator"] == "exact") & (rows["fraction"] == 1) & rows["tuned"]]
-    if (whole["effective"] == 1).all():
-        return []
-    return [
+    return (
         f"Exact training on the whole batch is itself read off at {whole['effective'].iloc[0]:.2f}"
-        " of it, as a smaller batch ended lower: at its upper end this scale has no order. More"
-        " forks, more of them to tune by, more steps or an earlier state may give it one."
-    ]
+        " of it, as a smaller batch ended lower: this scale has no order at its upper end, so that"
+        " nothing can be judged. More forks, more of them to tune by, more steps or an earlier"
+        " state may give it one."
+    )
 
 
 def say_few(rows: pd.DataFrame) -> str:

@@ -8,8 +8,15 @@ import pandas as pd
 
 from sketchvar.analysis import records
 from sketchvar.analysis.cost.effective import judge
+from sketchvar.analysis.noise.select import in_order
 from sketchvar.analysis.report.contents import Contents, Picture
-from sketchvar.analysis.report.cost import FORK_WORDS, WORDS, say_verdict, tabulate_verdict
+from sketchvar.analysis.report.cost import (
+    FORK_WORDS,
+    WORDS,
+    say_disorder,
+    say_verdict,
+    tabulate_verdict,
+)
 from sketchvar.analysis.report.cost_across import name_runs
 from sketchvar.analysis.report.table import Table, list_rows, show_number, show_text
 
@@ -26,7 +33,8 @@ def read_beside(folders: Sequence[Path]) -> Contents:
         for folder, name in zip(folders, names, strict=True)
     ]
     rows = pd.concat(parts, ignore_index=True)
-    verdict = judge(rows)
+    told = in_order(rows)
+    verdict = judge(told)
     return Contents(
         title="forks of " + ", ".join(names),
         tables=(tabulate_runs(parts), tabulate_verdict(verdict)),
@@ -34,11 +42,13 @@ def read_beside(folders: Sequence[Path]) -> Contents:
             Picture(
                 "effective_across",
                 "The effective batch that forks were read off at, over predictions of it",
-                partial(effective_batches_across, rows),
+                partial(effective_batches_across, told),
                 wide=True,
             ),
-        ),
-        sentences=(say_verdict(verdict),),
+        )
+        if len(told)
+        else (),
+        sentences=(say_verdict(verdict) if len(told) else say_disorder(rows),),
         words=WORDS | FORK_WORDS,
         provenance={name: str(folder) for name, folder in zip(names, folders, strict=True)},
     )
@@ -49,7 +59,7 @@ def tabulate_runs(parts: Sequence[pd.DataFrame]) -> Table:
     lines = []
     for rows in parts:
         for step, part in rows.groupby("step"):
-            found = judge(part).set_index("prediction")
+            found = judge(in_order(part)).set_index("prediction")
             times = (2 ** found["spread"]).to_dict()
             lines.append(
                 {"of": rows["of"].iloc[0], "step": step, "methods": found["methods"].max(), **times}

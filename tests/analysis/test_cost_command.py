@@ -11,6 +11,7 @@ import pytest
 from sketchvar.analysis import records
 from sketchvar.analysis.__main__ import main
 from sketchvar.analysis.cost.effective import judge
+from sketchvar.analysis.noise.select import in_order
 from sketchvar.analysis.report import cost as report
 from sketchvar.analysis.report.cost_across import say_change
 from sketchvar.analysis.report.kinds import find_kind
@@ -99,7 +100,7 @@ def test_forks_print_a_verdict(forks, capsys):
     assert "Predictions of the effective batch" in (forks / "report.html").read_text()
     capsys.readouterr()
     assert main(["figures", str(forks)]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "exact, 0.125 of the batch" in printed
     assert "Nearest comes" in printed or "nothing can be judged" in printed
 
@@ -157,18 +158,19 @@ def test_the_verdict_is_on_the_nearest_that_holds():
     assert judge(rows.assign(effective=0.3))["rank"].isna().all()  # and nothing is warned of
 
 
-def test_a_scale_without_order_is_named():
+def test_a_scale_without_order_is_not_judged():
     rows = pd.DataFrame(
         {
             "estimator": "exact",
             "fraction": [1.0, 0.5, 1.0, 0.5],
-            "tuned": [True, True, False, False],
+            "step": [3, 3, 9, 9],
+            "tuned": True,
             "effective": [1.0, 0.5, 0.3, 1.0],
         }
     )
-    assert report.say_order(rows) == []
-    (said,) = report.say_order(rows.assign(tuned=~rows["tuned"]))
-    assert "itself read off at 0.30" in said
+    assert in_order(rows)["step"].tolist() == [3, 3]
+    assert in_order(rows[rows["fraction"] < 1])["step"].tolist() == [3, 9]  # not known
+    assert "itself read off at 0.30" in report.say_disorder(rows[rows["step"] == 9])
 
 
 def test_several_runs_beside_each_other(costs, forks, tmp_path, capsys):
@@ -189,13 +191,24 @@ def test_several_runs_beside_each_other(costs, forks, tmp_path, capsys):
 
 
 def test_forks_of_several_trainings_beside_each_other(forks, tmp_path, capsys):
-    other = Path(shutil.copytree(forks, tmp_path / "other"))
-    assert main(["figures", str(forks), str(other)]) == 0
-    printed = capsys.readouterr().out
-    both = judge(pd.concat([records.read_rows(forks / "effective.parquet")] * 2))
+    one, other = (Path(shutil.copytree(forks, tmp_path / name)) for name in ("one", "other"))
+    rows = records.read_rows(one / "effective.parquet")
+    whole = (rows["estimator"] == "exact") & (rows["fraction"] == 1)
+
+    def show(read_off):
+        for folder in (one, other):
+            changed = rows.assign(effective=rows["effective"].mask(whole, read_off))
+            changed.to_parquet(folder / "effective.parquet")
+        assert main(["figures", str(one), str(other)]) == 0
+        return capsys.readouterr().out
+
+    assert "nothing can be judged" in " ".join(show(0.9).split())
+    assert not (one / "effective_across.png").exists()
+    printed = show(1.0)
+    both = judge(pd.concat([rows] * 2))
     line = next(line for line in printed.splitlines() if line.startswith("cost "))
     assert line.split()[1] == f"{both.set_index('prediction').loc['cost', 'methods']}"
-    assert "Times that each prediction" in printed and (forks / "effective_across.png").exists()
+    assert "Times that each prediction" in printed and (one / "effective_across.png").exists()
 
 
 def test_a_change_of_coherence_is_said_with_its_sureness():

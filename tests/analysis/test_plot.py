@@ -64,7 +64,8 @@ def effective():
     lines = [(20, *noise, 1.0, True, 0.5, 0.3, 0.6, 0.2, 0.1, 0.4, 0.5) for noise in NOISES]
     columns = ["step", "estimator", "rate", "fraction", "tuned", "effective", "low", "high"]
     columns += ["by_variance", "by_metric", "by_cost", "by_both"]
-    return pd.DataFrame([*lines, (20, "exact", *lines[0][2:])], columns=columns)
+    whole = (20, "exact", 1.0, 1.0, True, 1.0, 1.0, 1.0, *lines[0][8:])
+    return pd.DataFrame([*lines, whole], columns=columns)
 
 
 def one_draw():
