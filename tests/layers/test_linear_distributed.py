@@ -7,6 +7,7 @@ import os
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from support.ranks import leave
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,7 +28,7 @@ def work(rank, folder):
     torch.manual_seed(1)
     parallel(x).sum().backward()
     torch.save((seed, model[0].weight.grad, x), os.path.join(folder, f"{rank}.pt"))
-    dist.destroy_process_group()
+    leave()
 
 
 def test_ranks_draw_independently_and_gradients_are_averaged(tmp_path):

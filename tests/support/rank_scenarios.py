@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from support.rank_parameters import every_parameter, penalty_and_branch, units_of_their_own
-from support.ranks import tell_what_one_tells
+from support.ranks import leave, tell_what_one_tells
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -371,4 +371,4 @@ def work(rank, folder):
         except Exception:
             told[name] = traceback.format_exc()
     torch.save(told, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    leave()
