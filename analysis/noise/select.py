@@ -70,6 +70,7 @@ def in_order(effective: pd.DataFrame) -> pd.DataFrame:
     is read off at less than all of it, as a smaller batch ended lower.
     """
     keys = [key for key in ("of", "run", "step") if key in effective]
-    whole = effective["tuned"] & (effective["estimator"] == "exact") & (effective["fraction"] == 1)
+    exact = effective["tuned"].astype(bool) & (effective["estimator"] == "exact")
+    whole = exact & (effective["fraction"] == 1)
     states = pd.MultiIndex.from_frame(effective[keys])
     return effective[~states.isin(states[whole & (effective["effective"] < 1 - 1e-9)])]

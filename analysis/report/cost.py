@@ -289,7 +289,8 @@ def say_verdict(verdict: pd.DataFrame) -> str:
 
 def say_disorder(rows: pd.DataFrame) -> str:
     """Why nothing is judged, where a smaller batch of exact training ended lower."""
-    whole = rows[(rows["estimator"] == "exact") & (rows["fraction"] == 1) & rows["tuned"]]
+    exact = rows["tuned"].astype(bool) & (rows["estimator"] == "exact")
+    whole = rows[exact & (rows["fraction"] == 1)]
     return (
         f"Exact training on the whole batch is itself read off at {whole['effective'].iloc[0]:.2f}"
         " of it, as a smaller batch ended lower: this scale has no order at its upper end, so that"

@@ -52,8 +52,8 @@ def describe(found: Sequence[Agreement], level: float, elsewhere: Sequence[str] 
         )
     if equal < numbers and elsewhere:
         lines.append(
-            f"Made on another machine: {'; '.join(elsewhere)}. There sums are rounded otherwise,"
-            " and a training at a high learning rate can go elsewhere from that alone."
+            f"What they were made on is told differently: {'; '.join(elsewhere)}. Where sums are"
+            " rounded otherwise, a training at a high learning rate can go elsewhere from that."
         )
     if wrong:
         names = ", ".join(f"{each.column} ({each.file}, {each.largest:.1f})" for each in wrong)

@@ -19,9 +19,9 @@ B, STEPS, ACCUMULATED = 6, 3, 3
 
 
 def leave():
-    """End a rank's process without the interpreter's own end, at which a thread of DDP or gloo that
-    asks for the GIL is unwound through C++ and aborts: "terminate called without an active
-    exception", once in some dozens of runs, after all results were saved.
+    """End a rank's process without the interpreter's own end, at which one aborted once, after all
+    results were saved ("terminate called without an active exception"): likely a thread of DDP or
+    gloo that asked for the GIL and was unwound through C++.
     """
     dist.destroy_process_group()
     sys.stdout.flush()
